@@ -6,3 +6,6 @@
 //! `docs/decisions/001-frame-and-batch.md` draws every byte of it.
 
 pub mod types;
+
+/// The version of the engine, which is that of the Python package too.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
