@@ -5,6 +5,15 @@
 //! ring (memory that survives the process) → sealed batch in the spool (disk) → transport;
 //! `docs/decisions/001-frame-and-batch.md` draws every byte of it.
 
+pub mod attributes;
+pub mod batch;
+pub mod calls;
+pub mod config;
+pub mod counters;
+pub mod declarations;
+pub mod engine;
+pub mod error;
+pub mod status;
 pub mod types;
 
 /// The version of the engine, which is that of the Python package too.
