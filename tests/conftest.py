@@ -1,1 +1,41 @@
 """What every suite shares."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+# Set in CI: nothing may be left out there.
+_TEST_ALL = os.environ.get("METRANA_TEST_ALL") == "1"
+_LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need an external program, unless all are asked for."""
+    external = [item for item in items if item.get_closest_marker("needs_program")]
+    if _TEST_ALL or not external:
+        return
+    config.hook.pytest_deselected(items=external)
+    items[:] = [item for item in items if item not in external]
+    suites = {(item.path.relative_to(config.rootpath), _package(item)) for item in external}
+    config.stash[_LEFT_OUT] = [f"{path} (needs {package})" for path, package in sorted(suites)]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test whose program is missing: it was asked for, so a skip would hide it."""
+    for marker in item.iter_markers("needs_program"):
+        program = marker.args[0]
+        if shutil.which(program) is None:
+            pytest.fail(f"{program} is missing; apt-get install {_package(item)}", pytrace=False)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Name what was left out in the very last line, where it is seen."""
+    if left_out := config.stash.get(_LEFT_OUT, []):
+        print(f"left out, METRANA_TEST_ALL=1 runs them: {', '.join(left_out)}")  # noqa: T201
+
+
+def _package(item: pytest.Item) -> str:
+    return ", ".join(dict.fromkeys(m.kwargs["package"] for m in item.iter_markers("needs_program")))

@@ -1,0 +1,107 @@
+# `make demo` and `make test` each do the whole set-up first. Nothing is written outside this checkout but package caches.
+PYTHON ?= python3
+VENV := .venv
+WHEELS := ../shared/wheels
+PROTO_OUT ?= metrana/server/_proto
+
+bin := $(VENV)/bin
+# What has been installed, each as old as the locks it was installed from.
+stamps := $(VENV)/stamps
+uv := VIRTUAL_ENV=$(VENV) $(bin)/uv
+
+native_sources := Cargo.toml Cargo.lock pyproject.toml \
+	$(shell find native proto -name '*.rs' -o -name '*.toml' -o -name '*.proto')
+
+# The CPU build of torch is a tenth of the registry's for Linux. It is for one Python version, so it may not fit this one.
+cpu_wheel = $(wildcard $(WHEELS)/torch-*+cpu-$(shell $(bin)/python -c \
+	'import sys; print("cp%d%d" % sys.version_info[:2])')-*_$(shell uname -m).whl)
+torch = $(if $(cpu_wheel),-r requirements/torch-cpu.txt --find-links $(WHEELS),-r requirements/torch-registry.txt)
+
+cargo_test := cargo test --locked
+ifneq ($(shell command -v cargo-nextest),)
+cargo_test := cargo nextest run --locked && cargo test --locked --doc
+endif
+
+.PHONY: help setup build debug demo test lint format bench lock proto clean missing
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'setup   everything that test and lint need, in $(VENV)'
+	@echo 'build   the release build of the native module, the package installed as editable'
+	@echo 'debug   the native module unoptimised, in seconds'
+	@echo 'demo    train an agent, log it, read it back (installs only what that needs)'
+	@echo 'test    every suite; METRANA_TEST_ALL=1: those that need external programs too'
+	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
+	@echo 'bench   benchmarks'
+	@echo 'lock    write requirements/*.txt anew; UPGRADE=1: with newer versions'
+	@echo 'proto   write $(PROTO_OUT) anew from proto/'
+	@echo 'clean   remove everything that these targets made'
+
+$(stamps)/uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"metrana is developed on Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@mkdir -p $(stamps) && touch $@
+
+$(stamps)/demo: requirements/demo.txt $(stamps)/uv
+	$(uv) pip install --require-hashes -r requirements/demo.txt
+	@touch $@
+
+$(stamps)/dev: requirements/dev.txt requirements/torch-cpu.txt requirements/torch-registry.txt $(stamps)/uv
+	$(uv) pip install --require-hashes -r requirements/dev.txt $(torch)
+	@touch $@
+
+# An editable install: the Python sources are live, only the native module has to be built again.
+$(stamps)/build: $(native_sources) $(stamps)/demo $(if $(wildcard metrana/_native.*),,missing)
+	$(uv) pip install --quiet --no-deps --no-build-isolation --no-index \
+		--refresh-package metrana --reinstall-package metrana --editable .
+	@touch $@
+
+setup: $(stamps)/demo $(stamps)/dev
+
+build: $(stamps)/build
+
+# For a quick look while the Rust sources change; the next `make build` builds the release again.
+debug: $(stamps)/demo
+	rm -f $(stamps)/build
+	VIRTUAL_ENV=$(VENV) $(bin)/maturin develop --uv --skip-install
+
+demo: build
+	$(bin)/python examples/reinforce_cartpole.py
+
+test: setup build
+	$(cargo_test)
+	$(bin)/python -m pytest
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features --all-targets -- -D warnings
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+format:
+	cargo fmt --all
+	$(bin)/ruff check --fix-only --quiet .
+	$(bin)/ruff format --quiet .
+
+bench: build
+	cargo bench --locked
+
+lock: $(stamps)/uv
+	UV=$(bin)/uv WHEELS=$(WHEELS) requirements/compile
+
+proto: setup
+	rm -rf $(stamps)/proto && mkdir -p $(stamps)/proto $(PROTO_OUT)
+	cd proto && ../$(bin)/python -m grpc_tools.protoc -I . --python_out=../$(stamps)/proto \
+		--pyi_out=../$(stamps)/proto --grpc_python_out=../$(stamps)/proto metrana/v1/*.proto
+	@# protoc places modules by their proto package, which would put them beside the client.
+	for file in $(stamps)/proto/metrana/v1/*; do \
+		sed 's/^from metrana\.v1 import/from metrana.server._proto import/' $$file > $(PROTO_OUT)/$${file##*/}; \
+	done
+
+clean:
+	rm -rf $(VENV) target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find metrana tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
