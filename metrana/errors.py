@@ -1,0 +1,88 @@
+"""What can go wrong, as one tree. Every class is also the builtin exception it resembles.
+
+```
+MetranaError                                     anything below
+├── MetranaNotInitializedError(RuntimeError)     a module function without an open run
+├── MetranaLoggerInitError(ConnectionError)      init(): no server in time (mode="online"), or it refused
+├── MetranaLoggerClosedError(RuntimeError)       a method of a closed Run
+├── MetranaValidationError(ValueError)           bad input: the argument, what it was, what is allowed
+├── MetranaEventQueueFullError(BufferError)      backpressure_strategy="raise" and the queue is full
+├── MetranaSenderError(ConnectionError)          a background fault, as error_strategy asks
+├── MetranaClosingError(TimeoutError)            flush() or close() could not finish in time
+├── MetranaRunAlreadyExistsError(FileExistsError)        init(): the name is another job's
+│   └── MetranaOrchestrationIdMismatchError              … of another orchestration_id
+├── MetranaProcessForkError(RuntimeError)        a parent's handle used in a forked child
+├── MetranaUnavailableError(NotImplementedError) a function this version does not have yet
+└── NoMetranaApiKeyError(PermissionError)        a server that is not on this machine, and no key
+```
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MetranaClosingError",
+    "MetranaError",
+    "MetranaEventQueueFullError",
+    "MetranaLoggerClosedError",
+    "MetranaLoggerInitError",
+    "MetranaNotInitializedError",
+    "MetranaOrchestrationIdMismatchError",
+    "MetranaProcessForkError",
+    "MetranaRunAlreadyExistsError",
+    "MetranaSenderError",
+    "MetranaUnavailableError",
+    "MetranaValidationError",
+    "NoMetranaApiKeyError",
+]
+
+
+class MetranaError(Exception):
+    """The base of every error that metrana raises on purpose."""
+
+
+class MetranaNotInitializedError(MetranaError, RuntimeError):
+    """A function of the module was called while no run is open: call `metrana.init()` first."""
+
+
+class MetranaLoggerInitError(MetranaError, ConnectionError):
+    """`init()` could not open the run: no server answered in time, or it refused the run."""
+
+
+class MetranaLoggerClosedError(MetranaError, RuntimeError):
+    """A method of a `Run` that is closed."""
+
+
+class MetranaValidationError(MetranaError, ValueError):
+    """Bad input. Names the argument, what it was and what is allowed; nothing of the call was logged."""
+
+
+class MetranaEventQueueFullError(MetranaError, BufferError):
+    """The queue stayed full for `enqueue_timeout_secs` and `backpressure_strategy` is `raise`."""
+
+
+class MetranaSenderError(MetranaError, ConnectionError):
+    """A fault of the background threads, raised because `error_strategy` asks for it."""
+
+
+class MetranaClosingError(MetranaError, TimeoutError):
+    """`flush()` or `close()` could not finish in the time given; what is left is delivered later."""
+
+
+class MetranaRunAlreadyExistsError(MetranaError, FileExistsError):
+    """The run's name is held by another run, and `resume_strategy` is `never`."""
+
+
+class MetranaOrchestrationIdMismatchError(MetranaRunAlreadyExistsError):
+    """The run's name is held by a job with another `orchestration_id`; the message names both."""
+
+
+class MetranaProcessForkError(MetranaError, RuntimeError):
+    """A parent's rendering or closing handle was used in a forked child."""
+
+
+class MetranaUnavailableError(MetranaError, NotImplementedError):
+    """A function of the interface that this version of metrana does not have yet."""
+
+
+class NoMetranaApiKeyError(MetranaError, PermissionError):
+    """A server that is not on this machine was given, and no API key."""
