@@ -13,6 +13,8 @@ pub mod counters;
 pub mod declarations;
 pub mod engine;
 pub mod error;
+pub mod platform;
+pub mod ring;
 pub mod status;
 pub mod types;
 

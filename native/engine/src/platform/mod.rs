@@ -1,0 +1,210 @@
+//! What differs between operating systems, behind one set of functions.
+//!
+//! Everything Linux-only lives in [`linux`](self): reserving and prefaulting memory, telling tmpfs
+//! and network file systems apart, who this machine and this boot are. Elsewhere the functions
+//! answer "unknown" or "unsupported", and the engine takes its portable way: an anonymous ring, and
+//! writers of another machine only if their `writer.json` says so.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod portable;
+
+#[cfg(target_os = "linux")]
+pub use linux::{
+    boot_id, filesystem, host_name, machine_id, prefault, reserve_space, shared_memory_folder,
+};
+#[cfg(not(target_os = "linux"))]
+pub use portable::{
+    boot_id, filesystem, host_name, machine_id, prefault, reserve_space, shared_memory_folder,
+};
+
+/// What kind of file system a path lies on, as far as the engine cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filesystem {
+    /// Memory: survives the process, not the machine.
+    Tmpfs,
+    /// Shared between machines (NFS, Lustre, CIFS, Ceph, FUSE …): locks prove nothing there.
+    Network,
+    /// A disk of this machine, or unknown.
+    Local,
+}
+
+/// Room on a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What an unprivileged process may still use.
+    pub free_bytes: u64,
+    /// All there is.
+    pub total_bytes: u64,
+}
+
+/// Room on the file system that holds `path`.
+///
+/// # Errors
+///
+/// When the path is missing, or the system cannot tell.
+pub fn space(path: &Path) -> io::Result<Space> {
+    #[cfg(unix)]
+    {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Options that create a file only its owner may read; the caller adds how to open it.
+#[must_use]
+pub fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Creates a folder only its owner may enter.
+///
+/// # Errors
+///
+/// As `mkdir(2)`: that it is there already is an error, which is what makes it a claim.
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Creates a folder and its parents, each only for its owner; those that exist stay as they are.
+///
+/// # Errors
+///
+/// As `mkdir(2)`.
+pub fn create_private_folders(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// How many names a file has; 0 when it was deleted under us. `None` where that is not known.
+///
+/// # Errors
+///
+/// As `fstat(2)`.
+pub fn link_count(file: &File) -> io::Result<Option<u64>> {
+    #[cfg(unix)]
+    {
+        Ok(Some(std::os::unix::fs::MetadataExt::nlink(&file.metadata()?)))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        Ok(None)
+    }
+}
+
+/// The number of the device a path lies on, which tells one tmpfs mount from another.
+///
+/// # Errors
+///
+/// As `stat(2)`.
+pub fn device(path: &Path) -> io::Result<Option<u64>> {
+    #[cfg(unix)]
+    {
+        Ok(Some(std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(path)?)))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(None)
+    }
+}
+
+/// Whether the file that is open is still the one its path names.
+///
+/// # Errors
+///
+/// As `stat(2)`, but a missing path is an answer.
+pub fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let open = file.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(named) => Ok(open.dev() == named.dev() && open.ino() == named.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.try_exists()
+    }
+}
+
+/// Makes the names in a folder durable (a new or renamed file is lost with power otherwise).
+///
+/// # Errors
+///
+/// As `fsync(2)`.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        File::open(path)?.sync_all()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_space_of_a_folder_is_positive() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path()).unwrap();
+        assert!(space.total_bytes > 0 && space.free_bytes <= space.total_bytes);
+    }
+
+    #[test]
+    fn test_files_and_folders_are_their_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        create_private_folders(&inner).unwrap();
+        let file = inner.join("file");
+        private_file().write(true).create_new(true).open(&file).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&inner), mode(&file)), (0o700, 0o600));
+        assert!(create_private_folder(&inner).is_err());
+    }
+
+    #[test]
+    fn test_link_count_falls_to_zero_when_the_file_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = private_file().write(true).create_new(true).open(&path).unwrap();
+        assert_eq!(link_count(&file).unwrap(), Some(1));
+        assert!(is_same_file(&file, &path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(link_count(&file).unwrap(), Some(0));
+        assert!(!is_same_file(&file, &path).unwrap());
+    }
+}

@@ -1,0 +1,254 @@
+//! The bytes of a ring: mapping, header, the three offsets.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::{MAX_CAPACITY_BYTES, PAGE_BYTES, RING_VERSION, RingError, RingStart};
+use crate::platform;
+use crate::types::{Lsn, Seq, WriterId};
+
+pub(super) const HEADER_BYTES: usize = 4096;
+const MAGIC: [u8; 8] = *b"METRRING";
+
+// Each offset has a cache line of its own: the producer and the consumer do not share one.
+const AT_VERSION: usize = 8;
+const AT_HEADER_BYTES: usize = 12;
+const AT_WRITER_ID: usize = 16;
+const AT_CAPACITY: usize = 32;
+const AT_COMMITTED: usize = 64;
+const AT_TAIL: usize = 128;
+const AT_NEXT_SEQ: usize = 192;
+/// The part of the header that is fixed at creation.
+const FIXED_BYTES: usize = 40;
+
+/// A mapped ring. Shared by a producer, a consumer and handles; the two offsets order their
+/// accesses to the data.
+#[derive(Debug)]
+pub(super) struct Memory {
+    map: MmapRaw,
+    /// Kept for its link count and its lock; `None` for anonymous memory.
+    file: Option<File>,
+    capacity: u64,
+    writer_id: WriterId,
+}
+
+impl Memory {
+    /// A new file of exactly this capacity, allocated, mapped and prefaulted. On an error no file
+    /// is left behind.
+    pub(super) fn create(
+        path: &Path,
+        capacity: u64,
+        writer_id: WriterId,
+        start: RingStart,
+    ) -> Result<Self, RingError> {
+        let failed = |doing| move |source| RingError::Io { doing, path: path.to_owned(), source };
+        let file = platform::private_file()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(failed("creating"))?;
+        let made = Self::fill(file, capacity, writer_id).map_err(|(doing, source)| {
+            // What cannot be used must not stay and take room in tmpfs.
+            let _ = std::fs::remove_file(path);
+            failed(doing)(source)
+        })?;
+        made.write_header(start);
+        Ok(made)
+    }
+
+    fn fill(
+        file: File,
+        capacity: u64,
+        writer_id: WriterId,
+    ) -> Result<Self, (&'static str, io::Error)> {
+        let bytes = HEADER_BYTES as u64 + capacity;
+        file.try_lock().map_err(|error| ("locking", error.into()))?;
+        platform::reserve_space(&file, bytes).map_err(|error| ("allocating", error))?;
+        let map = map_file(&file, bytes).map_err(|error| ("mapping", error))?;
+        prefault(&map).map_err(|error| ("prefaulting", error))?;
+        Ok(Self { map, file: Some(file), capacity, writer_id })
+    }
+
+    /// The same layout in memory of this process alone.
+    pub(super) fn anonymous(
+        capacity: u64,
+        writer_id: WriterId,
+        start: RingStart,
+    ) -> Result<Self, RingError> {
+        let failed =
+            |source| RingError::Io { doing: "mapping memory for", path: "".into(), source };
+        let map = MmapOptions::new()
+            .len(HEADER_BYTES + capacity as usize)
+            .map_anon()
+            .map(MmapRaw::from)
+            .map_err(failed)?;
+        prefault(&map).map_err(failed)?;
+        let made = Self { map, file: None, capacity, writer_id };
+        made.write_header(start);
+        Ok(made)
+    }
+
+    /// A ring that another process made and no process holds any more.
+    pub(super) fn open(path: &Path, writer_id: WriterId) -> Result<Self, RingError> {
+        let failed = |doing| move |source| RingError::Io { doing, path: path.to_owned(), source };
+        let invalid = |what: String| RingError::Invalid { path: path.to_owned(), what };
+        let file = platform::private_file()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(failed("opening"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RingError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed("locking")(source)),
+        }
+        let bytes = file.metadata().map_err(failed("measuring"))?.len();
+        let capacity = bytes.saturating_sub(HEADER_BYTES as u64);
+        if capacity < PAGE_BYTES || capacity > MAX_CAPACITY_BYTES || capacity % PAGE_BYTES != 0 {
+            return Err(invalid(format!("it has {bytes} bytes")));
+        }
+        // A page of a ring is allocated when it is made; allocating again changes nothing in a
+        // whole one and keeps a store into a damaged one from raising SIGBUS.
+        platform::reserve_space(&file, bytes).map_err(failed("allocating"))?;
+        let map = map_file(&file, bytes).map_err(failed("mapping"))?;
+        let memory = Self { map, file: Some(file), capacity, writer_id };
+        memory.check_header(path)?;
+        Ok(memory)
+    }
+
+    fn write_header(&self, start: RingStart) {
+        let mut fixed = [0; FIXED_BYTES];
+        fixed[..8].copy_from_slice(&MAGIC);
+        fixed[AT_VERSION..][..2].copy_from_slice(&RING_VERSION.to_le_bytes());
+        fixed[AT_HEADER_BYTES..][..4].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
+        fixed[AT_WRITER_ID..][..16].copy_from_slice(&self.writer_id.0);
+        fixed[AT_CAPACITY..][..8].copy_from_slice(&self.capacity.to_le_bytes());
+        self.atomic(AT_COMMITTED).store(start.lsn.0, Ordering::Relaxed);
+        self.atomic(AT_TAIL).store(start.lsn.0, Ordering::Relaxed);
+        self.atomic(AT_NEXT_SEQ).store(start.next_seq.0, Ordering::Relaxed);
+        // SAFETY: the header is mapped and at least this long, and nobody else has the ring yet.
+        unsafe { ptr::copy_nonoverlapping(fixed.as_ptr(), self.map.as_mut_ptr(), FIXED_BYTES) };
+    }
+
+    fn check_header(&self, path: &Path) -> Result<(), RingError> {
+        let invalid = |what: String| Err(RingError::Invalid { path: path.to_owned(), what });
+        let mut fixed = [0; FIXED_BYTES];
+        // SAFETY: as in `write_header`; the ring's lock is ours, so nobody writes to it.
+        unsafe { ptr::copy_nonoverlapping(self.map.as_mut_ptr(), fixed.as_mut_ptr(), FIXED_BYTES) };
+        let number = |at: usize, bytes: usize| {
+            fixed[at..at + bytes].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        if fixed[..8] != MAGIC {
+            return invalid("it has no ring's magic".to_owned());
+        }
+        let version = number(AT_VERSION, 2) as u16;
+        if version > RING_VERSION {
+            return Err(RingError::Newer { path: path.to_owned(), version });
+        }
+        if version == 0 || number(AT_HEADER_BYTES, 4) != HEADER_BYTES as u64 {
+            return invalid("its header makes no sense".to_owned());
+        }
+        if fixed[AT_WRITER_ID..][..16] != self.writer_id.0 {
+            return invalid("it belongs to another writer".to_owned());
+        }
+        if number(AT_CAPACITY, 8) != self.capacity {
+            return invalid(format!("it says {} bytes", number(AT_CAPACITY, 8)));
+        }
+        let (committed, tail) = (self.committed().0, self.tail().0);
+        let is_sane = committed >= tail
+            && committed - tail <= self.capacity
+            && committed % 8 == 0
+            && tail % 8 == 0;
+        if !is_sane || self.next_seq().0 == 0 {
+            return invalid(format!("its offsets make no sense: {tail} to {committed}"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn writer_id(&self) -> WriterId {
+        self.writer_id
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The first byte of the data, valid for `capacity` bytes.
+    pub(super) fn data(&self) -> *mut u8 {
+        // SAFETY: the mapping is `HEADER_BYTES + capacity` long.
+        unsafe { self.map.as_mut_ptr().add(HEADER_BYTES) }
+    }
+
+    pub(super) fn committed(&self) -> Lsn {
+        Lsn(self.atomic(AT_COMMITTED).load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(super) fn set_committed(&self, lsn: u64) {
+        self.atomic(AT_COMMITTED).store(lsn, Ordering::Release);
+    }
+
+    pub(super) fn tail(&self) -> Lsn {
+        Lsn(self.atomic(AT_TAIL).load(Ordering::Acquire))
+    }
+
+    pub(super) fn next_seq(&self) -> Seq {
+        Seq(self.atomic(AT_NEXT_SEQ).load(Ordering::Acquire))
+    }
+
+    /// In this order, so that whoever sees the tail sees its seq.
+    pub(super) fn set_tail(&self, tail: Lsn, next_seq: Seq) {
+        self.atomic(AT_NEXT_SEQ).store(next_seq.0, Ordering::Relaxed);
+        self.atomic(AT_TAIL).store(tail.0, Ordering::Release);
+    }
+
+    /// Not knowing counts as no: a new ring every second would help nobody.
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| matches!(platform::link_count(file), Ok(Some(0))))
+    }
+
+    pub(super) fn is_file(&self, path: &Path) -> bool {
+        self.file.as_ref().is_some_and(|file| platform::is_same_file(file, path).unwrap_or(false))
+    }
+
+    #[inline]
+    fn atomic(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: `at` is one of the three offsets above, 8-aligned and inside the mapping, which
+        // lives as long as `self`; this word is never accessed but atomically. Offsets are
+        // little-endian on disk, and so are all targets (checked below).
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
+    }
+}
+
+// The offsets and the records are native words, so another byte order would be another format.
+const _: () = assert!(cfg!(target_endian = "little"), "the ring's layout is little-endian");
+
+fn map_file(file: &File, bytes: u64) -> io::Result<MmapRaw> {
+    MmapOptions::new().len(bytes as usize).map_raw(file)
+}
+
+/// Faults every page in, so that the hot path never does.
+fn prefault(map: &MmapRaw) -> io::Result<()> {
+    // SAFETY: the whole of one readable and writable mapping.
+    match unsafe { platform::prefault(map.as_mut_ptr(), map.len()) } {
+        Ok(()) => Ok(()),
+        // Linux before 5.14, and other systems: the pages are allocated (or anonymous), so touching
+        // them cannot fail. They are zero and nobody else has them, so zero is what is written.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+        {
+            for at in (0..map.len()).step_by(PAGE_BYTES as usize) {
+                // SAFETY: inside the mapping.
+                unsafe { ptr::write_volatile(map.as_mut_ptr().add(at), 0) };
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
