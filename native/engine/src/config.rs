@@ -1,10 +1,15 @@
 //! What a writer is opened with. Every default is the contract's; names, environment variables and
 //! friendly messages are the client's business, so here everything is already resolved.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::InvalidArgument;
+use crate::ring::RingOptions;
+use crate::sender::{Connector, SenderSettings};
+use crate::spool::SpoolOptions;
 use crate::types::{Compression, RunId};
 
 /// Smallest `max_msg_size`: below it the envelope and one long metric name fill a message.
@@ -28,7 +33,7 @@ pub struct EngineConfig {
     /// The spool on disk.
     pub spool: SpoolConfig,
     /// The ring in memory.
-    pub ring: RingConfig,
+    pub ring: RingOptions,
 }
 
 impl EngineConfig {
@@ -41,7 +46,7 @@ impl EngineConfig {
             batch: BatchConfig::default(),
             queue: QueueConfig::default(),
             spool: SpoolConfig::default(),
-            ring: RingConfig::default(),
+            ring: RingOptions::default(),
         }
     }
 
@@ -120,37 +125,33 @@ pub enum ResumeStrategy {
 }
 
 /// Where and how batches are sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerConfig {
-    /// `http://host:port` or `https://host:port` of the ingestion endpoint.
-    pub url: String,
-    pub api_key: Option<String>,
+    /// Finds the server before every attempt.
+    pub connector: Arc<dyn Connector>,
     /// Whether opening may fail for want of a server.
     pub connect: Connect,
-    /// Time for one attempt to connect.
-    pub connect_timeout: Duration,
-    /// Batches in flight.
-    pub max_pending_requests: usize,
-    /// Failed sends of one batch before the failure is reported; the batch stays in the spool and
-    /// is retried at `retry_max_backoff`. `None`: never reported.
-    pub max_send_retries: Option<u32>,
-    pub retry_initial_backoff: Duration,
-    pub retry_max_backoff: Duration,
+    pub settings: SenderSettings,
 }
 
 impl ServerConfig {
-    /// The contract's defaults for this address.
-    pub fn new(url: impl Into<String>) -> Self {
+    /// The contract's defaults, mode `auto`.
+    pub fn new(connector: Arc<dyn Connector>) -> Self {
         Self {
-            url: url.into(),
-            api_key: None,
+            connector,
             connect: Connect::Within(Duration::from_secs(5)),
-            connect_timeout: Duration::from_secs(5),
-            max_pending_requests: 30,
-            max_send_retries: Some(60),
-            retry_initial_backoff: Duration::from_millis(50),
-            retry_max_backoff: Duration::from_secs(15),
+            settings: SenderSettings::default(),
         }
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("destination", &self.connector.describe())
+            .field("connect", &self.connect)
+            .field("settings", &self.settings)
+            .finish()
     }
 }
 
@@ -216,19 +217,11 @@ pub enum BackpressureStrategy {
 }
 
 /// The spool on disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SpoolConfig {
     /// Most bytes a writer's spool takes; `None`: until 5 % or 1 GiB of the disk is left.
     pub max_bytes: Option<u64>,
-    /// A segment is ended at this size.
-    pub segment_bytes: u64,
-    pub fsync: FsyncPolicy,
-}
-
-impl Default for SpoolConfig {
-    fn default() -> Self {
-        Self { max_bytes: None, segment_bytes: 32 * 1024 * 1024, fsync: FsyncPolicy::Never }
-    }
+    pub options: SpoolOptions,
 }
 
 /// When the spool is forced to the disk. Death of the process needs none of it.
@@ -241,20 +234,4 @@ pub enum FsyncPolicy {
     Interval(Duration),
     /// After every batch.
     Always,
-}
-
-/// The ring in memory.
-#[derive(Clone, Debug)]
-pub struct RingConfig {
-    /// Bytes of data; less if tmpfs is short of room.
-    pub capacity: usize,
-    /// The tmpfs folder; `None`: anonymous memory, which dies with the process.
-    pub folder: Option<PathBuf>,
-}
-
-impl Default for RingConfig {
-    fn default() -> Self {
-        let folder = cfg!(target_os = "linux").then(|| PathBuf::from("/dev/shm"));
-        Self { capacity: 8 * 1024 * 1024, folder }
-    }
 }

@@ -14,8 +14,15 @@ pub mod declarations;
 pub mod engine;
 pub mod error;
 pub mod platform;
+pub mod record;
 pub mod ring;
+pub mod sender;
+pub mod series;
+pub mod server_state;
+pub mod spool;
 pub mod status;
+pub mod steps;
+pub mod transport;
 pub mod types;
 
 /// The version of the engine, which is that of the Python package too.
