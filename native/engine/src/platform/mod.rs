@@ -7,12 +7,13 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod portable;
+mod signals;
 
 #[cfg(target_os = "linux")]
 pub use linux::{
@@ -22,6 +23,7 @@ pub use linux::{
 pub use portable::{
     boot_id, filesystem, host_name, machine_id, prefault, reserve_space, shared_memory_folder,
 };
+pub use signals::without_signals;
 
 /// What kind of file system a path lies on, as far as the engine cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,51 @@ pub fn create_private_folders(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Replaces a file by what `fill` writes, so that a reader sees the old or the new and never half
+/// of one. The new one is its owner's alone.
+///
+/// # Errors
+///
+/// When it cannot be written or renamed; the old file stays then.
+pub fn replace_file(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let temporary = temporary_path(path)?;
+    let written = (|| {
+        let mut file = private_file().write(true).create_new(true).open(&temporary)?;
+        fill(&mut file)?;
+        // A rename that outlives its contents would leave an empty file after a power cut.
+        file.sync_data()?;
+        std::fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A name beside `path` that nobody else uses, and that no listing takes for something else.
+///
+/// # Errors
+///
+/// When the system has no random bytes.
+pub fn temporary_path(path: &Path) -> io::Result<PathBuf> {
+    let random = random_bytes::<8>()?;
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{:016x}", u64::from_le_bytes(random)));
+    Ok(path.with_file_name(name))
+}
+
+/// Bytes nobody can guess.
+///
+/// # Errors
+///
+/// When the system has none.
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 /// How many names a file has; 0 when it was deleted under us. `None` where that is not known.

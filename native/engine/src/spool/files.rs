@@ -1,0 +1,107 @@
+//! The few things a spool does to its folder, behind a trait: tests put a disk there that is full,
+//! writes half of what it is given, or dies between any two operations.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::platform;
+
+/// A folder's operations that change it.
+pub trait SpoolFiles: fmt::Debug + Send + Sync {
+    /// A new file for appending, for its owner alone; there must be none of that name.
+    ///
+    /// # Errors
+    ///
+    /// As `open(2)`.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn SpoolFile>>;
+
+    /// Cuts a file that nobody has open.
+    ///
+    /// # Errors
+    ///
+    /// As `truncate(2)`.
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()>;
+
+    /// Deletes a file.
+    ///
+    /// # Errors
+    ///
+    /// As `unlink(2)`.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the folder's names durable.
+    ///
+    /// # Errors
+    ///
+    /// As `fsync(2)`.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+}
+
+/// A file that is appended to.
+pub trait SpoolFile: fmt::Debug + Send {
+    /// Appends some of the bytes, as `write(2)` does.
+    ///
+    /// # Errors
+    ///
+    /// As `write(2)`.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Cuts the file; the next write appends there.
+    ///
+    /// # Errors
+    ///
+    /// As `ftruncate(2)`.
+    fn truncate(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    ///
+    /// As `fdatasync(2)`.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The real ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+impl SpoolFiles for Disk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn SpoolFile>> {
+        let file = platform::private_file().append(true).create_new(true).open(path)?;
+        Ok(Box::new(DiskFile(file)))
+    }
+
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = File::options().write(true).open(path)?;
+        file.set_len(bytes)?;
+        file.sync_data()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        platform::sync_folder(path)
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile(File);
+
+impl SpoolFile for DiskFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        // The file is open for appending, so the position needs no moving.
+        self.0.set_len(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
