@@ -1,18 +1,15 @@
 //! The one place where errors of the engine become Python exceptions.
 
+use metrana_engine::engine::InterruptCheck;
+use metrana_engine::error::{FlushError, InvalidArgument, LogError, OpenError, RefusalReason};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-/// An error in bytes that came from elsewhere.
-pub fn value_error(error: &dyn std::error::Error) -> PyErr {
-    PyValueError::new_err(error.to_string())
-}
-
 macro_rules! exceptions {
     ($($name:ident = $class:literal),* $(,)?) => {$(
-        /// Makes the exception of `metrana.errors` of this name.
+        #[doc = concat!("Makes a `", $class, "`.")]
         pub fn $name(py: Python<'_>, message: impl Into<String>) -> PyErr {
             static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
             match CLASS.import(py, "metrana.errors", $class) {
@@ -24,5 +21,99 @@ macro_rules! exceptions {
 }
 
 exceptions! {
+    already_exists = "MetranaRunAlreadyExistsError",
+    closed = "MetranaLoggerClosedError",
+    closing = "MetranaClosingError",
+    init = "MetranaLoggerInitError",
+    mismatch = "MetranaOrchestrationIdMismatchError",
+    no_api_key = "NoMetranaApiKeyError",
+    not_initialized = "MetranaNotInitializedError",
+    process_fork = "MetranaProcessForkError",
+    queue_full = "MetranaEventQueueFullError",
+    sender = "MetranaSenderError",
     validation = "MetranaValidationError",
+}
+
+/// An error in bytes that came from elsewhere.
+pub fn value_error(error: &dyn std::error::Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+pub fn invalid(py: Python<'_>, error: &InvalidArgument) -> PyErr {
+    validation(py, error.to_string())
+}
+
+/// A call on a run that is closed.
+pub fn run_is_closed(py: Python<'_>) -> PyErr {
+    closed(py, "the run is closed: call metrana.init() to open another, or this one again")
+}
+
+pub fn log_error(py: Python<'_>, error: LogError) -> PyErr {
+    match error {
+        LogError::Invalid(error) => invalid(py, &error),
+        LogError::QueueFull { .. } => queue_full(py, error.to_string()),
+        // Without a pending exception of its own only if the check was not ours.
+        LogError::Interrupted { .. } => sender(py, error.to_string()),
+        LogError::Closed => run_is_closed(py),
+    }
+}
+
+pub fn flush_error(py: Python<'_>, error: FlushError) -> PyErr {
+    match error {
+        FlushError::Timeout { .. } => closing(
+            py,
+            format!("{error}; they are kept in the spool and delivered later (metrana status)"),
+        ),
+        FlushError::Interrupted => closing(py, error.to_string()),
+        FlushError::Closed => run_is_closed(py),
+    }
+}
+
+pub fn open_error(py: Python<'_>, error: OpenError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        OpenError::Invalid(error) => invalid(py, &error),
+        OpenError::OrchestrationMismatch { .. } => mismatch(py, message),
+        OpenError::Refused { reason, .. } => match reason {
+            RefusalReason::RunExists => already_exists(py, message),
+            RefusalReason::OrchestrationMismatch => mismatch(py, message),
+            RefusalReason::Unauthenticated => no_api_key(py, message),
+            RefusalReason::Version
+            | RefusalReason::RunNotFound
+            | RefusalReason::RunDeleted
+            | RefusalReason::ProjectNotFound
+            | RefusalReason::Other => init(py, message),
+        },
+        OpenError::RunNotFound(_)
+        | OpenError::NotConnected { .. }
+        | OpenError::Interrupted
+        | OpenError::NoTransport(_)
+        | OpenError::Io { .. } => init(py, message),
+    }
+}
+
+/// Runs what may wait, without the interpreter's lock and open to Ctrl-C.
+///
+/// # Errors
+///
+/// What a signal handler raised meanwhile, else what `map` makes of the operation's error.
+pub fn waiting<T: Send, E: Send>(
+    py: Python<'_>,
+    operation: impl FnOnce(InterruptCheck<'_>) -> Result<T, E> + Send,
+    map: impl FnOnce(Python<'_>, E) -> PyErr,
+) -> PyResult<T> {
+    let mut raised = None;
+    let result = py.detach(|| {
+        operation(&mut || match Python::attach(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(error) => {
+                raised = Some(error);
+                true
+            }
+        })
+    });
+    match (raised, result) {
+        (Some(error), _) => Err(error),
+        (None, result) => result.map_err(|error| map(py, error)),
+    }
 }

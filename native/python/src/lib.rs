@@ -1,21 +1,41 @@
 //! `metrana._native`: the engine as a Python extension module.
 //!
-//! Two parts: what a training process calls (`run` and what it uses), and what a server calls
-//! (`decode`, `spool`). Python has names, defaults and friendly messages; numbers, bytes, order,
-//! disk and network are on this side.
+//! Two parts: what a training process calls (`run`, `current` and what they use), and what a server
+//! calls (`decode`, `spool`). Python has names, defaults and friendly messages; numbers, bytes,
+//! order, disk and network are on this side.
 
+mod arguments;
+mod current;
 mod decode;
 mod error;
+mod faults;
+mod fork;
+mod log;
+mod names;
+mod number;
+mod options;
+mod rl;
+mod run;
+mod whole;
+mod writer;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use super::current::{
+        current_run, log, log_distributed, log_rl_environment_step, log_rl_episode, set_current_run,
+    };
+    #[pymodule_export]
     use super::decode::{
         BatchInfo, NumberMap, batch_info, crc32c, decode_attributes, decode_declarations,
         decode_points,
     };
+    #[pymodule_export]
+    use super::fork::{fork_in_child, fork_in_parent, fork_prepare};
+    #[pymodule_export]
+    use super::run::RunCore;
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 
     #[pymodule_init]

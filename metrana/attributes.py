@@ -1,0 +1,244 @@
+"""Attributes: nested mappings and lists as typed values under `/`-delimited paths.
+
+`{"optimizer": {"lr": 3e-4}, "layers": [64, 64]}` under `config` becomes `config/optimizer/lr`,
+`config/layers/0` and `config/layers/1`. A non-empty list of strings only is one attribute; empty
+containers are attributes too, so that reading back gives what was logged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence, Set
+from datetime import date, datetime, timezone
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, Final
+
+from metrana.checks import refusal
+from metrana.errors import MetranaValidationError
+
+MAX_BYTES: Final = 64 * 1024
+"""Most bytes of one attribute's value, and of a path."""
+
+_PATH: Final = re.compile(r"[a-zA-Z0-9._:\-]+(?:/[a-zA-Z0-9._:\-]+)*")
+_ALLOWED_KEYS: Final = "non-empty and of the characters a-z A-Z 0-9 . _ - : /"
+# Deeper nesting is a mistake, such as a mapping that makes itself anew.
+_MAX_DEPTH: Final = 64
+# Python refuses to write out longer ints at once.
+_CHUNK_DIGITS: Final = 4000
+
+Entry = tuple[str, str, Any]
+"""Path, type and value, in the form that the native module takes."""
+
+
+def flatten(prefix_path: str, value: Any, name: str) -> list[Entry]:
+    """Flatten a value into attributes.
+
+    Args:
+        prefix_path: Path of the value; empty for a mapping whose keys are paths.
+        value: None, bool, int (exact at any size), float, str, datetime, or containers of them.
+            Dataclasses and `argparse.Namespace` count as mappings; NumPy scalars, enum members
+            and `pathlib` paths as what they stand for.
+        name: The argument's name, for errors.
+
+    Returns:
+        Attributes, in order.
+
+    Raises:
+        MetranaValidationError: For a path or value that is not allowed, cycles included.
+    """
+    if prefix_path:
+        check_path(prefix_path, name)
+    entries = list(_flatten(prefix_path, value, name, ()))
+    seen: set[str] = set()
+    for path, _, _ in entries:
+        if path in seen:
+            raise MetranaValidationError(f"{name}: two values for the path {path!r}")
+        seen.add(path)
+    return entries
+
+
+def check_path(path: object, name: str) -> str:
+    """A `/`-delimited path without empty parts.
+
+    Raises:
+        MetranaValidationError: For any other.
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > MAX_BYTES:
+        raise refusal(name, path, f"a path whose parts are {_ALLOWED_KEYS}")
+    return path
+
+
+def _flatten(path: str, value: Any, name: str, parents: tuple[int, ...]) -> Iterator[Entry]:
+    scalar = _scalar(value, path, name)
+    if scalar is not None:
+        yield (_required(path, value, name), *scalar)
+        return
+    if id(value) in parents or len(parents) >= _MAX_DEPTH:
+        raise MetranaValidationError(f"{name}: {path or 'the value'} contains itself")
+    parents = (*parents, id(value))
+    mapping = _as_mapping(value)
+    if mapping is not None:
+        yield from _flatten_mapping(path, mapping, name, parents)
+        return
+    sequence = _as_sequence(value)
+    if sequence is None:
+        raise refusal(
+            _at(path, name), value, "None, a bool, number, string, datetime, mapping or list"
+        )
+    yield from _flatten_sequence(path, sequence, name, parents)
+
+
+def _flatten_mapping(
+    path: str, mapping: Mapping[Any, Any], name: str, parents: tuple[int, ...]
+) -> Iterator[Entry]:
+    if not mapping and path:
+        yield path, "empty_mapping", None
+    for key, item in mapping.items():
+        yield from _flatten(_join(path, _key(key, name)), item, name, parents)
+
+
+def _flatten_sequence(
+    path: str, items: Sequence[Any], name: str, parents: tuple[int, ...]
+) -> Iterator[Entry]:
+    _required(path, items, name)
+    if not items:
+        yield path, "empty_list", None
+    elif all(isinstance(item, str) for item in items):
+        texts = [_text(item, path, name) for item in items]
+        _check_size(sum(len(text.encode()) for text in texts), path, name)
+        yield path, "string_list", texts
+    else:
+        for index, item in enumerate(items):
+            yield from _flatten(_join(path, str(index)), item, name, parents)
+
+
+def _scalar(value: Any, path: str, name: str) -> tuple[str, Any] | None:
+    """Type and value of what is one attribute; None for containers and the unknown."""
+    value = _plain(value)
+    if value is None:
+        return "null", None
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, int):
+        digits = _decimal(value)
+        _check_size(len(digits), path, name)
+        return "int", digits
+    if isinstance(value, float):
+        return "float", float(value)
+    if isinstance(value, str):
+        text = _text(value, path, name)
+        _check_size(len(text.encode()), path, name)
+        return "string", text
+    if isinstance(value, datetime):
+        # A naive time is the machine's local one; without its offset it would mean nothing later.
+        return "datetime", (value if value.tzinfo else value.astimezone()).isoformat()
+    if isinstance(value, date):
+        return "string", value.isoformat()
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """What a wrapper of one value stands for."""
+    if isinstance(value, Enum) and not isinstance(value, (str, int, float)):
+        return _plain(value.value)
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind == "M" and getattr(value, "ndim", None) == 0:
+        return _datetime64(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    return value
+
+
+def _datetime64(value: Any) -> datetime | None:
+    item = value.astype("datetime64[us]").item()
+    # NumPy's times have no zone and are meant as UTC.
+    return None if item is None else item.replace(tzinfo=timezone.utc)
+
+
+def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
+    if isinstance(value, Mapping):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+        return vars(value)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        result: Mapping[Any, Any] = value._asdict()
+        return result
+    return None
+
+
+def _as_sequence(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, (bytes, bytearray)):
+        return None
+    if isinstance(value, (list, tuple, range)):
+        return value
+    if isinstance(value, Set):
+        # A set has no order of its own, so that of its texts makes two runs comparable.
+        return sorted(value, key=lambda item: (type(item).__name__, str(item)))
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):
+        items = value.tolist()
+        return items if isinstance(items, list) else None
+    return value if isinstance(value, Sequence) else None
+
+
+def _key(key: Any, name: str) -> str:
+    key = _plain(key)
+    if isinstance(key, (bool, int)):
+        key = str(key)
+    if not isinstance(key, str) or not _PATH.fullmatch(key):
+        raise refusal(f"a key of {name}", key, _ALLOWED_KEYS)
+    return key
+
+
+def _required(path: str, value: Any, name: str) -> str:
+    if not path:
+        raise refusal(name, value, "a mapping")
+    return path
+
+
+def _text(value: str, path: str, name: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise refusal(_at(path, name), value, "text without lone surrogates") from None
+    return str(value)
+
+
+def _check_size(size: int, path: str, name: str) -> None:
+    if size > MAX_BYTES:
+        raise MetranaValidationError(
+            f"{_at(path, name)}: must be at most {MAX_BYTES} bytes, not {size}"
+        )
+
+
+def _decimal(value: int) -> str:
+    """The digits of an int of any size."""
+    if abs(value) < 10**_CHUNK_DIGITS:
+        return str(int(value))
+    if value.bit_length() > MAX_BYTES * math.log2(10) + 1:
+        return "0" * (MAX_BYTES + 1)  # too long whatever its digits are, and slow to find out
+    sign, rest, chunks = "-" if value < 0 else "", abs(value), []
+    while rest:
+        rest, chunk = divmod(rest, 10**_CHUNK_DIGITS)
+        chunks.append(f"{chunk:0{_CHUNK_DIGITS}d}")
+    return sign + "".join(reversed(chunks)).lstrip("0")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}/{key}" if path else key
+
+
+def _at(path: str, name: str) -> str:
+    return f"{name} at {path!r}" if path else name

@@ -1,0 +1,142 @@
+"""Which processes are one job: the orchestration id, and the run name that its processes share.
+
+The id comes from the argument, METRANA_ORCHESTRATION_ID, TORCHELASTIC_RUN_ID, SLURM_JOB_ID,
+RAY_JOB_ID, or is random. It is published to METRANA_ORCHESTRATION_ID, so that child processes
+inherit it, with a note of who set it: a process must tell an id of its own from an inherited one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from metrana.errors import MetranaLoggerInitError
+from metrana.names import random_run_name, run_name_from
+
+ID_VARIABLE: Final = "METRANA_ORCHESTRATION_ID"
+# "<pid>:<token>": who set the id, and what tells its job from others of the same allocation.
+_NOTE_VARIABLE: Final = "METRANA_ORCHESTRATION_SET_BY"
+
+_PROCESS_COUNT_VARIABLES: Final = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+
+_nameless_runs = itertools.count(1)
+_token = secrets.token_hex(8)
+_token_pid = os.getpid()
+
+
+@dataclass(frozen=True)
+class Orchestration:
+    """The job that this process belongs to."""
+
+    orchestration_id: str
+    """Equal in every process that should share a run."""
+    shared_seed: str | None
+    """What generated run names are made from, equal in every process of the job; None: random."""
+
+
+def resolve_orchestration(
+    argument: str | None, environ: MutableMapping[str, str]
+) -> Orchestration:
+    """Find this process's orchestration id and publish it to its children.
+
+    Args:
+        argument: What `init()` was given, or None.
+        environ: The environment; METRANA_ORCHESTRATION_ID is written to it.
+
+    Raises:
+        MetranaLoggerInitError: For torchrun on several nodes without an id that they share.
+    """
+    inherited = environ.get(ID_VARIABLE) or None
+    note = environ.get(_NOTE_VARIABLE, "")
+    is_own = note.partition(":")[0] == str(os.getpid())
+    token = note.partition(":")[2] if inherited and not is_own else _own_token()
+    orchestration_id = argument or inherited or _launcher_id(environ) or secrets.token_hex(16)
+    came_from_outside = argument is None and inherited is not None and not is_own
+    _publish(environ, orchestration_id, keep_note=came_from_outside)
+    return Orchestration(
+        orchestration_id, _shared_seed(environ, orchestration_id, token, came_from_outside)
+    )
+
+
+def generated_run_name(orchestration: Orchestration) -> str:
+    """A readable name for the next run of this process that was given none."""
+    count = next(_nameless_runs)
+    if orchestration.shared_seed is None:
+        return random_run_name()
+    return run_name_from(f"{orchestration.shared_seed}\0{count}")
+
+
+def default_logger_id(environ: Mapping[str, str]) -> str | None:
+    """This process's rank as its launcher tells it; None: there is none."""
+    return next((environ[name] for name in _RANK_VARIABLES if environ.get(name)), None)
+
+
+def _launcher_id(environ: Mapping[str, str]) -> str | None:
+    torchelastic = environ.get("TORCHELASTIC_RUN_ID")
+    if torchelastic == "none":
+        return _torchrun_without_id(environ)
+    return torchelastic or environ.get("SLURM_JOB_ID") or environ.get("RAY_JOB_ID") or None
+
+
+def _torchrun_without_id(environ: Mapping[str, str]) -> str | None:
+    """An id for torchrun that was started with an explicit master port, hence without a run id."""
+    address, port = environ.get("MASTER_ADDR"), environ.get("MASTER_PORT")
+    if not address or not port:
+        return None
+    if _count(environ, "GROUP_WORLD_SIZE") > 1:
+        raise MetranaLoggerInitError(
+            "torchrun on several nodes gave its processes no common id: start it with "
+            "--rdzv-id=<a name for this job>, or pass orchestration_id= to metrana.init()"
+        )
+    launcher = os.getppid()
+    return f"{address}:{port}:{launcher}:{_start_time(launcher)}"
+
+
+def _shared_seed(
+    environ: Mapping[str, str], orchestration_id: str, token: str, came_from_outside: bool
+) -> str | None:
+    step = environ.get("SLURM_STEP_ID", "")
+    if any(_count(environ, name) > 1 for name in _PROCESS_COUNT_VARIABLES):
+        return f"{orchestration_id}\0{step}"
+    # With a token a child agrees with the process that set it, and with no other of the allocation.
+    if came_from_outside:
+        return f"{orchestration_id}\0{step}\0{token}"
+    return f"{orchestration_id}\0{step}\0{_own_token()}"
+
+
+def _publish(
+    environ: MutableMapping[str, str], orchestration_id: str, *, keep_note: bool
+) -> None:
+    environ[ID_VARIABLE] = orchestration_id
+    if not keep_note:
+        environ[_NOTE_VARIABLE] = f"{os.getpid()}:{_own_token()}"
+
+
+def _own_token() -> str:
+    global _token, _token_pid  # noqa: PLW0603 - a forked child is another process
+    if _token_pid != os.getpid():
+        _token, _token_pid = secrets.token_hex(8), os.getpid()
+    return _token
+
+
+def _count(environ: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environ.get(name, ""))
+    except ValueError:
+        return 0
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, in the kernel's ticks: with its pid it names it for ever."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # not Linux: the pid and the port have to do
+        return "0"
+    # The name in parentheses may hold anything; the start time is the 22nd field, the 20th after it.
+    return stat.rpartition(")")[2].split()[19]

@@ -1,0 +1,117 @@
+//! Faults of background threads on their way to the user, as `error_strategy` says.
+
+use metrana_engine::engine::Engine;
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::error::sender;
+
+/// How faults come to light.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorStrategy {
+    Silent,
+    Warn,
+    RaiseOnLog,
+    RaiseOnClose,
+}
+
+impl ErrorStrategy {
+    /// The strategy of this name, as `metrana.ErrorStrategy` spells it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "silent" => Some(Self::Silent),
+            "warn" => Some(Self::Warn),
+            "raise_on_log" => Some(Self::RaiseOnLog),
+            "raise_on_close" => Some(Self::RaiseOnClose),
+            _ => None,
+        }
+    }
+}
+
+/// Most messages kept for `check_sender_errors()`.
+const MAX_KEPT: usize = 1000;
+
+/// What went wrong and nobody asked for yet.
+pub struct Faults {
+    strategy: ErrorStrategy,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    messages: Vec<String>,
+    warned: std::collections::HashSet<String>,
+}
+
+impl Faults {
+    pub fn new(strategy: ErrorStrategy) -> Self {
+        Self { strategy, kept: Mutex::default() }
+    }
+
+    /// How they come to light.
+    pub fn strategy(&self) -> ErrorStrategy {
+        self.strategy
+    }
+
+    /// After a log call.
+    ///
+    /// # Errors
+    ///
+    /// `MetranaSenderError` if that is the strategy; whatever a warning raises that is made an error.
+    pub fn show(&self, py: Python<'_>, engine: &Engine) -> PyResult<()> {
+        if self.strategy == ErrorStrategy::Silent {
+            return Ok(());
+        }
+        self.collect(engine);
+        match self.strategy {
+            ErrorStrategy::RaiseOnLog => self.raise(py),
+            ErrorStrategy::Warn => self.warn(py),
+            _ => Ok(()),
+        }
+    }
+
+    /// At the end of a close.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::show`], also with the strategy `raise_on_close`.
+    pub fn show_at_close(&self, py: Python<'_>, engine: &Engine) -> PyResult<()> {
+        self.show(py, engine)?;
+        if self.strategy == ErrorStrategy::RaiseOnClose { self.raise(py) } else { Ok(()) }
+    }
+
+    /// Takes all messages, the oldest first.
+    pub fn take(&self, engine: &Engine) -> Vec<String> {
+        self.collect(engine);
+        std::mem::take(&mut self.kept.lock().messages)
+    }
+
+    fn collect(&self, engine: &Engine) {
+        let new = engine.take_errors();
+        if !new.is_empty() {
+            let mut kept = self.kept.lock();
+            kept.messages.extend(new);
+            let excess = kept.messages.len().saturating_sub(MAX_KEPT);
+            kept.messages.drain(..excess);
+        }
+    }
+
+    fn raise(&self, py: Python<'_>) -> PyResult<()> {
+        let messages = std::mem::take(&mut self.kept.lock().messages);
+        if messages.is_empty() { Ok(()) } else { Err(sender(py, messages.join("; "))) }
+    }
+
+    fn warn(&self, py: Python<'_>) -> PyResult<()> {
+        static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let new: Vec<String> = {
+            let mut kept = self.kept.lock();
+            let Kept { messages, warned } = &mut *kept;
+            messages.iter().filter(|message| warned.insert((*message).clone())).cloned().collect()
+        };
+        for message in new {
+            WARN.import(py, "metrana.faults", "warn_of_fault")?.call1((message,))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! From the strings of a call to the engine's numbers.
+//!
+//! A name is nearly always the same string object as in the call before, so it is looked up by the
+//! object's address first; a strong reference keeps the address from being reused. What is not
+//! found there is looked up by its text, by the engine.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use metrana_engine::types::{EnvNo, MetricNo, Scale};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyInt, PyList, PyString};
+
+use crate::error::{invalid, validation};
+use crate::writer::Writer;
+
+/// Most strings of each kind that are kept alive to be found by their addresses.
+const MAX_ADDRESSES: usize = 8192;
+/// Most lists of environment ids that are remembered: training, evaluation, and some to spare.
+const MAX_LISTS: usize = 8;
+/// The label that `evaluation=True` adds.
+const EVALUATION: &str = "evaluation";
+
+/// What is known of a writer's names. Only ever locked by a thread that is attached to Python and
+/// that stays so, hence never contended.
+#[derive(Default)]
+pub struct Names {
+    metrics: HashMap<(usize, u8), (MetricNo, Py<PyString>), foldhash::fast::FixedState>,
+    envs: HashMap<usize, (EnvNo, Py<PyString>), foldhash::fast::FixedState>,
+    lists: Vec<EnvList>,
+    oldest_list: usize,
+}
+
+/// A list of environment ids, by the addresses of its elements.
+struct EnvList {
+    ids: Vec<Py<PyAny>>,
+    numbers: Arc<[EnvNo]>,
+}
+
+/// What identifies a metric beside its name.
+#[derive(Clone, Copy)]
+pub struct Qualifiers<'a, 'py> {
+    pub scale: Scale,
+    pub labels: Option<&'a Bound<'py, PyAny>>,
+    pub evaluation: bool,
+}
+
+/// The environments of a call.
+pub enum Envs {
+    One([EnvNo; 1]),
+    Many(Arc<[EnvNo]>),
+}
+
+impl Envs {
+    pub fn numbers(&self) -> &[EnvNo] {
+        match self {
+            Self::One(number) => number,
+            Self::Many(numbers) => numbers,
+        }
+    }
+}
+
+/// The number of a metric.
+///
+/// # Errors
+///
+/// `MetranaValidationError` for a name or labels outside the limits.
+pub fn metric<'py>(
+    writer: &Writer,
+    name: &Bound<'py, PyString>,
+    qualifiers: Qualifiers<'_, 'py>,
+) -> PyResult<MetricNo> {
+    // Labels are a mapping, which may change behind its address.
+    let key = qualifiers.labels.is_none().then(|| {
+        (name.as_ptr().addr(), qualifiers.scale as u8 | u8::from(qualifiers.evaluation) << 2)
+    });
+    let mut names = writer.names.lock();
+    if let Some(key) = &key
+        && let Some((number, _)) = names.metrics.get(key)
+    {
+        return Ok(*number);
+    }
+    let number = metric_by_text(writer, name, qualifiers)?;
+    if let Some(key) = key
+        && name.is_exact_instance_of::<PyString>()
+    {
+        if names.metrics.len() >= MAX_ADDRESSES {
+            names.metrics.clear();
+        }
+        names.metrics.insert(key, (number, name.clone().unbind()));
+    }
+    Ok(number)
+}
+
+fn metric_by_text<'py>(
+    writer: &Writer,
+    name: &Bound<'py, PyString>,
+    qualifiers: Qualifiers<'_, 'py>,
+) -> PyResult<MetricNo> {
+    let py = name.py();
+    let entries = match qualifiers.labels {
+        Some(labels) => label_entries(labels)?,
+        None => Vec::new(),
+    };
+    let mut labels = Vec::with_capacity(entries.len() + 1);
+    for (key, value) in &entries {
+        labels.push((utf8(key, "labels")?, utf8(value, "labels")?));
+    }
+    if qualifiers.evaluation && !labels.iter().any(|(key, _)| *key == EVALUATION) {
+        labels.push((EVALUATION, "true"));
+    }
+    writer
+        .metric(utf8(name, "metric_name")?, qualifiers.scale, &labels)
+        .map_err(|error| invalid(py, &error))
+}
+
+type LabelEntry<'py> = (Bound<'py, PyString>, Bound<'py, PyString>);
+
+fn label_entries<'py>(labels: &Bound<'py, PyAny>) -> PyResult<Vec<LabelEntry<'py>>> {
+    let labels = as_dict(labels)
+        .ok_or_else(|| refused(labels, "labels", "a mapping of strings to strings"))?;
+    labels
+        .iter()
+        .map(|(key, value)| {
+            let key = key.cast_into::<PyString>().map_err(|error| {
+                refused(&error.into_inner(), "a key of labels", "a string")
+            })?;
+            let value = value.cast_into::<PyString>().map_err(|error| {
+                let name = format!("labels[{:?}]", key.to_string_lossy());
+                refused(&error.into_inner(), &name, "a string")
+            })?;
+            Ok((key, value))
+        })
+        .collect()
+}
+
+/// A mapping as a dict: itself if it is one, else a copy. None: it is no mapping.
+pub fn as_dict<'py>(mapping: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
+    if let Ok(dict) = mapping.cast::<PyDict>() {
+        return Some(dict.clone());
+    }
+    let py = mapping.py();
+    mapping.cast::<pyo3::types::PyMapping>().ok()?;
+    py.get_type::<PyDict>().call1((mapping,)).ok()?.cast_into().ok()
+}
+
+/// The environments that `env_id` names; None is the environment `default`.
+///
+/// # Errors
+///
+/// `MetranaValidationError` for what is no id, or no list of ids.
+pub fn envs(writer: &Writer, py: Python<'_>, env_id: Option<&Bound<'_, PyAny>>) -> PyResult<Envs> {
+    let Some(env_id) = env_id else {
+        return one(writer, intern!(py, "default"));
+    };
+    if let Ok(id) = env_id.cast::<PyString>() {
+        return one(writer, id);
+    }
+    if let Ok(list) = env_id.cast::<PyList>() {
+        return many(writer, list);
+    }
+    if env_id.is_exact_instance_of::<PyInt>() {
+        return one(writer, &env_id.str()?);
+    }
+    let ids = converted(env_id)?;
+    match ids.cast::<PyList>() {
+        Ok(list) => many(writer, list),
+        Err(_) => one(writer, ids.cast::<PyString>()?),
+    }
+}
+
+/// One environment, where a list would make no sense.
+///
+/// # Errors
+///
+/// `MetranaValidationError` for what is not one id.
+pub fn env(writer: &Writer, env_id: &Bound<'_, PyAny>) -> PyResult<EnvNo> {
+    match envs(writer, env_id.py(), Some(env_id))? {
+        Envs::One([number]) => Ok(number),
+        Envs::Many(_) => Err(refused(env_id, "env_id", "one string or int")),
+    }
+}
+
+fn one(writer: &Writer, id: &Bound<'_, PyString>) -> PyResult<Envs> {
+    let address = id.as_ptr().addr();
+    let mut names = writer.names.lock();
+    if let Some((number, _)) = names.envs.get(&address) {
+        return Ok(Envs::One([*number]));
+    }
+    let number = env_by_text(writer, id)?;
+    if id.is_exact_instance_of::<PyString>() {
+        if names.envs.len() >= MAX_ADDRESSES {
+            names.envs.clear();
+        }
+        names.envs.insert(address, (number, id.clone().unbind()));
+    }
+    Ok(Envs::One([number]))
+}
+
+fn many(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Envs> {
+    if let Some(numbers) = writer.names.lock().find_list(list) {
+        return Ok(Envs::Many(numbers));
+    }
+    let (ids, numbers) = match resolve(writer, list)? {
+        Some(numbers) => (list.clone(), numbers),
+        None => {
+            // Not all of them are strings. The caller's list is what comes again, so its elements
+            // are what is remembered, unless they are as short-lived as integers above 256.
+            let strings = converted(list)?.cast_into::<PyList>()?;
+            let numbers = resolve(writer, &strings)?
+                .ok_or_else(|| refused(list, "env_id", "a list of strings or ints"))?;
+            (list.clone(), numbers)
+        }
+    };
+    writer.names.lock().remember_list(&ids, &numbers);
+    Ok(Envs::Many(numbers))
+}
+
+/// The numbers of a list of strings; None if anything else is in it.
+fn resolve(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Option<Arc<[EnvNo]>>> {
+    let mut numbers = Vec::with_capacity(list.len());
+    for id in list.iter() {
+        match id.cast::<PyString>() {
+            Ok(id) => numbers.push(env_by_text(writer, id)?),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(numbers.into()))
+}
+
+fn env_by_text(writer: &Writer, id: &Bound<'_, PyString>) -> PyResult<EnvNo> {
+    writer.env(utf8(id, "env_id")?).map_err(|error| invalid(id.py(), &error))
+}
+
+fn converted<'py>(env_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static CONVERT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    CONVERT.import(env_id.py(), "metrana.values", "as_env_ids")?.call1((env_id,))
+}
+
+impl Names {
+    fn find_list(&self, list: &Bound<'_, PyList>) -> Option<Arc<[EnvNo]>> {
+        let known = self.lists.iter().find(|known| known.is(list))?;
+        Some(Arc::clone(&known.numbers))
+    }
+
+    fn remember_list(&mut self, list: &Bound<'_, PyList>, numbers: &Arc<[EnvNo]>) {
+        if list.len() != numbers.len() {
+            return; // changed while its elements were converted
+        }
+        let ids = list.iter().map(Bound::unbind).collect();
+        let entry = EnvList { ids, numbers: Arc::clone(numbers) };
+        if self.lists.len() < MAX_LISTS {
+            self.lists.push(entry);
+        } else {
+            self.lists[self.oldest_list] = entry;
+            self.oldest_list = (self.oldest_list + 1) % MAX_LISTS;
+        }
+    }
+}
+
+impl EnvList {
+    fn is(&self, list: &Bound<'_, PyList>) -> bool {
+        self.ids.len() == list.len()
+            && self.ids.iter().zip(0..).all(|(id, index)| {
+                // SAFETY: the list is alive, the index is below its length, and no Python code runs
+                // in between that could shorten it. The borrowed element is only compared.
+                let item = unsafe { ffi::PyList_GetItem(list.as_ptr(), index) };
+                item == id.as_ptr()
+            })
+    }
+}
+
+/// The text of a string.
+///
+/// # Errors
+///
+/// `MetranaValidationError` for lone surrogates, which UTF-8 has no bytes for.
+pub fn utf8<'a>(text: &'a Bound<'_, PyString>, name: &str) -> PyResult<&'a str> {
+    text.to_str().map_err(|_| {
+        validation(text.py(), format!("{name}: must be text without lone surrogates"))
+    })
+}
+
+/// The error for an argument of the wrong kind, in the client's one wording.
+pub fn refused(value: &Bound<'_, PyAny>, name: &str, allowed: &str) -> PyErr {
+    static REFUSAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let error = REFUSAL
+        .import(value.py(), "metrana.checks", "refusal")
+        .and_then(|refusal| refusal.call1((name, value, allowed)));
+    match error {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}

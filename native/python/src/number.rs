@@ -1,0 +1,219 @@
+//! Values of a call as the engine takes them: float64 or float32 slices with a shape.
+//!
+//! Python numbers, flat lists of them and contiguous NumPy float arrays are read here; anything
+//! else goes through `metrana.values`, which knows every other kind of array.
+
+use metrana_engine::calls::Values;
+use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArrayMethods as _};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyTuple};
+
+/// Numbers of one metric, with the shape they were given in.
+pub struct Block<'py> {
+    data: Data<'py>,
+    shape: Shape,
+}
+
+enum Data<'py> {
+    One([f64; 1]),
+    Many(Vec<f64>),
+    F64(Bound<'py, PyArrayDyn<f64>>),
+    F32(Bound<'py, PyArrayDyn<f32>>),
+}
+
+/// The shape of an argument. More than two dimensions are never allowed, so none is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Scalar,
+    Row(usize),
+    Grid(usize, usize),
+    /// Its number of dimensions.
+    Deeper(usize),
+}
+
+impl Shape {
+    pub fn of(dimensions: &[usize]) -> Self {
+        match *dimensions {
+            [] => Self::Scalar,
+            [length] => Self::Row(length),
+            [rows, columns] => Self::Grid(rows, columns),
+            _ => Self::Deeper(dimensions.len()),
+        }
+    }
+
+    /// As Python writes it.
+    pub fn shown(self) -> String {
+        match self {
+            Self::Scalar => "()".to_owned(),
+            Self::Row(length) => format!("({length},)"),
+            Self::Grid(rows, columns) => format!("({rows}, {columns})"),
+            Self::Deeper(count) => format!("of {count} dimensions"),
+        }
+    }
+}
+
+impl Block<'_> {
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The number, if it is one and no array.
+    pub fn scalar(&self) -> Option<f64> {
+        match &self.data {
+            Data::One([number]) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The numbers, row-major.
+    ///
+    /// # Errors
+    ///
+    /// Never: arrays are checked to be contiguous when they are taken.
+    pub fn values(&self) -> PyResult<Values<'_>> {
+        // SAFETY: the engine copies the slice before the call that passes it returns. A thread that
+        // writes to the array meanwhile makes the values it writes undefined, as with NumPy itself.
+        Ok(match &self.data {
+            Data::One(number) => Values::F64(number),
+            Data::Many(numbers) => Values::F64(numbers),
+            Data::F64(array) => Values::F64(unsafe { array.as_slice() }?),
+            Data::F32(array) => Values::F32(unsafe { array.as_slice() }?),
+        })
+    }
+}
+
+/// Reads the argument `value` of a call, or an entry of a mapping.
+///
+/// # Errors
+///
+/// `MetranaValidationError` naming `name` for what holds no real numbers.
+pub fn block<'py>(
+    value: &Bound<'py, PyAny>,
+    name: &dyn std::fmt::Display,
+) -> PyResult<Block<'py>> {
+    if let Some(number) = plain(value) {
+        return Ok(scalar(number));
+    }
+    if let Some(block) = contiguous(value) {
+        return Ok(block);
+    }
+    if let Some(block) = flat(value) {
+        return Ok(block);
+    }
+    if let Some(number) = item(value) {
+        return Ok(scalar(number));
+    }
+    converted(value, name)
+}
+
+fn scalar<'py>(number: f64) -> Block<'py> {
+    Block { data: Data::One([number]), shape: Shape::Scalar }
+}
+
+/// A Python float, int or bool, and NumPy's float64, which is a float. None: another kind, or an
+/// int that no float64 is near to.
+pub fn plain(value: &Bound<'_, PyAny>) -> Option<f64> {
+    // SAFETY: the pointers are those of a live object and of static types.
+    let is_float = unsafe { ffi::PyFloat_Check(value.as_ptr()) } != 0;
+    if is_float {
+        return value.cast::<PyFloat>().ok().map(PyFloatMethods::value);
+    }
+    if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+        return value.extract().ok();
+    }
+    None
+}
+
+fn contiguous<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
+    if !numpy_is_loaded(value.py()) {
+        return None;
+    }
+    if let Ok(array) = value.cast::<PyArrayDyn<f32>>() {
+        let shape = Shape::of(array.shape());
+        return array
+            .is_c_contiguous()
+            .then(|| Block { data: Data::F32(array.clone()), shape })
+            .filter(|_| shape != Shape::Scalar);
+    }
+    let array = value.cast::<PyArrayDyn<f64>>().ok()?;
+    let shape = Shape::of(array.shape());
+    array
+        .is_c_contiguous()
+        .then(|| Block { data: Data::F64(array.clone()), shape })
+        .filter(|_| shape != Shape::Scalar)
+}
+
+/// A list or tuple of plain numbers.
+fn flat<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
+    let numbers: Vec<f64> = if let Ok(list) = value.cast::<PyList>() {
+        list.iter().map(|item| plain(&item)).collect::<Option<_>>()?
+    } else {
+        let tuple = value.cast::<PyTuple>().ok()?;
+        tuple.iter().map(|item| plain(&item)).collect::<Option<_>>()?
+    };
+    let shape = Shape::Row(numbers.len());
+    Some(Block { data: Data::Many(numbers), shape })
+}
+
+/// A tensor of no dimensions, of whatever library: its `item()`.
+fn item(value: &Bound<'_, PyAny>) -> Option<f64> {
+    let py = value.py();
+    let dimensions = value.getattr(intern!(py, "ndim")).ok()?;
+    if dimensions.extract::<usize>().ok()? != 0 {
+        return None;
+    }
+    plain(&value.call_method0(intern!(py, "item")).ok()?)
+}
+
+fn converted<'py>(
+    value: &Bound<'py, PyAny>,
+    name: &dyn std::fmt::Display,
+) -> PyResult<Block<'py>> {
+    static CONVERT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let convert = CONVERT.import(value.py(), "metrana.values", "as_values")?;
+    let result = convert.call1((value, name.to_string()))?;
+    mark_numpy_loaded();
+    match plain(&result) {
+        Some(number) => Ok(scalar(number)),
+        None => match result.cast::<PyArrayDyn<f32>>() {
+            Ok(array) => {
+                let shape = Shape::of(array.shape());
+                Ok(Block { data: Data::F32(array.clone()), shape })
+            }
+            Err(_) => {
+                let array = result.cast_into::<PyArrayDyn<f64>>()?;
+                let shape = Shape::of(array.shape());
+                Ok(Block { data: Data::F64(array), shape })
+            }
+        },
+    }
+}
+
+static NUMPY_IS_LOADED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Whether anybody imported NumPy yet. Asking whether something is an array would import it, which
+/// takes longer than a million log calls, and nothing is an array before.
+pub fn numpy_is_loaded(py: Python<'_>) -> bool {
+    use std::sync::atomic::Ordering::Relaxed;
+    if NUMPY_IS_LOADED.load(Relaxed) {
+        return true;
+    }
+    let loaded = py
+        .import(intern!(py, "sys"))
+        .and_then(|sys| sys.getattr(intern!(py, "modules")))
+        .and_then(|modules| modules.contains(intern!(py, "numpy")))
+        .unwrap_or(false);
+    if loaded {
+        mark_numpy_loaded();
+    }
+    loaded
+}
+
+pub fn mark_numpy_loaded() {
+    NUMPY_IS_LOADED.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+use pyo3::types::PyFloatMethods;
