@@ -2,6 +2,10 @@
 //!
 //! At every instant, for each kind: `added = sent + dropped + pending`.
 
+use std::collections::VecDeque;
+
+use crate::types::Seq;
+
 /// Kinds of data that are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -86,11 +90,83 @@ pub struct Counters {
     pub errors_evicted: u64,
 }
 
-/// What a heartbeat carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heartbeat {
-    pub points_added: u64,
-    pub points_dropped: u64,
-    pub points_pending: u64,
-    pub spooled_bytes: u64,
+/// Most batches the ledger tells apart; beyond it neighbours are merged, and count as sent when the
+/// later one is acknowledged. A run that is offline for a week stays small in memory.
+const MAX_LEDGER_ENTRIES: usize = 8192;
+
+/// What was sealed, and what became of it.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    spooled: Tally,
+    sent: Tally,
+    discarded: Tally,
+    /// Batches that are not acknowledged, oldest first: the last seq and what it holds.
+    unacked: VecDeque<(Seq, Tally)>,
+}
+
+impl Ledger {
+    pub fn sealed(&mut self, seq: Seq, tally: Tally) {
+        self.spooled += tally;
+        if self.unacked.len() >= MAX_LEDGER_ENTRIES {
+            self.merge_neighbours();
+        }
+        self.unacked.push_back((seq, tally));
+    }
+
+    fn merge_neighbours(&mut self) {
+        let entries = std::mem::take(&mut self.unacked);
+        let mut entries = entries.into_iter();
+        while let Some((first, tally)) = entries.next() {
+            self.unacked.push_back(match entries.next() {
+                Some((second, more)) => (second, tally + more),
+                None => (first, tally),
+            });
+        }
+    }
+
+    pub fn acked(&mut self, seq: Seq) {
+        while let Some((_, tally)) = self.unacked.pop_front_if(|(last, _)| *last <= seq) {
+            self.sent += tally;
+        }
+    }
+
+    /// What is sealed and not acknowledged will never be sent.
+    pub fn discard_unacked(&mut self) {
+        for (_, tally) in self.unacked.drain(..) {
+            self.discarded += tally;
+        }
+    }
+
+    pub const fn spooled(&self) -> Tally {
+        self.spooled
+    }
+
+    pub const fn sent(&self) -> Tally {
+        self.sent
+    }
+
+    pub const fn discarded(&self) -> Tally {
+        self.discarded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_sums_up_however_long_it_gets() {
+        let mut ledger = Ledger::default();
+        let count = 3 * MAX_LEDGER_ENTRIES as u64;
+        for seq in 1..=count {
+            ledger.sealed(Seq(seq), Tally::of(Kind::Rl, 2));
+            assert!(ledger.unacked.len() <= MAX_LEDGER_ENTRIES);
+        }
+        ledger.acked(Seq(count - 1));
+        assert_eq!(ledger.sent(), Tally::of(Kind::Rl, 2 * (count - 1)));
+        ledger.discard_unacked();
+        assert_eq!(ledger.spooled(), ledger.sent() + ledger.discarded());
+        ledger.acked(Seq(count));
+        assert_eq!(ledger.sent(), Tally::of(Kind::Rl, 2 * (count - 1)));
+    }
 }

@@ -1,0 +1,564 @@
+//! What the callers' lock protects: names, steps, the ring's writing end, and the counts of what
+//! was added, enqueued and dropped. Nothing here waits, allocates in the steady state, reads a
+//! clock or calls the system.
+//!
+//! A call becomes **chunks**, each of which goes into the ring whole or not at all. Nearly every
+//! call is one chunk; one that is larger than the queue, or than a record may be, is several. All
+//! steps of a call are assigned before its first chunk is written, so a chunk that has to wait, or
+//! is dropped, keeps its place.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::calls::{EnvCall, Point, SeriesCall, Spread, Steps, Values};
+use crate::counters::{Kind, Tally};
+use crate::error::{InvalidArgument, LogError};
+use crate::record::{
+    self, Block, BlockSegment, BlockTimestamps, FLAG_DISTRIBUTED, FLAG_REWOUND, value_count,
+};
+use crate::ring::{POINT_BYTES, Producer};
+use crate::series::Registry;
+use crate::steps::StepTable;
+use crate::types::{EnvNo, MAX_BATCH_POINTS, MetricNo, Scale, UNUSED};
+
+/// Most segments of one BLOCK, so that a batch can always hold it.
+const MAX_SEGMENTS: usize = 65_000;
+
+/// A piece of a call that goes into the ring whole or not at all.
+#[derive(Debug)]
+pub(crate) enum Chunk<'a> {
+    Point(PointChunk),
+    Block(BlockChunk<'a>),
+    Attributes(AttributesChunk),
+}
+
+/// One point of `log`, its step assigned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PointChunk {
+    metric: MetricNo,
+    flags: u8,
+    step: i64,
+    timestamp_ms: i64,
+    value: f64,
+}
+
+/// Points of an array, their steps assigned.
+#[derive(Debug)]
+pub(crate) struct BlockChunk<'a> {
+    block: BlockParts<'a>,
+    segments: Vec<BlockSegment>,
+}
+
+/// A block without its segments.
+#[derive(Clone, Copy, Debug)]
+struct BlockParts<'a> {
+    metric: MetricNo,
+    kind: Kind,
+    distributed: bool,
+    rl_step: i64,
+    timestamps: BlockTimestamps<'a>,
+    values: Values<'a>,
+}
+
+/// Attribute operations, encoded.
+#[derive(Debug)]
+pub(crate) struct AttributesChunk {
+    pub count: u32,
+    pub operations: Vec<u8>,
+    pub envs: Vec<EnvNo>,
+    pub tally: Tally,
+}
+
+impl Chunk<'_> {
+    pub fn tally(&self) -> Tally {
+        match self {
+            Self::Point(_) => Tally::of(Kind::Float, 1),
+            Self::Block(chunk) => {
+                Tally::of(chunk.block.kind, value_count(&chunk.block.values) as u64)
+            }
+            Self::Attributes(chunk) => chunk.tally,
+        }
+    }
+}
+
+/// The limits of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueLimits {
+    /// Most points that are accepted and not sealed.
+    pub points: u64,
+    /// Longest record, so that a message holds what is sealed from it.
+    pub record_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    producer: Producer,
+    pub registry: Registry,
+    pub steps: StepTable,
+    limits: QueueLimits,
+    /// Points sealed so far, by the drain thread.
+    sealed_points: Arc<AtomicU64>,
+    /// Enqueued points may not pass this; as old as the last look at `sealed_points`.
+    points_limit: u64,
+    /// The drain thread is to be woken when the ring's head or the points pass these.
+    wake_at_lsn: u64,
+    wake_at_points: u64,
+    added: Tally,
+    enqueued: Tally,
+    dropped: Tally,
+    is_closed: bool,
+    /// Kept for their memory.
+    segments: Vec<BlockSegment>,
+    declaration: Vec<u8>,
+}
+
+impl Intake {
+    pub fn new(producer: Producer, limits: QueueLimits, sealed_points: Arc<AtomicU64>) -> Self {
+        let record_bytes =
+            limits.record_bytes.min(producer.capacity() as usize / 4).min(producer.max_record_bytes());
+        let mut intake = Self {
+            producer,
+            registry: Registry::default(),
+            steps: StepTable::default(),
+            limits: QueueLimits { record_bytes, ..limits },
+            sealed_points,
+            points_limit: 0,
+            wake_at_lsn: 0,
+            wake_at_points: 0,
+            added: Tally::default(),
+            enqueued: Tally::default(),
+            dropped: Tally::default(),
+            is_closed: false,
+            segments: Vec::new(),
+            declaration: Vec::new(),
+        };
+        intake.wake_later();
+        intake
+    }
+
+    // ── Names ──────────────────────────────────────────────────────────────────────────────────
+
+    pub fn metric(
+        &mut self,
+        name: &str,
+        scale: Scale,
+        labels: &[(&str, &str)],
+    ) -> Result<MetricNo, InvalidArgument> {
+        let no = self.registry.metric(name, scale, labels)?;
+        if no.0 as usize > self.steps.metric_count() {
+            self.steps.add_metric(scale);
+        }
+        Ok(no)
+    }
+
+    pub fn env(&mut self, env_id: &str) -> Result<EnvNo, InvalidArgument> {
+        let no = self.registry.env(env_id)?;
+        if no.0 as usize > self.steps.env_count() {
+            self.steps.add_env();
+        }
+        Ok(no)
+    }
+
+    // ── Calls ──────────────────────────────────────────────────────────────────────────────────
+
+    /// `None`: it is in the ring.
+    #[inline]
+    pub fn point(&mut self, point: &Point, now_ms: i64) -> Result<Option<PointChunk>, LogError> {
+        self.check_open()?;
+        if point.distributed && point.step.is_none() {
+            return Err(distributed_needs_steps().into());
+        }
+        let (step, rewound) = self.steps.pass_point(point.metric, point.step)?;
+        let flags = if point.distributed { FLAG_DISTRIBUTED } else { 0 }
+            | if rewound { FLAG_REWOUND } else { 0 };
+        let timestamp_ms = point.timestamp_ms.unwrap_or(now_ms);
+        let chunk =
+            PointChunk { metric: point.metric, flags, step, timestamp_ms, value: point.value };
+        self.added.0[Kind::Float as usize] += 1;
+        Ok(if self.put_point(&chunk) { None } else { Some(chunk) })
+    }
+
+    /// What is not in the ring; empty: nothing.
+    pub fn points(
+        &mut self,
+        points: &[Point],
+        now_ms: i64,
+    ) -> Result<VecDeque<Chunk<'static>>, LogError> {
+        self.check_open()?;
+        for point in points {
+            if point.distributed && point.step.is_none() {
+                return Err(distributed_needs_steps().into());
+            }
+            let steps = point.step.map_or(Steps::Next, Steps::From);
+            self.steps.check_series(point.metric, steps, 1)?;
+        }
+        let mut left = VecDeque::new();
+        for point in points {
+            left.extend(self.point(point, now_ms)?.map(Chunk::Point));
+        }
+        Ok(left)
+    }
+
+    /// See [`Self::points`].
+    pub fn series<'a>(
+        &mut self,
+        calls: &[SeriesCall<'a>],
+        now_ms: i64,
+    ) -> Result<VecDeque<Chunk<'a>>, LogError> {
+        self.check_open()?;
+        for call in calls {
+            let count = value_count(&call.values);
+            if count > 0 {
+                self.steps.check_series(call.metric, call.steps, count)?;
+            }
+        }
+        let mut left = VecDeque::new();
+        let mut segments = std::mem::take(&mut self.segments);
+        for call in calls.iter().filter(|call| value_count(&call.values) > 0) {
+            let (distributed, values) = (call.distributed, call.values);
+            segments.clear();
+            self.steps.pass_series(call.metric, call.steps, value_count(&values), &mut segments);
+            let timestamps = match call.timestamps {
+                None => BlockTimestamps::All(now_ms),
+                Some(Spread::All(timestamp_ms)) => BlockTimestamps::All(timestamp_ms),
+                Some(Spread::PerEnv(each) | Spread::Each(each)) => BlockTimestamps::Each(each),
+            };
+            let block = BlockParts {
+                metric: call.metric,
+                kind: Kind::Float,
+                distributed,
+                rl_step: UNUSED,
+                timestamps,
+                values,
+            };
+            self.block(block, &segments, &mut left);
+        }
+        self.segments = segments;
+        Ok(left)
+    }
+
+    /// See [`Self::points`].
+    pub fn env_block<'a>(
+        &mut self,
+        call: &EnvCall<'a>,
+        now_ms: i64,
+    ) -> Result<VecDeque<Chunk<'a>>, LogError> {
+        self.check_open()?;
+        let mut left = VecDeque::new();
+        if value_count(&call.values) == 0 {
+            return Ok(left);
+        }
+        self.steps.check_env_call(call)?;
+        let mut segments = std::mem::take(&mut self.segments);
+        segments.clear();
+        self.steps.pass_env_call(call, &mut segments);
+        let timestamps = match call.timestamps {
+            None => BlockTimestamps::All(now_ms),
+            Some(Spread::All(timestamp_ms)) => BlockTimestamps::All(timestamp_ms),
+            Some(Spread::PerEnv(rows)) if call.per_env > 1 => {
+                BlockTimestamps::Rows { rows, per_row: call.per_env, done: 0 }
+            }
+            Some(Spread::PerEnv(each) | Spread::Each(each)) => BlockTimestamps::Each(each),
+        };
+        let block = BlockParts {
+            metric: call.metric,
+            kind: Kind::Rl,
+            distributed: false,
+            rl_step: call.rl_step,
+            timestamps,
+            values: call.values,
+        };
+        self.block(block, &segments, &mut left);
+        self.segments = segments;
+        Ok(left)
+    }
+
+    /// Enqueues attribute operations, in order.
+    pub fn attributes(
+        &mut self,
+        chunks: VecDeque<AttributesChunk>,
+    ) -> Result<VecDeque<Chunk<'static>>, LogError> {
+        self.check_open()?;
+        let mut left = VecDeque::new();
+        for chunk in chunks {
+            self.added += chunk.tally;
+            let chunk = Chunk::Attributes(chunk);
+            // Operations must not overtake each other.
+            if !left.is_empty() || !self.put(&chunk) {
+                left.push_back(chunk);
+            }
+        }
+        Ok(left)
+    }
+
+    // ── Chunks ─────────────────────────────────────────────────────────────────────────────────
+
+    /// Puts a chunk that had no room before into the ring; `false`: there is still none.
+    pub fn put(&mut self, chunk: &Chunk<'_>) -> bool {
+        match chunk {
+            Chunk::Point(point) => self.put_point(point),
+            Chunk::Block(chunk) => self.put_block(&chunk.block, &chunk.segments),
+            Chunk::Attributes(chunk) => self.put_attributes(chunk),
+        }
+    }
+
+    pub fn drop_chunk(&mut self, chunk: &Chunk<'_>) {
+        self.dropped += chunk.tally();
+    }
+
+    /// Writes a block whose steps are assigned, in as many chunks as it takes.
+    fn block<'a>(
+        &mut self,
+        block: BlockParts<'a>,
+        segments: &[BlockSegment],
+        left: &mut VecDeque<Chunk<'a>>,
+    ) {
+        let count = value_count(&block.values);
+        self.added += Tally::of(block.kind, count as u64);
+        let is_one = segments.len() <= MAX_SEGMENTS
+            && count <= MAX_BATCH_POINTS
+            && count as u64 <= self.limits.points
+            && block.with(segments).record_bytes() <= self.limits.record_bytes;
+        if is_one && left.is_empty() && self.put_block(&block, segments) {
+            return;
+        }
+        let episode_grows = self.steps.scale(block.metric) == Ok(Scale::Episode);
+        let chunks = if is_one {
+            vec![BlockChunk { block, segments: segments.to_vec() }]
+        } else {
+            split(&block, segments, episode_grows, self.limits)
+        };
+        for chunk in chunks.into_iter().map(Chunk::Block) {
+            if !left.is_empty() || !self.put(&chunk) {
+                left.push_back(chunk);
+            }
+        }
+    }
+
+    #[inline]
+    fn put_point(&mut self, chunk: &PointChunk) -> bool {
+        if !self.has_room_for(1) || !self.declare_metric(chunk.metric) {
+            return false;
+        }
+        let Some(mut slot) = self.producer.reserve(POINT_BYTES) else { return false };
+        let PointChunk { metric, flags, step, timestamp_ms, value } = *chunk;
+        record::write_point(&mut slot, metric, flags, step, timestamp_ms, value);
+        self.producer.commit();
+        self.enqueued.0[Kind::Float as usize] += 1;
+        true
+    }
+
+    fn put_block(&mut self, block: &BlockParts<'_>, segments: &[BlockSegment]) -> bool {
+        let count = value_count(&block.values) as u64;
+        if !self.has_room_for(count) || !self.declare_metric(block.metric) {
+            return false;
+        }
+        if self.registry.has_undeclared_envs()
+            && !segments.iter().all(|segment| self.declare_env(segment.env()))
+        {
+            return false;
+        }
+        let block_with = block.with(segments);
+        let Some(mut slot) = self.producer.reserve(block_with.record_bytes()) else { return false };
+        block_with.write(&mut slot);
+        self.producer.commit();
+        self.enqueued += Tally::of(block.kind, count);
+        true
+    }
+
+    fn put_attributes(&mut self, chunk: &AttributesChunk) -> bool {
+        if !chunk.envs.iter().all(|env| self.declare_env(*env)) {
+            return false;
+        }
+        let bytes = record::attributes_bytes(&chunk.operations);
+        let Some(mut slot) = self.producer.reserve(bytes) else { return false };
+        record::write_attributes(&mut slot, chunk.count, &chunk.operations);
+        self.producer.commit();
+        self.enqueued += chunk.tally;
+        true
+    }
+
+    /// A declaration is committed by itself: without its point it does no harm.
+    #[inline]
+    fn declare_metric(&mut self, no: MetricNo) -> bool {
+        !self.registry.metric_is_undeclared(no) || self.declare_new_metric(no)
+    }
+
+    #[cold]
+    fn declare_new_metric(&mut self, no: MetricNo) -> bool {
+        self.declaration.clear();
+        self.registry.encode_metric(no, &mut self.declaration);
+        let Some(mut slot) = self.producer.reserve(record::declare_bytes(&self.declaration)) else {
+            return false;
+        };
+        record::write_declare_metric(&mut slot, &self.declaration);
+        self.producer.commit();
+        self.registry.metric_was_declared(no);
+        true
+    }
+
+    fn declare_env(&mut self, no: EnvNo) -> bool {
+        if !self.registry.env_is_undeclared(no) {
+            return true;
+        }
+        self.declaration.clear();
+        self.registry.encode_env(no, &mut self.declaration);
+        let Some(mut slot) = self.producer.reserve(record::declare_bytes(&self.declaration)) else {
+            return false;
+        };
+        record::write_declare_environment(&mut slot, &self.declaration);
+        self.producer.commit();
+        self.registry.env_was_declared(no);
+        true
+    }
+
+    #[inline]
+    fn has_room_for(&mut self, points: u64) -> bool {
+        self.enqueued.points() + points <= self.points_limit || self.look_for_room(points)
+    }
+
+    #[cold]
+    fn look_for_room(&mut self, points: u64) -> bool {
+        // Acquire: what was released in the ring before this store is free too.
+        let sealed = self.sealed_points.load(Ordering::Acquire);
+        self.points_limit = sealed.saturating_add(self.limits.points);
+        self.enqueued.points() + points <= self.points_limit
+    }
+
+    // ── The drain thread ───────────────────────────────────────────────────────────────────────
+
+    /// Whether a quarter of ring or queue has come in since the last time this was true.
+    #[inline]
+    pub fn is_wake_due(&mut self) -> bool {
+        let due = self.producer.head().0 >= self.wake_at_lsn
+            || self.enqueued.points() >= self.wake_at_points;
+        if due {
+            self.wake_later();
+        }
+        due
+    }
+
+    #[cold]
+    fn wake_later(&mut self) {
+        self.wake_at_lsn = self.producer.head().0 + self.producer.capacity() / 4;
+        let quarter = self.limits.points.div_ceil(4);
+        self.wake_at_points = self.enqueued.points().saturating_add(quarter);
+    }
+
+    /// The ring was lost and this one takes its place.
+    pub fn replace_ring(&mut self, producer: Producer) {
+        self.producer = producer;
+        self.registry.declare_all_again();
+        self.wake_later();
+    }
+
+    pub fn committed(&self) -> crate::types::Lsn {
+        self.producer.head()
+    }
+
+    // ── State ──────────────────────────────────────────────────────────────────────────────────
+
+    fn check_open(&self) -> Result<(), LogError> {
+        if self.is_closed { Err(LogError::Closed) } else { Ok(()) }
+    }
+
+    /// Every later call says [`LogError::Closed`].
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    pub const fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    pub const fn added(&self) -> Tally {
+        self.added
+    }
+
+    pub const fn enqueued(&self) -> Tally {
+        self.enqueued
+    }
+
+    pub const fn dropped(&self) -> Tally {
+        self.dropped
+    }
+}
+
+impl<'a> BlockParts<'a> {
+    const fn with<'s>(&self, segments: &'s [BlockSegment]) -> Block<'s>
+    where
+        'a: 's,
+    {
+        Block {
+            metric: self.metric,
+            distributed: self.distributed,
+            rl_step: self.rl_step,
+            segments,
+            timestamps: self.timestamps,
+            values: self.values,
+        }
+    }
+
+    /// The part of `count` points that begins behind the first `start`.
+    fn part(&self, start: usize, count: usize) -> Self {
+        let values = match self.values {
+            Values::F32(values) => Values::F32(&values[start..start + count]),
+            Values::F64(values) => Values::F64(&values[start..start + count]),
+        };
+        let timestamps = match self.timestamps {
+            BlockTimestamps::All(timestamp_ms) => BlockTimestamps::All(timestamp_ms),
+            BlockTimestamps::Each(each) => BlockTimestamps::Each(&each[start..start + count]),
+            BlockTimestamps::Rows { rows, per_row, done } => {
+                BlockTimestamps::Rows { rows, per_row, done: done + start }
+            }
+        };
+        Self { values, timestamps, ..*self }
+    }
+}
+
+/// Cuts a block that is too large for one record, or for the queue, into chunks that are not.
+fn split<'a>(
+    block: &BlockParts<'a>,
+    segments: &[BlockSegment],
+    episode_grows: bool,
+    limits: QueueLimits,
+) -> Vec<BlockChunk<'a>> {
+    let most_points = (limits.points.div_ceil(4)).min(MAX_BATCH_POINTS as u64) as usize;
+    // 16 bytes a point hold a value and its timestamp; segments take what they need.
+    let most_bytes = limits.record_bytes - record::BLOCK_HEADER_BYTES;
+    let mut chunks = Vec::new();
+    let (mut start, mut count) = (0, 0);
+    let mut own = Vec::new();
+    let mut queue: VecDeque<BlockSegment> = segments.iter().copied().collect();
+    while let Some(segment) = queue.pop_front() {
+        let left = most_bytes.saturating_sub((own.len() + 1) * record::SEGMENT_BYTES + 16 * count);
+        let room = (left / 16).min(most_points - count);
+        if !own.is_empty() && (room == 0 || own.len() >= MAX_SEGMENTS) {
+            queue.push_front(segment);
+            chunks.push(BlockChunk { block: block.part(start, count), segments: own });
+            (start, count, own) = (start + count, 0, Vec::new());
+            continue;
+        }
+        let (taken, rest) = if segment.count() as usize > room.max(1) {
+            let (taken, rest) = segment.split(room.max(1) as u32, episode_grows);
+            (taken, Some(rest))
+        } else {
+            (segment, None)
+        };
+        count += taken.count() as usize;
+        own.push(taken);
+        if let Some(rest) = rest {
+            queue.push_front(rest);
+        }
+    }
+    if !own.is_empty() {
+        chunks.push(BlockChunk { block: block.part(start, count), segments: own });
+    }
+    chunks
+}
+
+fn distributed_needs_steps() -> InvalidArgument {
+    InvalidArgument::new("step", "None; log_distributed needs a step, the same on every process")
+}
