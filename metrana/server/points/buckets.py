@@ -1,0 +1,138 @@
+"""Curves for charts: every series reduced to buckets that hide no spike.
+
+A bucket carries least, greatest, mean, first and last value and how many points it stands for, so a
+chart drawn from it shows every extreme whatever its width in pixels.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+from metrana.server.points.engine import Engine
+from metrana.server.points.filters import in_range, newest, series_filter
+from metrana.server.points.schema import FINITE, POSITION, SORT_KEY, order_key
+from metrana.server.points.summary import SeriesProfile, profile
+from metrana.server.points.types import BucketsQuery, LoggerRule, XAxis
+
+BUCKETS_SCHEMA: Final = pa.schema(
+    [
+        ("metric_no", pa.uint32()),
+        ("env_no", pa.uint32()),
+        ("logger_no", pa.uint32()),
+        ("bucket", pa.uint32()),
+        ("x_min", pa.int64()),
+        ("x_max", pa.int64()),
+        ("point_count", pa.uint64()),
+        ("nonfinite_count", pa.uint64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("mean", pa.float64()),
+        ("first", pa.float64()),
+        ("last", pa.float64()),
+    ]
+)
+
+_X_COLUMNS: Final = {
+    XAxis.OWN: "if(step >= 0, step, episode)",
+    XAxis.STEP: "step",
+    XAxis.RL_STEP: "rl_step",
+    XAxis.EPISODE: "episode",
+    XAxis.TIMESTAMP: "timestamp_ms",
+}
+
+_LOGGER_AGGREGATES: Final = {LoggerRule.MEAN: "avg", LoggerRule.MIN: "min", LoggerRule.MAX: "max"}
+
+_RANGE_SCHEMA: Final = pa.schema(
+    [("low", pa.int64()), ("high", pa.int64()), ("row_count", pa.uint64())]
+)
+
+
+def buckets(engine: Engine, query: BucketsQuery) -> pa.Table:
+    """Returns curves as `PointsStore.buckets` documents."""
+    stored = profile(engine, (query.run_no,), query.metric_nos, query.env_nos)
+    where = _where(query)
+    x_range = _x_range(engine, query, where)
+    if x_range is None:
+        return BUCKETS_SCHEMA.empty_table()
+    low, high = x_range
+    # Rounded up, so there are never more buckets than asked for; integers, so no edge is fuzzy.
+    width = -(-(high - low + 1) // query.bucket_count)
+    merged = query.loggers is not LoggerRule.EACH and stored.several_loggers
+    source = _curves(query, stored, where, merged=merged)
+    sql = _bucketed(source, low, width, _order(query.x, stored.varying(), low))
+    return engine.read(sql, BUCKETS_SCHEMA)
+
+
+def _where(query: BucketsQuery) -> str:
+    x = _X_COLUMNS[query.x]
+    conditions = [series_filter((query.run_no,), query.metric_nos, query.env_nos)]
+    if query.episode is not None:
+        conditions += in_range("episode", query.episode, query.episode + 1)
+    if query.x is not XAxis.TIMESTAMP:
+        conditions.append(f"{x} >= 0")
+    return " AND ".join([*conditions, *in_range(x, query.start, query.end)])
+
+
+def _x_range(engine: Engine, query: BucketsQuery, where: str) -> tuple[int, int] | None:
+    """Returns the least and the greatest x to divide, None if there is no point."""
+    if query.start is not None and query.end is not None:
+        return (query.start, query.end - 1) if query.start < query.end else None
+    x = _X_COLUMNS[query.x]
+    sql = (
+        f"SELECT min({x}) AS low, max({x}) AS high, count() AS row_count FROM points WHERE {where}"
+    )
+    (row,) = engine.read(sql, _RANGE_SCHEMA).to_pylist()
+    if not row["row_count"]:
+        return None
+    low = row["low"] if query.start is None else query.start
+    high = row["high"] if query.end is None else query.end - 1
+    return low, high
+
+
+def _curves(query: BucketsQuery, stored: SeriesProfile, where: str, *, merged: bool) -> str:
+    """Returns a subquery of points that are shown: one a position of each curve."""
+    logger = "logger_no" if query.loggers is LoggerRule.EACH else "toUInt32(0)"
+    x = _X_COLUMNS[query.x]
+    if not stored.any_dirty and not merged:
+        return (
+            f"SELECT metric_no, env_no, {logger} AS curve, {', '.join(POSITION)}, {x} AS x, value, "
+            f"toUInt8(NOT {FINITE}) AS nonfinite FROM points WHERE {where}"
+        )
+    source = f"points WHERE {where}"
+    if stored.any_dirty:
+        source = f"({newest(('*',), (*SORT_KEY, 'logger_no'), where)})"
+    if not merged:
+        return (
+            f"SELECT metric_no, env_no, {logger} AS curve, {', '.join(POSITION)}, {x} AS x, value, "
+            f"toUInt8(NOT {FINITE}) AS nonfinite FROM {source}"
+        )
+    aggregate = _LOGGER_AGGREGATES[query.loggers]
+    # The aggregate of nothing is 0 or NaN, depending on which; a position without a finite value
+    # has to be NaN. Loggers reach a position at different times: the last completes it.
+    return (
+        f"SELECT metric_no, env_no, toUInt32(0) AS curve, {', '.join(POSITION)}, max({x}) AS x, "
+        f"if(countIf({FINITE}) > 0, {aggregate}If(value, {FINITE}), nan) AS value, "
+        f"max(toUInt8(NOT {FINITE})) AS nonfinite FROM {source} "
+        f"GROUP BY metric_no, env_no, {', '.join(POSITION)}"
+    )
+
+
+def _order(x: XAxis, varying: tuple[str, ...], low: int) -> str:
+    """Returns what decides which point of a bucket is the first: x, then position."""
+    own = {XAxis.OWN, XAxis.STEP} if varying == ("step",) else {XAxis.OWN, XAxis.EPISODE}
+    if len(varying) == 1 and x in own:
+        return "x"
+    return order_key((f"x - ({low})", *POSITION))
+
+
+def _bucketed(curves: str, low: int, width: int, order: str) -> str:
+    finite = FINITE
+    return (
+        f"SELECT metric_no, env_no, curve, toUInt32(intDiv(x - ({low}), {width})) AS bucket, "
+        f"min(x), max(x), count(), sum(nonfinite), "
+        f"if(countIf({finite}) > 0, minIf(value, {finite}), NULL), "
+        f"if(countIf({finite}) > 0, maxIf(value, {finite}), NULL), "
+        f"if(countIf({finite}) > 0, avgIf(value, {finite}), NULL), "
+        f"argMin(value, {order}), argMax(value, {order}) FROM ({curves}) "
+        "GROUP BY metric_no, env_no, curve, bucket ORDER BY metric_no, env_no, curve, bucket"
+    )

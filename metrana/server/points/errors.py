@@ -1,0 +1,23 @@
+"""What can go wrong in the points store.
+
+PointsError(RuntimeError)          the engine refused or failed; its message is in ours
+├── PointsClosedError              a call after `close`
+├── PointsInUseError               this process holds another store, or another process holds this one
+└── PointsVersionError             the store was written by a newer metrana
+"""
+
+
+class PointsError(RuntimeError):
+    """The engine refused or failed a statement."""
+
+
+class PointsClosedError(PointsError):
+    """The store was closed before or during the call."""
+
+
+class PointsInUseError(PointsError):
+    """The embedded engine serves one store a process, and one process a store."""
+
+
+class PointsVersionError(PointsError):
+    """The store has a schema that this version cannot read."""
