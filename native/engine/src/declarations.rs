@@ -1,7 +1,22 @@
 //! Declarations: what the numbers in batches stand for.
+//!
+//! ```text
+//! payload      version u16, entry_count varint, entry*
+//! metric       1, metric_no varint, scale u8, name, label_count varint, (key, value)*
+//! environment  2, env_no varint, env_id
+//! ```
+//!
+//! An entry has the same bytes in a ring record and in a payload. They are canonical: labels are
+//! sorted by key, so equal metrics have equal bytes but for the number.
 
-use crate::batch::DecodeError;
-use crate::types::{EnvNo, MetricNo, Scale};
+use crate::batch::varint::{Reader, put_str, put_varint};
+use crate::batch::{DecodeError, PAYLOAD_VERSION, read_version};
+use crate::types::{
+    EnvNo, MAX_ENV_ID_BYTES, MAX_LABEL_BYTES, MAX_LABELS, MAX_METRIC_NAME_BYTES, MetricNo, Scale,
+};
+
+const TAG_METRIC: u8 = 1;
+const TAG_ENVIRONMENT: u8 = 2;
 
 /// What one writer-local number stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +44,12 @@ pub enum Declaration {
 impl Declaration {
     /// Appends the declaration's bytes, as ring records and payloads hold them.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        todo!()
+        match self {
+            Self::Metric { no, scale, name, labels } => {
+                encode_metric(*no, *scale, name, labels, out);
+            }
+            Self::Environment { no, env_id } => encode_environment(*no, env_id, out),
+        }
     }
 
     /// Reads one declaration from the front of `bytes`; returns it and how many bytes it took.
@@ -39,12 +58,67 @@ impl Declaration {
     ///
     /// [`DecodeError`] for bytes that are no declaration.
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), DecodeError> {
-        let _ = bytes;
-        todo!()
+        let mut reader = Reader::new(bytes);
+        let declaration = Self::read(&mut reader)?;
+        Ok((declaration, bytes.len() - reader.remaining()))
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.u8("a declaration")? {
+            TAG_METRIC => Ok(Self::Metric {
+                no: MetricNo(read_number(reader)?),
+                scale: read_scale(reader)?,
+                name: read_name(reader, MAX_METRIC_NAME_BYTES, "a metric's name")?,
+                labels: read_labels(reader)?,
+            }),
+            TAG_ENVIRONMENT => Ok(Self::Environment {
+                no: EnvNo(read_number(reader)?),
+                env_id: read_name(reader, MAX_ENV_ID_BYTES, "an environment's id")?,
+            }),
+            found => Err(DecodeError::Unknown { what: "declaration", found }),
+        }
     }
 }
 
-/// Appends a metric's declaration without owning its parts. Labels are written sorted by key.
+fn read_number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    match reader.varint_u32("a declared number")? {
+        0 => Err(DecodeError::Malformed("number 0 is declared")),
+        number => Ok(number),
+    }
+}
+
+fn read_scale(reader: &mut Reader<'_>) -> Result<Scale, DecodeError> {
+    let found = reader.u8("a scale")?;
+    Scale::from_u8(found).ok_or(DecodeError::Unknown { what: "scale", found })
+}
+
+fn read_name(
+    reader: &mut Reader<'_>,
+    max_bytes: usize,
+    what: &'static str,
+) -> Result<String, DecodeError> {
+    match reader.str(max_bytes, what)? {
+        "" => Err(DecodeError::Malformed("a name is empty")),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn read_labels(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, DecodeError> {
+    let count = reader.length(MAX_LABELS, "the label count")?;
+    let mut labels: Vec<(String, String)> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let key = reader.str(MAX_LABEL_BYTES, "a label's key")?;
+        let value = reader.str(MAX_LABEL_BYTES, "a label's value")?;
+        if labels.last().is_some_and(|(before, _)| before.as_str() >= key) {
+            return Err(DecodeError::Malformed("labels are not sorted by key"));
+        }
+        labels.push((key.to_owned(), value.to_owned()));
+    }
+    Ok(labels)
+}
+
+/// Appends a metric's declaration without owning its parts. Labels, whose keys are distinct, are
+/// written sorted by key.
 pub fn encode_metric(
     no: MetricNo,
     scale: Scale,
@@ -52,14 +126,24 @@ pub fn encode_metric(
     labels: &[(String, String)],
     out: &mut Vec<u8>,
 ) {
-    let _ = (no, scale, name, labels, out);
-    todo!()
+    out.push(TAG_METRIC);
+    put_varint(out, u64::from(no.0));
+    out.push(scale as u8);
+    put_str(out, name);
+    put_varint(out, labels.len() as u64);
+    let mut sorted: Vec<_> = labels.iter().collect();
+    sorted.sort_unstable();
+    for (key, value) in sorted {
+        put_str(out, key);
+        put_str(out, value);
+    }
 }
 
 /// Appends an environment's declaration without owning its parts.
 pub fn encode_environment(no: EnvNo, env_id: &str, out: &mut Vec<u8>) {
-    let _ = (no, env_id, out);
-    todo!()
+    out.push(TAG_ENVIRONMENT);
+    put_varint(out, u64::from(no.0));
+    put_str(out, env_id);
 }
 
 /// Appends a payload made of declarations that are already encoded, one slice each.
@@ -67,8 +151,11 @@ pub fn encode_declarations<'a>(
     entries: impl ExactSizeIterator<Item = &'a [u8]>,
     out: &mut Vec<u8>,
 ) {
-    let _ = (entries, out);
-    todo!()
+    out.extend_from_slice(&PAYLOAD_VERSION.to_le_bytes());
+    put_varint(out, entries.len() as u64);
+    for entry in entries {
+        out.extend_from_slice(entry);
+    }
 }
 
 /// Reads a declarations payload.
@@ -77,6 +164,13 @@ pub fn encode_declarations<'a>(
 ///
 /// [`DecodeError`] for anything that is not a whole payload of a known version.
 pub fn decode_declarations(payload: &[u8]) -> Result<Vec<Declaration>, DecodeError> {
-    let _ = payload;
-    todo!()
+    let mut reader = Reader::new(payload);
+    read_version(&mut reader)?;
+    let count = reader.varint("the declaration count")?;
+    let mut declarations = Vec::new();
+    for _ in 0..count {
+        declarations.push(Declaration::read(&mut reader)?);
+    }
+    reader.finish("bytes follow the last declaration")?;
+    Ok(declarations)
 }

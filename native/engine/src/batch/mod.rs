@@ -1,19 +1,50 @@
-//! The payloads of sealed batches. `docs/decisions/001-frame-and-batch.md` draws them.
+//! The payloads of sealed batches, byte for byte as `docs/decisions/001-frame-and-batch.md` draws
+//! them.
+//!
+//! ```text
+//! points       PointsEncoder ─ staged ─ seal ─▶ bytes ─ decode ─▶ PointColumns
+//! attributes   crate::attributes
+//! declarations crate::declarations
+//! ```
+//!
+//! A payload has no magic and no checksum: the frame around it has both.
 
+mod columns;
 mod decode;
 mod error;
+mod ordinals;
 mod points;
+mod seal;
+mod section;
+mod staged;
+mod values;
+pub(crate) mod varint;
 
-pub use decode::{PointColumns, decode_points};
+pub use decode::{PointColumns, PointsDecoder, decode_points};
 pub use error::{DecodeError, EncodeError};
 pub use points::{
     Axis, Mark, PointsEncoder, PointsSummary, Segment, SeriesKey, Timestamps, Values,
 };
 
 use crate::types::BatchKind;
+use varint::Reader;
 
 /// The version of every payload written, and the newest read.
 pub const PAYLOAD_VERSION: u16 = 1;
+
+/// Flags of a series in a points payload.
+mod series_flags {
+    /// Logged by `log_distributed`.
+    pub const DISTRIBUTED: u8 = 1;
+    /// Its values are float64.
+    pub const WIDE: u8 = 2;
+    /// It has rewound points.
+    pub const REWOUND: u8 = 4;
+    /// It has ordinals other than 0.
+    pub const ORDINALS: u8 = 8;
+    /// All that are defined.
+    pub const ALL: u8 = DISTRIBUTED | WIDE | REWOUND | ORDINALS;
+}
 
 /// What a payload says of itself in its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +67,45 @@ pub struct BatchInfo {
 ///
 /// [`DecodeError`] for another version or kind, or bytes that end too early.
 pub fn peek(payload: &[u8]) -> Result<BatchInfo, DecodeError> {
-    let _ = payload;
-    todo!()
+    read_header(&mut Reader::new(payload))
 }
+
+/// `version u16, kind u8, flags u8`, and the two counts of the kind.
+pub(crate) fn read_header(reader: &mut Reader<'_>) -> Result<BatchInfo, DecodeError> {
+    const WHAT: &str = "the header";
+    read_version(reader)?;
+    let kind = match reader.u8(WHAT)? {
+        kind if kind == BatchKind::Points as u8 => BatchKind::Points,
+        kind if kind == BatchKind::Attributes as u8 => BatchKind::Attributes,
+        found => return Err(DecodeError::Unknown { what: "kind of batch", found }),
+    };
+    let flags = reader.u8(WHAT)?;
+    if flags != 0 {
+        return Err(DecodeError::Unknown { what: "batch flags", found: flags });
+    }
+    let (first, second) = (reader.varint(WHAT)?, reader.varint(WHAT)?);
+    let info = BatchInfo {
+        kind,
+        float_point_count: 0,
+        rl_point_count: 0,
+        attribute_count: 0,
+        env_attribute_count: 0,
+    };
+    Ok(match kind {
+        BatchKind::Points => BatchInfo { float_point_count: first, rl_point_count: second, ..info },
+        BatchKind::Attributes => {
+            BatchInfo { attribute_count: first, env_attribute_count: second, ..info }
+        }
+    })
+}
+
+/// Refuses payloads of versions this build does not read.
+pub(crate) fn read_version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    match reader.u16("the version")? {
+        PAYLOAD_VERSION => Ok(()),
+        found => Err(DecodeError::Version { found, supported: PAYLOAD_VERSION }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

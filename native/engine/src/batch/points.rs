@@ -1,7 +1,20 @@
 //! Collects points and seals them as a points payload.
+//!
+//! Segments are kept as they come, each with its series' index; values and times that are more than
+//! one go to arenas. Sealing sorts the segments by series and writes one column after the other, so
+//! the cost is per segment, except for values and for timestamps that came one per point.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use super::error::EncodeError;
-use crate::types::{Compression, EnvNo, MetricNo, Position};
+use super::seal::Sealer;
+use super::staged::{SeriesState, Staged, Totals};
+use crate::types::{
+    Compression, EnvNo, MAX_BATCH_POINTS, MAX_EPISODE, MAX_ML_STEP, MAX_ORDINAL, MAX_RL_STEP,
+    MetricNo, Position, UNUSED,
+};
 
 /// What points of a batch are grouped by: a series, and which of the two kinds of logging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +49,42 @@ pub struct Segment {
     pub rewound: bool,
 }
 
+impl Segment {
+    /// The last point's position.
+    #[must_use]
+    pub const fn end(&self) -> Position {
+        let distance = self.count.saturating_sub(1) as i64;
+        let mut end = self.start;
+        match self.axis {
+            Axis::Step => end.step = end.step.saturating_add(distance),
+            Axis::Episode => end.episode = end.episode.saturating_add(distance),
+        }
+        end
+    }
+
+    /// Refuses positions the store has no room for.
+    fn check(&self) -> Result<(), EncodeError> {
+        let (start, end) = (self.start, self.end());
+        let along = match self.axis {
+            Axis::Step => start.step,
+            Axis::Episode => start.episode,
+        };
+        if !(UNUSED..=MAX_RL_STEP).contains(&start.rl_step) {
+            return Err(EncodeError::OutOfRange("rl_step"));
+        }
+        if start.episode < UNUSED || end.episode > MAX_EPISODE {
+            return Err(EncodeError::OutOfRange("episode"));
+        }
+        if start.step < UNUSED || end.step > MAX_ML_STEP {
+            return Err(EncodeError::OutOfRange("step"));
+        }
+        if self.count > 1 && along == UNUSED {
+            return Err(EncodeError::OutOfRange("a segment along an unused coordinate"));
+        }
+        Ok(())
+    }
+}
+
 /// Times of a segment's points, in Unix milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub enum Timestamps<'a> {
@@ -65,11 +114,25 @@ pub struct PointsSummary {
 
 /// A place to go back to: see [`PointsEncoder::mark`].
 #[derive(Clone, Copy, Debug)]
-pub struct Mark;
+pub struct Mark {
+    pieces: usize,
+    series: usize,
+    narrow: usize,
+    wide: usize,
+    times: usize,
+    totals: Totals,
+}
 
-/// Collects the points of one batch. Its buffers are kept from batch to batch.
+/// Collects the points of one batch. Its buffers are kept from batch to batch, so that nothing is
+/// allocated once they are as large as the batches are.
 #[derive(Debug, Default)]
-pub struct PointsEncoder {}
+pub struct PointsEncoder {
+    staged: Staged,
+    index: HashMap<SeriesKey, u32, RandomState>,
+    /// The series pushed to last.
+    last: u32,
+    sealer: Sealer,
+}
 
 impl PointsEncoder {
     /// An empty batch.
@@ -82,9 +145,10 @@ impl PointsEncoder {
     ///
     /// # Errors
     ///
-    /// [`EncodeError::Full`] if the batch would hold more points, or more repeats of a position,
-    /// than the format allows: nothing of the segment was taken, [`Self::encode`] and push again.
-    /// [`EncodeError::Mismatch`] and [`EncodeError::OutOfRange`] for a caller's mistake.
+    /// [`EncodeError::Full`] if the batch would hold more points, or more segments that may repeat
+    /// positions of one series, than the format allows: nothing of the segment was taken,
+    /// [`Self::encode`] and push again. [`EncodeError::Mismatch`] and [`EncodeError::OutOfRange`]
+    /// for a caller's mistake.
     pub fn push(
         &mut self,
         key: SeriesKey,
@@ -93,14 +157,53 @@ impl PointsEncoder {
         values: Values<'_>,
         is_rl: bool,
     ) -> Result<(), EncodeError> {
-        let _ = (key, segment, timestamps, values, is_rl);
-        todo!()
+        check_lengths(segment.count, timestamps, values)?;
+        if segment.count == 0 {
+            return Ok(());
+        }
+        segment.check()?;
+        if key.metric.0 == 0 {
+            return Err(EncodeError::OutOfRange("metric number 0"));
+        }
+        if segment.count as usize > MAX_BATCH_POINTS - self.staged.totals.points {
+            return Err(EncodeError::Full);
+        }
+        let series = self.find(key);
+        let state = &self.staged.series[series as usize];
+        // Within a segment positions only grow, so a position's repeats are at most the segments
+        // that do not begin above all before them.
+        if state.is_late(segment.start) && state.late == u32::from(MAX_ORDINAL) {
+            return Err(EncodeError::Full);
+        }
+        self.staged.push(series, segment, timestamps, values, is_rl);
+        Ok(())
+    }
+
+    /// The index of the series with this key.
+    fn find(&mut self, key: SeriesKey) -> u32 {
+        // Callers come around in the same order again and again: what followed the last series
+        // before most likely follows it now, which saves the hash.
+        let series = &mut self.staged.series;
+        let hint = series.get(self.last as usize).map_or(0, |last| last.next);
+        let found = match series.get(hint as usize) {
+            Some(state) if state.key == key => hint,
+            _ => match self.index.entry(key) {
+                Entry::Occupied(entry) => *entry.get(),
+                Entry::Vacant(entry) => {
+                    series.push(SeriesState::new(key));
+                    *entry.insert(series.len() as u32 - 1)
+                }
+            },
+        };
+        series[self.last as usize].next = found;
+        self.last = found;
+        found
     }
 
     /// Points pushed since the last [`Self::encode`].
     #[must_use]
     pub fn point_count(&self) -> usize {
-        todo!()
+        self.staged.totals.points
     }
 
     /// Whether the batch has no points.
@@ -111,7 +214,7 @@ impl PointsEncoder {
 
     /// The series of the batch, in order of first appearance: what must be declared before it.
     pub fn series(&self) -> impl Iterator<Item = SeriesKey> + '_ {
-        std::iter::empty()
+        self.staged.series.iter().map(|state| state.key)
     }
 
     /// No payload that [`Self::encode`] could now make is longer than this many bytes.
@@ -119,23 +222,42 @@ impl PointsEncoder {
     /// It assumes that nothing compresses, so real payloads are a quarter smaller and more.
     #[must_use]
     pub fn payload_bound(&self) -> usize {
-        todo!()
+        self.staged.totals.payload_bound()
     }
 
     /// The present state, for [`Self::roll_back`].
     ///
-    /// A caller that must keep the segments of one record together takes a mark before the first,
-    /// and when a later one is refused rolls back, seals, and pushes the record into the empty batch.
-    /// There it fits unless it has more than 1,000,000 points or 65,536 segments of one series.
+    /// A caller that must keep the segments of one record together takes a mark before the first;
+    /// when a later one is refused, or [`Self::payload_bound`] has grown too large, it rolls back,
+    /// seals, and pushes the record into the empty batch. There every record fits that has at most
+    /// 1,000,000 points, and at most 65,536 segments of one series.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        todo!()
+        let staged = &self.staged;
+        Mark {
+            pieces: staged.pieces.len(),
+            series: staged.series.len(),
+            narrow: staged.arenas.narrow.len(),
+            wide: staged.arenas.wide.len(),
+            times: staged.arenas.times.len(),
+            totals: staged.totals,
+        }
     }
 
-    /// Forgets what was pushed since `mark`, which must be of this batch.
+    /// Forgets what was pushed since `mark`, which must be of this batch. Takes time proportional
+    /// to the whole batch: meant for the one record that does not fit.
     pub fn roll_back(&mut self, mark: &Mark) {
-        let _ = mark;
-        todo!()
+        let staged = &mut self.staged;
+        for state in staged.series.drain(mark.series..) {
+            self.index.remove(&state.key);
+        }
+        staged.pieces.truncate(mark.pieces);
+        staged.arenas.narrow.truncate(mark.narrow);
+        staged.arenas.wide.truncate(mark.wide);
+        staged.arenas.times.truncate(mark.times);
+        staged.recount();
+        staged.totals = mark.totals;
+        self.last = 0;
     }
 
     /// Appends the payload of all that was pushed to `out` and starts an empty batch.
@@ -148,7 +270,39 @@ impl PointsEncoder {
         compression: Compression,
         out: &mut Vec<u8>,
     ) -> Result<PointsSummary, EncodeError> {
-        let _ = (compression, out);
-        todo!()
+        let start = out.len();
+        let sealed = self.sealer.seal(&self.staged, compression, out);
+        sealed.inspect_err(|_| out.truncate(start))?;
+        let summary = self.staged.totals.summary;
+        self.clear();
+        Ok(summary)
+    }
+
+    /// Forgets all that was pushed.
+    pub fn clear(&mut self) {
+        self.staged.clear();
+        self.index.clear();
+        self.last = 0;
+    }
+}
+
+fn check_lengths(
+    count: u32,
+    timestamps: Timestamps<'_>,
+    values: Values<'_>,
+) -> Result<(), EncodeError> {
+    let count = count as usize;
+    let values = match values {
+        Values::F32(values) => values.len(),
+        Values::F64(values) => values.len(),
+    };
+    let timestamps = match timestamps {
+        Timestamps::All(_) => count,
+        Timestamps::Each(timestamps) => timestamps.len(),
+    };
+    if values == count && timestamps == count {
+        Ok(())
+    } else {
+        Err(EncodeError::Mismatch { count, values, timestamps })
     }
 }
