@@ -100,19 +100,34 @@ pub fn create_private_folders(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Whether a file that was replaced must be the new one after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Yes: costs an fsync.
+    Durable,
+    /// It may be the old one, the new one or empty.
+    Lazy,
+}
+
 /// Replaces a file by what `fill` writes, so that a reader sees the old or the new and never half
 /// of one. The new one is its owner's alone.
 ///
 /// # Errors
 ///
 /// When it cannot be written or renamed; the old file stays then.
-pub fn replace_file(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub fn replace_file(
+    path: &Path,
+    durability: Durability,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = temporary_path(path)?;
     let written = (|| {
         let mut file = private_file().write(true).create_new(true).open(&temporary)?;
         fill(&mut file)?;
         // A rename that outlives its contents would leave an empty file after a power cut.
-        file.sync_data()?;
+        if durability == Durability::Durable {
+            file.sync_data()?;
+        }
         std::fs::rename(&temporary, path)
     })();
     if written.is_err() {

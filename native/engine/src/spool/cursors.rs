@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::platform;
+use crate::platform::{self, Durability};
 use crate::types::{Position, Scale, UNUSED};
 
 /// The version of the layout above.
@@ -214,7 +214,7 @@ impl CursorSet {
     pub fn write(&self, path: &Path) -> Result<(), CursorsError> {
         let failed =
             |doing| move |source| CursorsError::Io { doing, path: path.to_owned(), source };
-        platform::replace_file(path, |file| file.write_all(&self.encode()))
+        platform::replace_file(path, Durability::Durable, |file| file.write_all(&self.encode()))
             .map_err(failed("writing"))
     }
 

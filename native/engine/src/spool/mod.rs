@@ -26,7 +26,7 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use cursors::{CursorSet, EnvironmentCursor, SeriesCursor};
+pub use cursors::{CursorSet, CursorsError, EnvironmentCursor, SeriesCursor};
 pub use files::{Disk, SpoolFile, SpoolFiles};
 pub use frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameHeader, FrameHeaderError, FrameKind,
@@ -34,7 +34,7 @@ pub use frame::{
 };
 pub use numbers::{DeclarationSource, Numbers, UnknownNumber};
 pub use reader::{Damage, Frame, SpoolEvent, SpoolReader};
-pub use scanner::{SpoolSummary, summarize};
+pub use scanner::{SegmentSummary, SpoolSummary, is_empty, last_seq, summarize};
 pub use segment::{
     SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, SegmentHeaderError, segment_numbers,
     segment_path,

@@ -326,3 +326,38 @@ pub fn summarize(
     }
     Ok(summary)
 }
+
+/// The last batch of a spool, 0 if there never was one: read from as few segments as needed.
+///
+/// # Errors
+///
+/// See [`summarize`].
+pub fn last_seq(folder: &Path, writer_id: WriterId) -> Result<Seq, SpoolError> {
+    let numbers = segment_numbers(folder).map_err(SpoolError::io("listing", folder))?;
+    for number in numbers.into_iter().rev() {
+        let mut scanner = Scanner::open(&segment_path(folder, number))?;
+        scanner.expect_writer(writer_id);
+        let before = scanner.header()?.map(|header| Seq(header.first_seq.0.saturating_sub(1)));
+        let mut last = before.unwrap_or(Seq(0));
+        loop {
+            match scanner.next(|_| false)? {
+                Step::Frame(header) => last = last.max(header.seq),
+                Step::Damaged(_) => {}
+                Step::Partial { .. } | Step::End => break,
+            }
+        }
+        if last > Seq(0) {
+            return Ok(last);
+        }
+    }
+    Ok(Seq(0))
+}
+
+/// Whether a folder holds no segments.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn is_empty(folder: &Path) -> Result<bool, SpoolError> {
+    Ok(segment_numbers(folder).map_err(SpoolError::io("listing", folder))?.is_empty())
+}

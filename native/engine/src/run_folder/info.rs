@@ -1,0 +1,187 @@
+//! `run.json` and `writer.json`: who a run is, and who writes to it.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::RunFolderError;
+use crate::platform::{self, Durability};
+use crate::types::{RunId, WriterId};
+
+/// The version of both files.
+pub const INFO_VERSION: u16 = 1;
+
+/// `run.json`: written once by whoever creates the run, kept after delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// [`INFO_VERSION`].
+    pub version: u16,
+    /// Minted by the creator.
+    #[serde(with = "hex")]
+    pub run_id: RunId,
+    /// `local` or the normalised URL.
+    pub destination: String,
+    pub workspace_name: String,
+    pub project_name: String,
+    pub run_name: String,
+    pub experiment_name: String,
+    /// Who may join without asking.
+    pub orchestration_id: String,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Where it was created, if that machine has an id.
+    pub machine_id: Option<String>,
+}
+
+/// `writer.json`: replaced whole when something in it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterInfo {
+    /// [`INFO_VERSION`].
+    pub version: u16,
+    #[serde(with = "hex")]
+    pub writer_id: WriterId,
+    #[serde(with = "hex")]
+    pub run_id: RunId,
+    /// Its place in the run's folder, from 1.
+    pub number: u32,
+    /// Who the points of `log_distributed` are from; empty: the writer.
+    pub logger_id: String,
+    pub host: String,
+    pub pid: u32,
+    pub machine_id: Option<String>,
+    pub boot_id: Option<String>,
+    /// Its ring's file; none when the ring is anonymous memory.
+    pub ring: Option<PathBuf>,
+    /// Bytes of records the ring has room for.
+    pub ring_capacity: u64,
+    /// Which tmpfs the ring is on, so that a ring out of reach (another container's) is told from
+    /// one that is gone.
+    #[serde(default)]
+    pub ring_device: Option<u64>,
+    pub sender: SenderKind,
+    pub client_version: String,
+    /// Unix milliseconds.
+    pub opened_at_ms: i64,
+    pub options: WriterOptions,
+    /// Set when nothing of the writer is left outside the spool.
+    #[serde(default)]
+    pub ended: Option<WriterEnd>,
+}
+
+/// What the server is told when the writer opens the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterOptions {
+    pub experiment_name: String,
+    pub create_project_if_missing: bool,
+    /// `never` or `allow`.
+    pub resume_strategy: String,
+}
+
+/// Who sends a living writer's batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SenderKind {
+    /// Nobody in its process: others may follow the spool.
+    None,
+    /// The writer itself.
+    Grpc,
+}
+
+/// How a writer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WriterEnd {
+    /// By `close()`.
+    Closed,
+    /// It died, and somebody sealed what its ring held, or found that nothing can be.
+    Recovered,
+}
+
+/// Reads one of the two files.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RunFolderError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u16,
+    }
+    let text = std::fs::read(path).map_err(RunFolderError::io("reading", path))?;
+    let unreadable = |error: serde_json::Error| RunFolderError::Unreadable {
+        path: path.to_owned(),
+        what: error.to_string(),
+    };
+    // The version first: a newer file need not have the fields that follow.
+    let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+    if version > INFO_VERSION {
+        return Err(RunFolderError::Newer { path: path.to_owned(), version });
+    }
+    serde_json::from_slice(&text).map_err(unreadable)
+}
+
+/// Replaces one of the two files.
+pub(super) fn replace<T: Serialize>(path: &Path, info: &T) -> Result<(), RunFolderError> {
+    platform::replace_file(path, Durability::Durable, |file| file.write_all(&text(info)?))
+        .map_err(RunFolderError::io("writing", path))
+}
+
+/// Writes one of the two files if there is none; `false`: there is. A reader never sees half of it
+/// where the file system knows hard links.
+pub(super) fn create<T: Serialize>(path: &Path, info: &T) -> io::Result<bool> {
+    let text = text(info)?;
+    let temporary = platform::temporary_path(path)?;
+    let mut file = platform::private_file().write(true).create_new(true).open(&temporary)?;
+    let linked = file
+        .write_all(&text)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| std::fs::hard_link(&temporary, path));
+    // Whatever became of it, only the other name counts.
+    let _ = std::fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if has_no_links(&error) => create_directly(path, &text),
+        Err(error) => Err(error),
+    }
+}
+
+/// On file systems without hard links; readers wait for the rest.
+fn create_directly(path: &Path, text: &[u8]) -> io::Result<bool> {
+    match platform::private_file().write(true).create_new(true).open(path) {
+        Ok(mut file) => file.write_all(text).and_then(|()| file.sync_data()).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
+}
+
+fn text<T: Serialize>(info: &T) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(info)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Ids as 32 hexadecimal digits.
+mod hex {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        id: &impl Display,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr<Err: Display>,
+    {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}

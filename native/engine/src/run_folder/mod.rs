@@ -1,0 +1,470 @@
+//! A run's folder in the data directory: who the run is, who writes to it, who of them lives.
+//!
+//! ```text
+//! <data dir>/spool/<run folder>/   32 hex digits of SHA-256(destination NUL workspace NUL project NUL run_name)
+//!   run.json                       created once; whoever does it is the run's creator
+//!   cursors/<number>               a writer's greatest positions; outlive its folder
+//!   <number>/                      one writer, six digits; making the folder is the claim
+//!     lock  writer.json  00000001.spool …  acked
+//! ```
+//!
+//! No string of the user's ever names a folder. Names that begin with a dot are on their way in or
+//! out and no one's business.
+
+mod info;
+mod liveness;
+mod writer_folder;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+
+pub use crate::config::ResumeStrategy;
+pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
+pub use liveness::Liveness;
+pub use writer_folder::{WriterFolder, WriterLock, read_acked, write_acked};
+
+use liveness::Here;
+use writer_folder::{LOCK, WRITER_JSON};
+
+use crate::platform;
+use crate::spool::{self, CursorSet, CursorsError, SpoolError};
+use crate::types::{RunId, Seq};
+
+const SPOOL: &str = "spool";
+const RUN_JSON: &str = "run.json";
+const CURSORS: &str = "cursors";
+
+/// How often a claim starts anew because the folder changed under it.
+const CLAIM_ATTEMPTS: usize = 100;
+/// How long a `run.json` that is not whole is taken for one that is being written, which happens
+/// only on file systems without hard links.
+const BEING_WRITTEN: Duration = Duration::from_secs(2);
+
+/// What names a run on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunNames<'a> {
+    /// `local` or the normalised URL.
+    pub destination: &'a str,
+    pub workspace_name: &'a str,
+    pub project_name: &'a str,
+    pub run_name: &'a str,
+}
+
+impl RunNames<'_> {
+    /// The name of the run's folder.
+    pub fn folder_name(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.destination);
+        for name in [self.workspace_name, self.project_name, self.run_name] {
+            hash.update([0]);
+            hash.update(name);
+        }
+        hash.finalize()[..16].iter().fold(String::new(), |mut name, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(name, "{byte:02x}");
+            name
+        })
+    }
+}
+
+/// A process that wants to write to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunRequest<'a> {
+    pub names: RunNames<'a>,
+    pub experiment_name: &'a str,
+    pub orchestration_id: &'a str,
+    pub resume: ResumeStrategy,
+    /// The run must have this id; `None`: whichever the folder holds, or a new one.
+    pub run_id: Option<RunId>,
+}
+
+/// As what a process came to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The run is new: what `init()` is given applies.
+    Created,
+    /// The run has the same orchestration id.
+    Joined,
+    /// The run is another job's, and resuming it is allowed.
+    Resumed,
+}
+
+/// What goes wrong with a run's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// The system refused.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The run belongs to another job.
+    #[error(
+        "run {run_name:?} belongs to orchestration id {theirs:?}, and this process has {ours:?}"
+    )]
+    OtherJob {
+        /// The run's name.
+        run_name: String,
+        /// The run's orchestration id.
+        theirs: String,
+        /// This process's.
+        ours: String,
+    },
+    /// The name is held by a run with another id than the one asked for.
+    #[error("run {run_name:?} is run {found}, not {wanted}")]
+    OtherRun {
+        /// The run's name.
+        run_name: String,
+        /// The id it has.
+        found: RunId,
+        /// The id that was asked for.
+        wanted: RunId,
+    },
+    /// A file that does not say what it should.
+    #[error("{} cannot be read: {what}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A newer metrana wrote it.
+    #[error(
+        "{} has version {version}, and this metrana reads up to {INFO_VERSION}: upgrade metrana to read it",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
+    },
+    /// The writer's process lives, or another one delivers it right now.
+    #[error("the writer in {} lives, or is being delivered", .0.display())]
+    WriterLives(PathBuf),
+    /// The writer is another machine's.
+    #[error("the writer in {} is of host {host}; nothing here can tell whether it lives", path.display())]
+    WriterIsForeign {
+        /// The writer's folder.
+        path: PathBuf,
+        /// Where it was started.
+        host: String,
+    },
+    /// The folder changed under us too often.
+    #[error("{} keeps changing; no writer number could be claimed", .0.display())]
+    Contended(PathBuf),
+    /// The spool inside cannot be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+impl RunFolderError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// A run's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+    run: RunInfo,
+}
+
+/// A writer found in a run's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriterEntry {
+    /// Its place in the run.
+    pub number: u32,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it wrote about itself, if that is there and can be read.
+    pub info: Option<WriterInfo>,
+    /// Whether it lives.
+    pub liveness: Liveness,
+    /// Whether there is something in spool or ring beyond what a follower acknowledged.
+    pub is_undelivered: bool,
+    /// Why `info` is missing, or `is_undelivered` a guess.
+    pub problem: Option<String>,
+}
+
+impl RunFolder {
+    /// Creates, joins or resumes a run, or refuses to.
+    ///
+    /// # Errors
+    ///
+    /// [`RunFolderError::OtherJob`] and [`RunFolderError::OtherRun`] are the refusals.
+    pub fn claim(
+        data_dir: &Path,
+        request: &RunRequest<'_>,
+    ) -> Result<(Self, Claim), RunFolderError> {
+        let path = data_dir.join(SPOOL).join(request.names.folder_name());
+        let file = path.join(RUN_JSON);
+        for _ in 0..CLAIM_ATTEMPTS {
+            platform::create_private_folders(&path)
+                .map_err(RunFolderError::io("creating", &path))?;
+            let run = new_run(request).map_err(RunFolderError::io("naming", &path))?;
+            match info::create(&file, &run) {
+                Ok(true) => return Ok((Self { path, run }, Claim::Created)),
+                Ok(false) => match read_run(&file) {
+                    Ok(run) => {
+                        let claim = admit(&run, request)?;
+                        return Ok((Self { path, run }, claim));
+                    }
+                    // Withdrawn since: the name is free again.
+                    Err(error) if error.is_missing() => {}
+                    Err(error) => return Err(error),
+                },
+                // The folder went with a run that was withdrawn.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(RunFolderError::io("creating", &file)(error)),
+            }
+        }
+        Err(RunFolderError::Contended(path))
+    }
+
+    /// Opens a run's folder that is there.
+    ///
+    /// # Errors
+    ///
+    /// When its `run.json` is missing or cannot be read.
+    pub fn open(path: &Path) -> Result<Self, RunFolderError> {
+        let run = read_run(&path.join(RUN_JSON))?;
+        Ok(Self { path: path.to_owned(), run })
+    }
+
+    /// The folders of all runs in a data directory, by path; those without a `run.json` that can
+    /// be read are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read; a missing one is empty.
+    pub fn list(data_dir: &Path) -> Result<Vec<Self>, RunFolderError> {
+        let root = data_dir.join(SPOOL);
+        let mut folders: Vec<_> = names(&root)?
+            .into_iter()
+            .filter(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .filter_map(|name| Self::open(&root.join(name)).ok())
+            .collect();
+        folders.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        Ok(folders)
+    }
+
+    /// The folder of the run with this id, if it is in this data directory.
+    ///
+    /// # Errors
+    ///
+    /// See [`list`](Self::list).
+    pub fn find(data_dir: &Path, run_id: RunId) -> Result<Option<Self>, RunFolderError> {
+        Ok(Self::list(data_dir)?.into_iter().find(|folder| folder.run.run_id == run_id))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who the run is.
+    pub fn run(&self) -> &RunInfo {
+        &self.run
+    }
+
+    /// Whether the folder is on a file system that machines share.
+    pub fn is_on_network(&self) -> bool {
+        Here::at(&self.path).is_network
+    }
+
+    /// Claims the next writer number and locks its folder.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn claim_writer(&self) -> Result<WriterFolder, RunFolderError> {
+        for _ in 0..CLAIM_ATTEMPTS {
+            let number = self.greatest_number()? + 1;
+            let path = self.path.join(format!("{number:06}"));
+            match platform::create_private_folder(&path) {
+                Ok(()) => return WriterFolder::lock(path, number),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(RunFolderError::io("creating", &path)(error)),
+            }
+        }
+        Err(RunFolderError::Contended(self.path.clone()))
+    }
+
+    /// The writers in the folder, by number.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn writers(&self) -> Result<Vec<WriterEntry>, RunFolderError> {
+        let here = Here::at(&self.path);
+        let numbers = numbers(&self.path)?;
+        Ok(numbers.into_iter().filter_map(|number| self.writer(number, &here)).collect())
+    }
+
+    /// The greatest positions that all its writers left, and what could not be read of them.
+    pub fn cursors(&self) -> (CursorSet, Vec<CursorsError>) {
+        let folder = self.path.join(CURSORS);
+        let mut cursors = CursorSet::default();
+        let mut problems = Vec::new();
+        for number in numbers(&folder).unwrap_or_default() {
+            match CursorSet::read(&folder.join(format!("{number:06}"))) {
+                Ok(read) => cursors.merge(read),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        (cursors, problems)
+    }
+
+    /// Whether this writer left its positions.
+    pub fn has_cursors(&self, number: u32) -> bool {
+        self.path.join(CURSORS).join(format!("{number:06}")).exists()
+    }
+
+    /// Undoes [`Claim::Created`]: the server refused the run. Call it after the writer's folder was
+    /// withdrawn; if others write to the run by now, it stays.
+    ///
+    /// # Errors
+    ///
+    /// When `run.json` cannot be deleted.
+    pub fn withdraw(self) -> Result<(), RunFolderError> {
+        if !numbers(&self.path)?.is_empty() {
+            return Ok(());
+        }
+        let file = self.path.join(RUN_JSON);
+        std::fs::remove_file(&file).map_err(RunFolderError::io("deleting", &file))?;
+        // Only if it is empty, which it need not be.
+        let _ = std::fs::remove_dir(&self.path);
+        Ok(())
+    }
+
+    /// `None` if it is gone by now.
+    fn writer(&self, number: u32, here: &Here) -> Option<WriterEntry> {
+        let path = self.path.join(format!("{number:06}"));
+        let (info, mut problem) = match info::read::<WriterInfo>(&path.join(WRITER_JSON)) {
+            Ok(info) => (Some(info), None),
+            Err(_) if !path.exists() => return None,
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let liveness = here.judge(&path.join(LOCK), info.as_ref());
+        let is_undelivered = is_undelivered(&path, info.as_ref()).unwrap_or_else(|error| {
+            problem.get_or_insert(error.to_string());
+            true
+        });
+        Some(WriterEntry { number, path, info, liveness, is_undelivered, problem })
+    }
+
+    fn greatest_number(&self) -> Result<u32, RunFolderError> {
+        let writers = numbers(&self.path)?;
+        let cursors = numbers(&self.path.join(CURSORS))?;
+        Ok(writers.into_iter().chain(cursors).max().unwrap_or(0))
+    }
+}
+
+fn new_run(request: &RunRequest<'_>) -> io::Result<RunInfo> {
+    let run_id = match request.run_id {
+        Some(run_id) => run_id,
+        None => RunId(platform::random_bytes()?),
+    };
+    let names = request.names;
+    Ok(RunInfo {
+        version: INFO_VERSION,
+        run_id,
+        destination: names.destination.to_owned(),
+        workspace_name: names.workspace_name.to_owned(),
+        project_name: names.project_name.to_owned(),
+        run_name: names.run_name.to_owned(),
+        experiment_name: request.experiment_name.to_owned(),
+        orchestration_id: request.orchestration_id.to_owned(),
+        created_at_ms: now_ms(),
+        machine_id: platform::machine_id(),
+    })
+}
+
+fn admit(run: &RunInfo, request: &RunRequest<'_>) -> Result<Claim, RunFolderError> {
+    if let Some(wanted) = request.run_id.filter(|wanted| *wanted != run.run_id) {
+        let run_name = run.run_name.clone();
+        return Err(RunFolderError::OtherRun { run_name, found: run.run_id, wanted });
+    }
+    if run.orchestration_id == request.orchestration_id {
+        return Ok(Claim::Joined);
+    }
+    match request.resume {
+        ResumeStrategy::Allow => Ok(Claim::Resumed),
+        ResumeStrategy::Never => Err(RunFolderError::OtherJob {
+            run_name: run.run_name.clone(),
+            theirs: run.orchestration_id.clone(),
+            ours: request.orchestration_id.to_owned(),
+        }),
+    }
+}
+
+/// Reads a `run.json` that may be in the middle of being written.
+fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
+    let begun = Instant::now();
+    loop {
+        match info::read(path) {
+            Err(RunFolderError::Unreadable { .. }) if begun.elapsed() < BEING_WRITTEN => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            read => return read,
+        }
+    }
+}
+
+fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFolderError> {
+    let Some(info) = info else { return Ok(!spool::is_empty(path)?) };
+    let last = spool::last_seq(path, info.writer_id)?;
+    let has_ring = info.ended.is_none() && info.ring.as_deref().is_some_and(Path::exists);
+    Ok(has_ring || last > read_acked(path).unwrap_or(Seq(0)))
+}
+
+/// The names in a folder; a missing folder has none.
+fn names(folder: &Path) -> Result<Vec<String>, RunFolderError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunFolderError::io("listing", folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(RunFolderError::io("listing", folder))?.file_name();
+        // Ours are ASCII.
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
+/// The writer numbers among the names in a folder, ascending.
+fn numbers(folder: &Path) -> Result<Vec<u32>, RunFolderError> {
+    let mut numbers: Vec<u32> = names(folder)?
+        .iter()
+        .filter(|name| name.len() >= 6 && name.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Where the cursors of the writer in this folder lie.
+fn cursors_path(writer_folder: &Path, number: u32) -> PathBuf {
+    writer_folder.with_file_name(CURSORS).join(format!("{number:06}"))
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,218 @@
+//! One writer's folder: claimed by its living writer, or taken over from a dead one.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::info::{self, WriterInfo};
+use super::liveness::{Here, Liveness, Reached, reach};
+use super::{RunFolderError, cursors_path};
+use crate::platform::{self, Durability};
+use crate::spool::{CursorSet, CursorsError};
+use crate::types::Seq;
+
+pub(super) const LOCK: &str = "lock";
+pub(super) const WRITER_JSON: &str = "writer.json";
+const ACKED: &str = "acked";
+
+/// The folder of a writer that lives in this process. Its lock is held until this is dropped.
+///
+/// A forked child drops its copy at once: that closes a descriptor and lets go of nothing.
+#[derive(Debug)]
+pub struct WriterFolder {
+    path: PathBuf,
+    number: u32,
+    /// `None` on a file system without locks.
+    lock: Option<File>,
+}
+
+impl WriterFolder {
+    /// Locks a folder that was just made for this writer.
+    pub(super) fn lock(path: PathBuf, number: u32) -> Result<Self, RunFolderError> {
+        let lock_path = path.join(LOCK);
+        platform::private_file()
+            .write(true)
+            .create_new(true)
+            .open(&lock_path)
+            .map_err(RunFolderError::io("creating", &lock_path))?;
+        let lock = match reach(&lock_path).map_err(RunFolderError::io("locking", &lock_path))? {
+            Reached::Taken(file) => Some(file),
+            Reached::Unsupported => None,
+            // Nobody asks about a writer that has not written who it is.
+            Reached::Held => return Err(RunFolderError::WriterLives(path)),
+        };
+        Ok(Self { path, number, lock })
+    }
+
+    /// Where it is; the spool's segments lie right in it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The writer's place in the run, from 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether others can tell that this writer lives by its lock.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Writes `writer.json`, or replaces it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written; the old one stays.
+    pub fn write_info(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
+        info::replace(&self.path.join(WRITER_JSON), info)
+    }
+
+    /// Writes the greatest positions of this writer, beside the writers' folders: they outlive it.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written; the old ones stay.
+    pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
+        cursors.write(&cursors_path(&self.path, self.number))
+    }
+
+    /// Deletes the folder: the run was refused, or nothing was ever logged.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be deleted.
+    pub fn withdraw(self) -> Result<(), RunFolderError> {
+        remove(&self.path)
+    }
+}
+
+/// The lock of a dead writer, held by whoever recovers and delivers it, so that two of them never
+/// meet. Let go by dropping it.
+#[derive(Debug)]
+pub struct WriterLock {
+    path: PathBuf,
+    info: WriterInfo,
+    lock: Option<File>,
+    is_forced: bool,
+}
+
+impl WriterLock {
+    /// Takes over the writer in this folder if it is dead; `force`: if it is foreign, too.
+    ///
+    /// # Errors
+    ///
+    /// [`RunFolderError::WriterLives`], [`RunFolderError::WriterIsForeign`], or what kept us from
+    /// knowing.
+    pub fn take(path: &Path, force: bool) -> Result<Self, RunFolderError> {
+        let lock_path = path.join(LOCK);
+        let info: WriterInfo = info::read(&path.join(WRITER_JSON))?;
+        let here = Here::at(path);
+        let liveness = here.judge(&lock_path, Some(&info));
+        let is_forced = force && liveness == Liveness::Foreign;
+        match liveness {
+            Liveness::Live => return Err(RunFolderError::WriterLives(path.to_owned())),
+            Liveness::Foreign if !force => {
+                return Err(RunFolderError::WriterIsForeign {
+                    path: path.to_owned(),
+                    host: info.host,
+                });
+            }
+            Liveness::Dead | Liveness::Foreign => {}
+        }
+        let lock = match reach(&lock_path).map_err(RunFolderError::io("locking", &lock_path))? {
+            Reached::Taken(file) => Some(file),
+            // Where locks prove nothing, two deliverers may meet: the server takes each batch once.
+            Reached::Unsupported if here.is_network => None,
+            Reached::Unsupported | Reached::Held => {
+                return Err(RunFolderError::WriterLives(path.to_owned()));
+            }
+        };
+        // What was read before the lock may have been another deliverer's past.
+        let info = info::read(&path.join(WRITER_JSON))?;
+        Ok(Self { path: path.to_owned(), info, lock, is_forced })
+    }
+
+    /// Where its spool is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it wrote about itself.
+    pub fn info(&self) -> &WriterInfo {
+        &self.info
+    }
+
+    /// Whether another machine's writer was taken over because somebody said so.
+    pub fn is_forced(&self) -> bool {
+        self.is_forced
+    }
+
+    /// Whether the lock is held, not only believed in.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Replaces `writer.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written; the old one stays.
+    pub fn write_info(&mut self, info: WriterInfo) -> Result<(), RunFolderError> {
+        info::replace(&self.path.join(WRITER_JSON), &info)?;
+        self.info = info;
+        Ok(())
+    }
+
+    /// Writes the greatest positions of the dead writer, as it would have done at its close.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written; the old ones stay.
+    pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
+        cursors.write(&cursors_path(&self.path, self.info.number))
+    }
+
+    /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be deleted; what is left is swept away by the next one.
+    pub fn remove_delivered(self) -> Result<(), RunFolderError> {
+        remove(&self.path)
+    }
+}
+
+/// The watermark that a follower keeps in the folder: all up to it is acknowledged.
+///
+/// # Errors
+///
+/// When it cannot be read. A file that holds no number counts as none.
+pub fn read_acked(writer_folder: &Path) -> Result<Seq, RunFolderError> {
+    let path = writer_folder.join(ACKED);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().parse().map_or(Seq(0), Seq)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Seq(0)),
+        Err(error) => Err(RunFolderError::io("reading", &path)(error)),
+    }
+}
+
+/// Replaces the watermark. Not forced to the disk: what is delivered again is recognised.
+///
+/// # Errors
+///
+/// When it cannot be written; the old one stays.
+pub fn write_acked(writer_folder: &Path, acked: Seq) -> Result<(), RunFolderError> {
+    let path = writer_folder.join(ACKED);
+    platform::replace_file(&path, Durability::Lazy, |file| writeln!(file, "{acked}"))
+        .map_err(RunFolderError::io("writing", &path))
+}
+
+/// Takes the folder out of every listing in one step, then deletes it: a half-deleted one would
+/// have no `writer.json` and so count as living for ever.
+fn remove(path: &Path) -> Result<(), RunFolderError> {
+    let removed = platform::temporary_path(path).map_err(RunFolderError::io("removing", path))?;
+    let removed = removed.with_extension("removed");
+    std::fs::rename(path, &removed).map_err(RunFolderError::io("removing", path))?;
+    std::fs::remove_dir_all(&removed).map_err(RunFolderError::io("deleting", &removed))
+}
