@@ -16,6 +16,7 @@ pub mod error;
 pub mod platform;
 mod intake;
 pub mod record;
+pub mod recovery;
 pub mod ring;
 pub mod run_folder;
 pub mod seal;

@@ -1,0 +1,292 @@
+//! Taking over what a dead writer left: after this its spool is all there is, and can be delivered.
+//!
+//! In order, each step safe to be cut off and begun again:
+//!
+//! 1. The torn tail of the last segment is cut.
+//! 2. What the ring still holds is sealed into new segments. Each kind of batch goes on from
+//!    `max(tail, its own last lsn_last + 1)` and the sequence numbers from the greatest that is
+//!    known anywhere, so nothing is lost or doubled however often this is interrupted.
+//! 3. `writer.json` says that the writer was recovered.
+//! 4. The ring's file is deleted.
+//!
+//! A ring that cannot be reached (another container's memory, another machine's) leaves the writer
+//! open: its spool is delivered, its tail is not declared to be the end.
+
+mod positions;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use positions::{PositionsError, cursors_of};
+
+use crate::declarations::decode_declarations;
+use crate::platform;
+use crate::ring::{Consumer, OutsideRing, POINT_BYTES, Ring, RingError};
+use crate::run_folder::{RunFolderError, WriterEnd, WriterInfo, WriterLock, read_acked};
+use crate::seal::{SealError, SealSettings, SealState, Sealer};
+use crate::spool::{
+    SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary, SpoolWriter, segment_path,
+    summarize,
+};
+use crate::types::Seq;
+
+/// How a ring's rest is sealed.
+#[derive(Clone, Debug)]
+pub struct RecoveryOptions {
+    /// Of the segments that are written.
+    pub spool: SpoolOptions,
+    /// Of the batches.
+    pub seal: SealSettings,
+}
+
+/// What was found and done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// What became of the ring.
+    pub ring: RingOutcome,
+    /// Bytes of a frame that was never whole and was cut.
+    pub torn_bytes: u64,
+    /// The first batch on the disk; 0: none.
+    pub first_seq: Seq,
+    /// The last batch there ever was; 0: none.
+    pub last_seq: Seq,
+    /// For the user: what was lost, what could not be done.
+    pub problems: Vec<String>,
+}
+
+/// What became of a dead writer's ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RingOutcome {
+    /// The writer was closed, or somebody recovered it before: nothing was in a ring.
+    Ended,
+    /// All that was in it is in the spool now.
+    Sealed {
+        /// In so many batches.
+        batch_count: u64,
+    },
+    /// It is gone: the machine was restarted, or it was memory of the process.
+    Lost {
+        /// So many points may have been in it.
+        up_to_points: u64,
+    },
+    /// It may still be there, but not for us: the writer stays open for its tail.
+    OutOfReach {
+        /// So many points may be in it.
+        up_to_points: u64,
+    },
+}
+
+impl RecoveryReport {
+    /// Whether the spool holds all there will ever be, so that the writer may be ended and its
+    /// folder deleted once it is delivered.
+    pub fn is_complete(&self) -> bool {
+        !matches!(self.ring, RingOutcome::OutOfReach { .. })
+    }
+}
+
+/// Why a writer could not be recovered; trying again later is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// Its spool cannot be read or written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Its folder cannot be read or written.
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    /// Its ring cannot be deleted.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The ring changed while it was sealed: its writer lives.
+    #[error(transparent)]
+    Changed(#[from] OutsideRing),
+    /// What is in the ring cannot be sealed.
+    #[error(transparent)]
+    Seal(SealError),
+}
+
+impl From<SealError> for RecoveryError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Spool(error) => Self::Spool(error),
+            error @ SealError::Encode(_) => Self::Seal(error),
+        }
+    }
+}
+
+/// Seals and cuts what a dead writer left. Blocks on the disk.
+///
+/// # Errors
+///
+/// Whatever was done until then stays, and the call may be made again.
+pub fn recover(
+    lock: &mut WriterLock,
+    options: &RecoveryOptions,
+) -> Result<RecoveryReport, RecoveryError> {
+    let folder = lock.path().to_owned();
+    let mut sealer = Sealer::new(options.seal);
+    let mut problems = Vec::new();
+    let mut summary =
+        summarize(&folder, lock.info().writer_id, |payload| match decode_declarations(payload) {
+            Ok(all) => all.iter().for_each(|one| sealer.declarations.insert(one)),
+            Err(error) => problems.push(format!("declarations that cannot be read: {error}")),
+        })?;
+    let torn_bytes = cut_torn_tail(&folder, &mut summary, options.spool.files.as_ref())?;
+    let mut recovery =
+        Recovery { lock, options, summary: &summary, sealer, problems, next_seq: Seq(0) };
+    recovery.next_seq = recovery.next_seq_on_disk()?;
+    let ring = recovery.ring()?;
+    if !matches!(ring, RingOutcome::OutOfReach { .. }) {
+        recovery.end()?;
+    }
+    let Recovery { next_seq, problems, .. } = recovery;
+    let last_seq = Seq(next_seq.0 - 1);
+    Ok(RecoveryReport { ring, torn_bytes, first_seq: summary.first_seq, last_seq, problems })
+}
+
+struct Recovery<'a> {
+    lock: &'a mut WriterLock,
+    options: &'a RecoveryOptions,
+    summary: &'a SpoolSummary,
+    sealer: Sealer,
+    problems: Vec<String>,
+    next_seq: Seq,
+}
+
+/// A ring, as far as it can be had.
+enum Found {
+    Ring(Ring, Consumer),
+    /// Gone for good.
+    Gone(String),
+    /// Perhaps still somewhere.
+    OutOfReach(String),
+}
+
+impl Recovery<'_> {
+    fn ring(&mut self) -> Result<RingOutcome, RecoveryError> {
+        if self.lock.info().ended.is_some() {
+            return Ok(RingOutcome::Ended);
+        }
+        let up_to_points = self.lock.info().ring_capacity / POINT_BYTES as u64;
+        let WriterInfo { writer_id, host, .. } = self.lock.info();
+        let told = |what: &str, why: &str| {
+            format!(
+                "ring of writer {writer_id} on host {host}, up to {up_to_points} points, {what}: {why}"
+            )
+        };
+        match self.find_ring() {
+            Found::Ring(ring, consumer) => self.seal(&ring, consumer),
+            Found::Gone(why) => {
+                self.problems.push(told("is lost", &why));
+                Ok(RingOutcome::Lost { up_to_points })
+            }
+            Found::OutOfReach(why) => {
+                self.problems.push(told("cannot be reached", &why));
+                Ok(RingOutcome::OutOfReach { up_to_points })
+            }
+        }
+    }
+
+    fn find_ring(&self) -> Found {
+        let info = self.lock.info();
+        let Some(path) = info.ring.as_deref() else {
+            return Found::Gone("it was memory of its process".to_owned());
+        };
+        if self.lock.is_forced() {
+            return Found::Gone("it was on another machine".to_owned());
+        }
+        let boot_id = platform::boot_id();
+        if boot_id.is_some() && info.boot_id.is_some() && boot_id != info.boot_id {
+            return Found::Gone("the machine was restarted".to_owned());
+        }
+        match Ring::open_existing(path, info.writer_id) {
+            Ok((ring, consumer)) => Found::Ring(ring, consumer),
+            Err(RingError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.missing(path)
+            }
+            Err(error) => Found::OutOfReach(error.to_string()),
+        }
+    }
+
+    /// No file by that name: deleted, if we look into the memory it was in.
+    fn missing(&self, path: &Path) -> Found {
+        let here = path.parent().and_then(|folder| platform::device(folder).ok().flatten());
+        if here.is_some() && here == self.lock.info().ring_device {
+            Found::Gone(format!("{} was deleted", path.display()))
+        } else {
+            Found::OutOfReach(format!(
+                "{} is not in this machine's or container's memory",
+                path.display()
+            ))
+        }
+    }
+
+    fn seal(&mut self, ring: &Ring, mut consumer: Consumer) -> Result<RingOutcome, RecoveryError> {
+        let info = self.lock.info();
+        let spool_options = self.options.spool.clone();
+        let mut spool =
+            SpoolWriter::resume(self.lock.path(), info.writer_id, spool_options, self.summary);
+        let (tail, end) = (consumer.tail(), consumer.committed());
+        let mut state = SealState {
+            points_done: tail.max(self.summary.points_end),
+            attributes_done: tail.max(self.summary.attributes_end),
+            next_seq: ring.next_seq().max(self.next_seq),
+        };
+        let mut window = Vec::new();
+        consumer.read(tail, end, &mut window)?;
+        let (mut start, mut batch_count) = (tail, 0);
+        while start < end {
+            let words = &window[((start.0 - tail.0) / 8) as usize..];
+            let piece = self.sealer.seal_piece(words, start, true, &mut state, &mut spool)?;
+            consumer.release(piece.end, state.next_seq)?;
+            start = piece.end;
+            batch_count += piece.batches.len() as u64;
+            self.problems.extend(piece.problems);
+        }
+        // The memory that was safe from everything but a restart is about to go.
+        if let Err(error) = spool.sync() {
+            self.problems.push(format!("the spool could not be forced to the disk: {error}"));
+        }
+        self.next_seq = state.next_seq;
+        Ok(RingOutcome::Sealed { batch_count })
+    }
+
+    /// The next sequence number as the folder knows it.
+    fn next_seq_on_disk(&self) -> Result<Seq, RecoveryError> {
+        let acked = read_acked(self.lock.path())?;
+        Ok(Seq(self.summary.last_seq.max(acked).0 + 1))
+    }
+
+    /// Writes down that nothing is left outside the spool, and then sees to it.
+    fn end(&mut self) -> Result<(), RecoveryError> {
+        if self.lock.info().ended.is_none() {
+            let info = WriterInfo { ended: Some(WriterEnd::Recovered), ..self.lock.info().clone() };
+            self.lock.write_info(info)?;
+        }
+        let info = self.lock.info();
+        // Not a ring of this writer, or not there: nothing of ours to delete.
+        if let Some(path) = info.ring.as_deref().filter(|_| !self.lock.is_forced())
+            && let Ok((ring, _)) = Ring::open_existing(path, info.writer_id)
+        {
+            ring.unlink()?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a frame that the end of the last segment cuts off; returns how many bytes went.
+fn cut_torn_tail(
+    folder: &Path,
+    summary: &mut SpoolSummary,
+    files: &dyn SpoolFiles,
+) -> Result<u64, RecoveryError> {
+    let Some(last) = summary.segments.last_mut() else { return Ok(0) };
+    let SegmentSummary { number, bytes, torn_at: Some(torn_at), .. } = *last else { return Ok(0) };
+    let path: PathBuf = segment_path(folder, number);
+    files.truncate(&path, torn_at).map_err(|source| SpoolError::Io {
+        doing: "cutting",
+        path,
+        source,
+    })?;
+    (last.bytes, last.torn_at) = (torn_at, None);
+    Ok(bytes - torn_at)
+}

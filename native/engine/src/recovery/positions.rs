@@ -1,0 +1,139 @@
+//! Where a dead writer's series and environments stood: what it would have written to its cursors
+//! had it been closed.
+//!
+//! Read from the batches that are still in its spool, on top of what it wrote before it deleted
+//! acknowledged ones. An offline run that goes on after a crash takes its next steps from this.
+
+use std::path::Path;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::batch::{PointColumns, decode_points};
+use crate::declarations::{Declaration, decode_declarations};
+use crate::run_folder::WriterLock;
+use crate::spool::{
+    CursorSet, CursorsError, EnvironmentCursor, Frame, FrameKind, SeriesCursor, SpoolError,
+    SpoolEvent, SpoolReader,
+};
+use crate::types::{Position, Scale, Seq, UNUSED};
+
+type Numbered<T> = HashMap<u32, T, FixedState>;
+
+/// Why the positions of a dead writer are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PositionsError {
+    /// Its spool cannot be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// They cannot be written down.
+    #[error(transparent)]
+    Cursors(#[from] CursorsError),
+}
+
+/// The greatest positions in the spool of a dead writer that was [recovered](super::recover); also
+/// the first problem met on the way, if any. Decodes every batch there is: blocks for a second or
+/// so a gigabyte.
+///
+/// # Errors
+///
+/// When the spool cannot be read at all.
+pub fn cursors_of(lock: &WriterLock) -> Result<(CursorSet, Vec<String>), PositionsError> {
+    positions(lock.path())
+}
+
+fn positions(folder: &Path) -> Result<(CursorSet, Vec<String>), PositionsError> {
+    let mut reader = SpoolReader::open(folder, Seq(1))?;
+    reader.writer_has_ended();
+    let mut found = Positions::default();
+    let mut problems = Vec::new();
+    while let Some(event) = reader.next_event()? {
+        match event {
+            SpoolEvent::Frame(frame) => problems.extend(found.take(&frame)),
+            SpoolEvent::Damage(damage) => problems.push(damage.message),
+        }
+    }
+    Ok((found.cursors(), problems))
+}
+
+#[derive(Default)]
+struct Positions {
+    metrics: Numbered<(Scale, String, Vec<(String, String)>)>,
+    envs: Numbered<String>,
+    series: HashMap<(u32, u32), Position, FixedState>,
+    columns: PointColumns,
+}
+
+impl Positions {
+    /// Takes note of a frame, or says why it cannot.
+    fn take(&mut self, frame: &Frame) -> Option<String> {
+        let taken = match frame.kind {
+            FrameKind::Declarations => decode_declarations(&frame.payload)
+                .map(|all| all.into_iter().for_each(|one| self.declare(one))),
+            FrameKind::Points => self.points(&frame.payload),
+            FrameKind::Attributes => Ok(()),
+        };
+        taken.err().map(|error| format!("batch {}: {error}", frame.seq))
+    }
+
+    fn declare(&mut self, declaration: Declaration) {
+        match declaration {
+            Declaration::Metric { no, scale, name, labels } => {
+                self.metrics.insert(no.0, (scale, name, labels));
+            }
+            Declaration::Environment { no, env_id } => {
+                self.envs.insert(no.0, env_id);
+            }
+        }
+    }
+
+    fn points(&mut self, payload: &[u8]) -> Result<(), crate::batch::DecodeError> {
+        self.columns.truncate(0);
+        decode_points(payload, &mut self.columns)?;
+        let columns = &self.columns;
+        for at in 0..columns.metric_no.len() {
+            let position = Position {
+                rl_step: columns.rl_step[at],
+                episode: columns.episode[at],
+                step: columns.step[at],
+            };
+            let series = (columns.metric_no[at], columns.env_no[at]);
+            let greatest = self.series.entry(series).or_insert(position);
+            *greatest = position.max(*greatest);
+        }
+        Ok(())
+    }
+
+    /// Series whose metric or environment was declared in a frame that is damaged have no name and
+    /// are left out.
+    fn cursors(self) -> CursorSet {
+        let mut cursors = CursorSet::default();
+        let mut environments: Numbered<EnvironmentCursor> = HashMap::default();
+        for ((metric, env), position) in self.series {
+            let Some((scale, name, labels)) = self.metrics.get(&metric).cloned() else { continue };
+            let env_id = self.envs.get(&env).cloned();
+            if env != 0 {
+                let Some(env_id) = &env_id else { continue };
+                let environment = environments.entry(env).or_insert_with(|| nowhere(env_id));
+                go_on(environment, scale, position);
+            }
+            cursors.series.push(SeriesCursor { name, scale, labels, env_id, position });
+        }
+        cursors.environments.extend(environments.into_values());
+        cursors
+    }
+}
+
+fn nowhere(env_id: &str) -> EnvironmentCursor {
+    let env_id = env_id.to_owned();
+    EnvironmentCursor { env_id, rl_step: UNUSED, episode: UNUSED, ended_episode: UNUSED }
+}
+
+fn go_on(environment: &mut EnvironmentCursor, scale: Scale, position: Position) {
+    environment.rl_step = environment.rl_step.max(position.rl_step);
+    environment.episode = environment.episode.max(position.episode);
+    // An EPISODE point of an episode ends it.
+    if scale == Scale::Episode {
+        environment.ended_episode = environment.ended_episode.max(position.episode);
+    }
+}
