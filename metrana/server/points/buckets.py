@@ -90,29 +90,27 @@ def _x_range(engine: Engine, query: BucketsQuery, where: str) -> tuple[int, int]
 
 
 def _curves(query: BucketsQuery, stored: SeriesProfile, where: str, *, merged: bool) -> str:
-    """Returns a subquery of points that are shown: one a position of each curve."""
-    logger = "logger_no" if query.loggers is LoggerRule.EACH else "toUInt32(0)"
-    x = _X_COLUMNS[query.x]
-    if not stored.any_dirty and not merged:
-        return (
-            f"SELECT metric_no, env_no, {logger} AS curve, {', '.join(POSITION)}, {x} AS x, value, "
-            f"toUInt8(NOT {FINITE}) AS nonfinite FROM points WHERE {where}"
-        )
+    """Returns a subquery of the points that are shown: `y` at `x`, one a position of each curve."""
     source = f"points WHERE {where}"
     if stored.any_dirty:
         source = f"({newest(('*',), (*SORT_KEY, 'logger_no'), where)})"
-    if not merged:
-        return (
-            f"SELECT metric_no, env_no, {logger} AS curve, {', '.join(POSITION)}, {x} AS x, value, "
-            f"toUInt8(NOT {FINITE}) AS nonfinite FROM {source}"
-        )
-    aggregate = _LOGGER_AGGREGATES[query.loggers]
-    # The aggregate of nothing is 0 or NaN, depending on which; a position without a finite value
-    # has to be NaN. Loggers reach a position at different times: the last completes it.
+    if merged:
+        return _merged_curves(_X_COLUMNS[query.x], _LOGGER_AGGREGATES[query.loggers], source)
+    curve = "logger_no" if query.loggers is LoggerRule.EACH else "toUInt32(0)"
+    return (
+        f"SELECT metric_no, env_no, {curve} AS curve, {', '.join(POSITION)}, "
+        f"{_X_COLUMNS[query.x]} AS x, value AS y, NOT {FINITE} AS nonfinite FROM {source}"
+    )
+
+
+def _merged_curves(x: str, aggregate: str, source: str) -> str:
+    # A lone value stays what it is. The aggregate of nothing would be 0 or NaN, depending on which
+    # it is. Loggers reach a position at different times: the last completes it.
+    several = f"if(countIf({FINITE}) = 0, nan, {aggregate}If(value, {FINITE}))"
+    y = f"if(count() = 1, any(value), {several})"
     return (
         f"SELECT metric_no, env_no, toUInt32(0) AS curve, {', '.join(POSITION)}, max({x}) AS x, "
-        f"if(countIf({FINITE}) > 0, {aggregate}If(value, {FINITE}), nan) AS value, "
-        f"max(toUInt8(NOT {FINITE})) AS nonfinite FROM {source} "
+        f"{y} AS y, max(NOT {FINITE}) AS nonfinite FROM {source} "
         f"GROUP BY metric_no, env_no, {', '.join(POSITION)}"
     )
 
@@ -126,13 +124,14 @@ def _order(x: XAxis, varying: tuple[str, ...], low: int) -> str:
 
 
 def _bucketed(curves: str, low: int, width: int, order: str) -> str:
-    finite = FINITE
+    finite = "isFinite(y)"
+    statistics = ", ".join(
+        f"if(countIf({finite}) = 0, NULL, {aggregate}If(y, {finite}))"
+        for aggregate in ("min", "max", "avg")
+    )
+    key = "metric_no, env_no, curve, bucket"
     return (
         f"SELECT metric_no, env_no, curve, toUInt32(intDiv(x - ({low}), {width})) AS bucket, "
-        f"min(x), max(x), count(), sum(nonfinite), "
-        f"if(countIf({finite}) > 0, minIf(value, {finite}), NULL), "
-        f"if(countIf({finite}) > 0, maxIf(value, {finite}), NULL), "
-        f"if(countIf({finite}) > 0, avgIf(value, {finite}), NULL), "
-        f"argMin(value, {order}), argMax(value, {order}) FROM ({curves}) "
-        "GROUP BY metric_no, env_no, curve, bucket ORDER BY metric_no, env_no, curve, bucket"
+        f"min(x), max(x), count(), sum(nonfinite), {statistics}, "
+        f"argMin(y, {order}), argMax(y, {order}) FROM ({curves}) GROUP BY {key} ORDER BY {key}"
     )

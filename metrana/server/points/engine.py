@@ -171,9 +171,10 @@ class ChdbEngine:
         """Returns a query's rows as an Arrow table of `schema`."""
         with self._reading, self._connection() as connection:
             result = _query(connection, self._with_settings(sql))
-            # The view keeps the engine's buffer alive, so nothing is copied.
-            buffer = pa.py_buffer(result.get_memview().view())
-        return _table(buffer, schema)
+        view = pa.py_buffer(result.get_memview().view())
+        # Nothing is copied, so the result has to live as long as the table: the view alone does not
+        # keep it when the connection closes.
+        return _table(pa.foreign_buffer(view.address, view.size, base=result), schema)
 
     def stream(self, sql: str, schema: Any) -> Batches:
         """Returns a query's rows as they come, from a connection of the stream's own."""

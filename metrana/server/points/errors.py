@@ -2,7 +2,7 @@
 
 PointsError(RuntimeError)          the engine refused or failed; its message is in ours
 ├── PointsClosedError              a call after `close`
-├── PointsInUseError               this process holds another store, or another process holds this one
+├── PointsInUseError               another store is open here, or another process has this one
 └── PointsVersionError             the store was written by a newer metrana
 """
 

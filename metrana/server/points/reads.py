@@ -32,7 +32,7 @@ STEPS_SCHEMA: Final = pa.schema(
     ]
 )
 
-# The columns of the answer; a position that the scale does not use is −1 in the table.
+# The columns of the answer; a position that the scale does not use is -1 in the table.
 _SELECTED: Final = tuple(
     f"nullIf({name}, -1)" if name in POSITION else name for name in POINTS_SCHEMA.names
 )

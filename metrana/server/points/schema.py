@@ -31,7 +31,7 @@ SCHEMA: Final[dict[str, np.dtype]] = {
     "ordinal": np.dtype(np.uint16),
     "rewound": np.dtype(np.uint8),
 }
-"""The columns of an insert, in the table's order. A position that a scale does not use is −1."""
+"""The columns of an insert, in the table's order. A position that a scale does not use is -1."""
 
 _TYPE_NAMES = {"u": "UInt", "i": "Int", "f": "Float"}
 
@@ -58,7 +58,7 @@ VERSION: Final = ("writer_no", "seq", "ordinal")
 
 
 def order_key(columns: Sequence[str]) -> str:
-    """Returns an expression that sorts like the tuple of `columns`, each at least −1.
+    """Returns an expression that sorts like the tuple of `columns`, each at least -1.
 
     Packed into one wide integer, because aggregating by a tuple costs ten times as much (every
     comparison goes through boxed fields). 64 bits a column hold every value of an Int64.
@@ -91,7 +91,7 @@ SUMMARY: Final[dict[str, str]] = {
     "last_value": f"argMax(value, {_POSITION_KEY})",
     "max_episode_step": f"max({order_key(('episode', 'step'))})",
 }
-"""The aggregates of the projection, by name. A query uses the projection only if it spells them so."""
+"""The projection's aggregates. A query uses the projection only if it spells them like this."""
 
 
 def projection() -> str:

@@ -148,9 +148,10 @@ class PointsStore:
     def buckets(self, query: BucketsQuery) -> Any:
         """Returns curves reduced to buckets, ordered by metric, environment, logger, bucket.
 
-        Empty buckets have no row. `first` and `last` are the values at the least and greatest x (then
-        position) and may be non-finite; min, max and mean are over finite values, null if there is
-        none. Points merged over loggers count once a position, as non-finite if any of them is.
+        Empty buckets have no row. `first` and `last` are the values at the least and greatest x
+        (then position) and may be non-finite; min, max and mean are over finite values, null if
+        there is none. Points merged over loggers count once a position, as non-finite if any
+        of them is; their value is that of the finite ones.
 
         Returns:
             An Arrow table of `buckets.BUCKETS_SCHEMA`; `logger_no` is 0 unless each has its curve.

@@ -133,7 +133,7 @@ class SeriesProfile:
         return bool((_logger_counts(self.columns, self.starts) > 1).any())
 
     def varying(self) -> tuple[str, ...]:
-        """Returns the coordinates that differ between points of one series; the others are noise."""
+        """Returns the coordinates in which points of one series differ."""
         if not len(self.starts):
             return ()
         first, last = (

@@ -83,7 +83,7 @@ class BucketsQuery:
 
 @dataclass(frozen=True, slots=True)
 class Cursors:
-    """The greatest positions of a run, from which automatic steps go on; −1 is none.
+    """The greatest positions of a run, from which automatic steps go on; -1 is none.
 
     Attributes:
         series: Arrow table `metric_no, env_no, rl_step, episode, step`: the greatest rl_step, the
@@ -101,7 +101,7 @@ class StoreStats:
     """How large the store is.
 
     Attributes:
-        row_count: Stored points, those of deleted runs included until the engine has rewritten them.
+        row_count: Stored points; those of a run being deleted count until their part is rewritten.
         bytes_on_disk: Of all active parts.
         part_count: Active parts.
         version: The engine's own version.
