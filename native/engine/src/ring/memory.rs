@@ -213,6 +213,18 @@ impl Memory {
         self.file.as_ref().is_some_and(|file| matches!(platform::link_count(file), Ok(Some(0))))
     }
 
+    /// # Safety
+    ///
+    /// `self` is never dropped after this, and its file not used.
+    pub(super) unsafe fn close_file(&self) {
+        #[cfg(unix)]
+        if let Some(file) = &self.file {
+            use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+            // SAFETY: the descriptor is ours, and the caller sees to it that nobody closes it again.
+            drop(unsafe { OwnedFd::from_raw_fd(file.as_raw_fd()) });
+        }
+    }
+
     pub(super) fn is_file(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| platform::is_same_file(file, path).unwrap_or(false))
     }

@@ -305,6 +305,18 @@ impl Ring {
         self.memory.is_unlinked()
     }
 
+    /// In a forked child: closes the inherited descriptor of the ring's file, which would keep the
+    /// parent's lock when the parent is dead. Lets go of no lock of the parent's.
+    ///
+    /// # Safety
+    ///
+    /// Neither this ring nor its producer or consumer is used or dropped after this: they would
+    /// close the descriptor a second time, whosever it is by then.
+    pub unsafe fn close_file_in_child(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.memory.close_file() };
+    }
+
     /// Deletes the ring's file; the memory stays valid. Called when all is sealed and the writer
     /// ends, and after recovery. Missing is fine.
     ///
@@ -335,3 +347,6 @@ fn fitting_capacity(wanted_bytes: u64, free_bytes: u64) -> u64 {
     let most = (free_bytes / FREE_SHARE).max(MIN_CAPACITY_BYTES);
     whole_pages(wanted_bytes).min(most / PAGE_BYTES * PAGE_BYTES)
 }
+
+#[cfg(test)]
+mod tests;
