@@ -99,7 +99,10 @@ const MAX_LEDGER_ENTRIES: usize = 8192;
 pub(crate) struct Ledger {
     spooled: Tally,
     sent: Tally,
+    /// Sealed or not, it will never be sent.
     discarded: Tally,
+    /// The part of it that was never sealed.
+    lost: Tally,
     /// Batches that are not acknowledged, oldest first: the last seq and what it holds.
     unacked: VecDeque<(Seq, Tally)>,
 }
@@ -125,8 +128,11 @@ impl Ledger {
     }
 
     pub fn acked(&mut self, seq: Seq) {
-        while let Some((_, tally)) = self.unacked.pop_front_if(|(last, _)| *last <= seq) {
+        while let Some((last, tally)) = self.unacked.front().copied()
+            && last <= seq
+        {
             self.sent += tally;
+            self.unacked.pop_front();
         }
     }
 
@@ -135,6 +141,30 @@ impl Ledger {
         for (_, tally) in self.unacked.drain(..) {
             self.discarded += tally;
         }
+    }
+
+    /// These batches are damaged on disk. (A merged entry is taken if all of it is among them.)
+    pub fn discard(&mut self, first: Seq, last: Seq) {
+        let mut before = Seq(0);
+        self.unacked.retain(|(seq, tally)| {
+            // The entry's batches are `before + 1 ..= seq`, or fewer if some were acknowledged.
+            let is_damaged = first.0 <= before.0 + 1 && *seq <= last;
+            before = *seq;
+            if is_damaged {
+                self.discarded += *tally;
+            }
+            !is_damaged
+        });
+    }
+
+    /// Enqueued, but it could not be sealed.
+    pub fn lose(&mut self, tally: Tally) {
+        self.lost += tally;
+        self.discarded += tally;
+    }
+
+    pub const fn lost(&self) -> Tally {
+        self.lost
     }
 
     pub const fn spooled(&self) -> Tally {

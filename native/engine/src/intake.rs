@@ -19,7 +19,8 @@ use crate::record::{
 };
 use crate::ring::{POINT_BYTES, Producer};
 use crate::series::Registry;
-use crate::steps::StepTable;
+use crate::spool::{CursorSet, EnvironmentCursor, SeriesCursor};
+use crate::steps::{EnvCursor, StepTable};
 use crate::types::{EnvNo, MAX_BATCH_POINTS, MetricNo, Scale, UNUSED};
 
 /// Most segments of one BLOCK, so that a batch can always hold it.
@@ -116,8 +117,10 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub fn new(producer: Producer, limits: QueueLimits, sealed_points: Arc<AtomicU64>) -> Self {
-        let record_bytes =
-            limits.record_bytes.min(producer.capacity() as usize / 4).min(producer.max_record_bytes());
+        let record_bytes = limits
+            .record_bytes
+            .min(producer.capacity() as usize / 4)
+            .min(producer.max_record_bytes());
         let mut intake = Self {
             producer,
             registry: Registry::default(),
@@ -159,6 +162,35 @@ impl Intake {
             self.steps.add_env();
         }
         Ok(no)
+    }
+
+    /// Takes over where other writers left the run.
+    pub fn seed(&mut self, cursors: &CursorSet) {
+        for cursor in &cursors.series {
+            self.seed_series(cursor);
+        }
+        for cursor in &cursors.environments {
+            let EnvironmentCursor { env_id, rl_step, episode, ended_episode } = cursor;
+            let (rl_step, episode, ended_episode) = (*rl_step, *episode, *ended_episode);
+            if let Ok(env) = self.env(env_id) {
+                self.steps.seed_env(env, EnvCursor { rl_step, episode, ended_episode });
+            }
+        }
+    }
+
+    /// A cursor whose names this engine would refuse is another version's: nothing can go on there.
+    fn seed_series(&mut self, cursor: &SeriesCursor) {
+        let labels: Vec<_> =
+            cursor.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let Ok(metric) = self.metric(&cursor.name, cursor.scale, &labels) else { return };
+        let env = match &cursor.env_id {
+            None => EnvNo::NONE,
+            Some(env_id) => match self.env(env_id) {
+                Ok(env) => env,
+                Err(_) => return,
+            },
+        };
+        self.steps.seed_series(metric, env, cursor.position);
     }
 
     // ── Calls ──────────────────────────────────────────────────────────────────────────────────
@@ -210,6 +242,9 @@ impl Intake {
         self.check_open()?;
         for call in calls {
             let count = value_count(&call.values);
+            if call.distributed && matches!(call.steps, Steps::Next) {
+                return Err(distributed_needs_steps().into());
+            }
             if count > 0 {
                 self.steps.check_series(call.metric, call.steps, count)?;
             }
@@ -218,6 +253,10 @@ impl Intake {
         let mut segments = std::mem::take(&mut self.segments);
         for call in calls.iter().filter(|call| value_count(&call.values) > 0) {
             let (distributed, values) = (call.distributed, call.values);
+            if let Some(point) = single(call) {
+                left.extend(self.point(&point, now_ms)?.map(Chunk::Point));
+                continue;
+            }
             segments.clear();
             self.steps.pass_series(call.metric, call.steps, value_count(&values), &mut segments);
             let timestamps = match call.timestamps {
@@ -243,9 +282,15 @@ impl Intake {
     pub fn env_block<'a>(
         &mut self,
         call: &EnvCall<'a>,
+        scale: Scale,
         now_ms: i64,
     ) -> Result<VecDeque<Chunk<'a>>, LogError> {
         self.check_open()?;
+        let found = self.steps.scale(call.metric)?;
+        if found != scale {
+            let message = format!("its scale is {}, not {}", found.name(), scale.name());
+            return Err(InvalidArgument::new("metric_name", message).into());
+        }
         let mut left = VecDeque::new();
         if value_count(&call.values) == 0 {
             return Ok(left);
@@ -557,6 +602,26 @@ fn split<'a>(
         chunks.push(BlockChunk { block: block.part(start, count), segments: own });
     }
     chunks
+}
+
+/// A call of one value as the smaller record.
+fn single(call: &SeriesCall<'_>) -> Option<Point> {
+    let value = match call.values {
+        Values::F32([value]) => f64::from(*value),
+        Values::F64([value]) => *value,
+        _ => return None,
+    };
+    let first = |spread| match spread {
+        Spread::All(one) => Some(one),
+        Spread::PerEnv(each) | Spread::Each(each) => each.first().copied(),
+    };
+    let step = match call.steps {
+        Steps::Next => None,
+        Steps::From(step) => Some(step),
+        Steps::Each(each) => each.first().copied(),
+    };
+    let timestamp_ms = call.timestamps.and_then(first);
+    Some(Point { metric: call.metric, step, timestamp_ms, value, distributed: call.distributed })
 }
 
 fn distributed_needs_steps() -> InvalidArgument {

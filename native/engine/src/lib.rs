@@ -5,16 +5,22 @@
 //! ring (memory that survives the process) → sealed batch in the spool (disk) → transport;
 //! `docs/decisions/001-frame-and-batch.md` draws every byte of it.
 
+mod admission;
 pub mod attributes;
 pub mod batch;
 pub mod calls;
+mod clock;
+mod closing;
 pub mod config;
 pub mod counters;
 pub mod declarations;
+mod drain;
 pub mod engine;
 pub mod error;
-pub mod platform;
 mod intake;
+mod opening;
+pub mod platform;
+mod problems;
 pub mod record;
 pub mod recovery;
 pub mod ring;
@@ -23,7 +29,10 @@ pub mod seal;
 pub mod sender;
 pub mod series;
 pub mod server_state;
+mod shapes;
+mod shared;
 pub mod spool;
+pub mod spool_source;
 pub mod status;
 pub mod steps;
 pub mod transport;

@@ -17,7 +17,7 @@
 //! ```
 
 use crate::calls::Values;
-use crate::ring::{POINT_BYTES, RawRecord, Slot};
+use crate::ring::{RawRecord, Slot};
 use crate::types::{EnvNo, Lsn, MetricNo};
 
 const _: () = assert!(cfg!(target_endian = "little"), "records are copied as they lie in memory");
@@ -133,7 +133,7 @@ pub const fn padded(bytes: usize) -> usize {
     (bytes + 7) & !7
 }
 
-/// Writes a POINT into a slot of [`POINT_BYTES`].
+/// Writes a POINT into a slot of [`POINT_BYTES`](crate::ring::POINT_BYTES).
 #[inline]
 pub fn write_point(
     slot: &mut Slot<'_>,
@@ -380,7 +380,7 @@ fn read_attributes(record: &[u8]) -> Option<Record<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Ring, RingOptions, RingPlace, RingStart, records};
+    use crate::ring::{POINT_BYTES, Ring, RingOptions, RingPlace, RingStart, records};
     use crate::types::WriterId;
 
     /// What `write` puts into a slot of this size, as a window has it.

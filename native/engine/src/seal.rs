@@ -55,14 +55,20 @@ impl DeclarationTable {
         no == EnvNo::NONE || self.envs.contains_key(&no)
     }
 
-    /// The declaration of a metric.
-    pub fn metric(&self, no: MetricNo) -> Option<Declaration> {
-        Declaration::decode(&self.metrics.get(&no)?.1).ok().map(|(declaration, _)| declaration)
+    /// What a metric's number stands for: scale, name, labels.
+    pub fn metric_parts(&self, no: MetricNo) -> Option<(Scale, String, Vec<(String, String)>)> {
+        match Declaration::decode(&self.metrics.get(&no)?.1) {
+            Ok((Declaration::Metric { scale, name, labels, .. }, _)) => Some((scale, name, labels)),
+            _ => None,
+        }
     }
 
-    /// The declaration of an environment.
-    pub fn env(&self, no: EnvNo) -> Option<Declaration> {
-        Declaration::decode(self.envs.get(&no)?).ok().map(|(declaration, _)| declaration)
+    /// The id that an environment's number stands for.
+    pub fn env_id(&self, no: EnvNo) -> Option<String> {
+        match Declaration::decode(self.envs.get(&no)?) {
+            Ok((Declaration::Environment { env_id, .. }, _)) => Some(env_id),
+            _ => None,
+        }
     }
 }
 
@@ -104,15 +110,20 @@ pub struct SealState {
     pub next_seq: Seq,
 }
 
+impl SealState {
+    /// For a ring whose records before `tail` are sealed.
+    pub const fn at(tail: Lsn, next_seq: Seq) -> Self {
+        Self { points_done: tail, attributes_done: tail, next_seq }
+    }
+}
+
 /// What became of a piece.
 #[derive(Debug, Default)]
 pub struct Piece {
     /// The lsn behind it: all before it is in the spool and may be released.
     pub end: Lsn,
-    /// The batches, in order, and what each holds.
+    /// The batches that are in the spool and that no earlier piece told of, and what each holds.
     pub batches: Vec<(Seq, Tally)>,
-    /// By how much the spool grew.
-    pub spool_bytes: u64,
     /// Points that could not be sealed; `problems` says why.
     pub lost: Tally,
     pub problems: Vec<String>,
@@ -139,6 +150,8 @@ pub struct Sealer {
     declared: Numbers,
     used: Numbers,
     payload: Vec<u8>,
+    /// Batches in the spool whose piece could not be finished yet.
+    untold: Vec<(Seq, Tally)>,
 }
 
 impl Sealer {
@@ -151,6 +164,7 @@ impl Sealer {
             declared: Numbers::default(),
             used: Numbers::default(),
             payload: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -175,9 +189,8 @@ impl Sealer {
         self.collect(words, start, state, &mut piece);
         self.write_points(start, urgent, state, spool, &mut piece)?;
         self.write_attributes(start, urgent, state, spool, &mut piece)?;
-        let before = spool.bytes();
         spool.declare(&self.declared, state.next_seq, &mut self.declarations)?;
-        piece.spool_bytes += spool.bytes() - before;
+        piece.batches = mem::take(&mut self.untold);
         Ok(piece)
     }
 
@@ -280,16 +293,15 @@ impl Sealer {
                 let scale = self.declarations.scale(*metric);
                 let scale = scale.ok_or(UnknownNumber::Metric(*metric))?;
                 let (start, axis) = match scale {
-                    Scale::Episode => (Position { episode: *step, ..Position::NONE }, Axis::Episode),
+                    Scale::Episode => {
+                        (Position { episode: *step, ..Position::NONE }, Axis::Episode)
+                    }
                     Scale::MlStep | Scale::EnvironmentStep => {
                         (Position { step: *step, ..Position::NONE }, Axis::Step)
                     }
                 };
-                let key = SeriesKey {
-                    metric: *metric,
-                    env: EnvNo::NONE,
-                    distributed: *distributed,
-                };
+                let key =
+                    SeriesKey { metric: *metric, env: EnvNo::NONE, distributed: *distributed };
                 let segment = Segment { start, axis, count: 1, rewound: *rewound };
                 let (at, values) = (Timestamps::All(*timestamp_ms), [*value]);
                 Ok(self.points.push(key, &segment, at, Values::F64(&values), false)?)
@@ -312,13 +324,9 @@ impl Sealer {
             }
             let range = at..at + part.count() as usize;
             at = range.end;
-            let key = SeriesKey {
-                metric: block.metric,
-                env: part.env(),
-                distributed: block.distributed,
-            };
-            let start =
-                Position { rl_step: block.rl_step, episode: part.episode, step: part.step };
+            let key =
+                SeriesKey { metric: block.metric, env: part.env(), distributed: block.distributed };
+            let start = Position { rl_step: block.rl_step, episode: part.episode, step: part.step };
             let segment = Segment { start, axis, count: part.count(), rewound: part.rewound() };
             let timestamps = match block.timestamps {
                 BlockTimestamps::All(timestamp_ms) => Timestamps::All(timestamp_ms),
@@ -359,13 +367,12 @@ impl Sealer {
         payload.clear();
         let summary = self.points.encode(self.settings.compression, &mut payload)?;
         let from = start.max(state.points_done);
-        let written =
-            self.append(BatchKind::Points, &payload, from, urgent, state, spool, piece);
+        let written = self.append(BatchKind::Points, &payload, from, urgent, state, spool, piece);
         self.payload = payload;
         written?;
         state.points_done = piece.end;
         let PointsSummary { float_points, rl_points } = summary;
-        note(state, piece, Tally([float_points, rl_points, 0, 0]));
+        self.note(state, Tally([float_points, rl_points, 0, 0]));
         Ok(())
     }
 
@@ -391,8 +398,13 @@ impl Sealer {
         self.payload = payload;
         written?;
         state.attributes_done = piece.end;
-        note(state, piece, Tally([0, 0, summary.attributes, summary.env_attributes]));
+        self.note(state, Tally([0, 0, summary.attributes, summary.env_attributes]));
         Ok(())
+    }
+
+    fn note(&mut self, state: &mut SealState, tally: Tally) {
+        self.untold.push((state.next_seq, tally));
+        state.next_seq.0 += 1;
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a frame is made of")]
@@ -416,17 +428,11 @@ impl Sealer {
             uses: &self.used,
         };
         let appended = spool.append(&batch, &mut self.declarations)?;
-        piece.spool_bytes += appended.bytes;
         if let Some(error) = appended.sync_problem {
             piece.problems.push(format!("the spool could not be forced to the disk: {error}"));
         }
         Ok(())
     }
-}
-
-fn note(state: &mut SealState, piece: &mut Piece, tally: Tally) {
-    piece.batches.push((state.next_seq, tally));
-    state.next_seq.0 += 1;
 }
 
 /// Whether a record is in the piece.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How a writer is doing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     /// The server batches go to, if any; `connected` says whether a stream is open.
     pub server_url: Option<String>,

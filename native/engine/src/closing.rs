@@ -1,0 +1,258 @@
+//! Ending a writer, and what `fork` needs.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
+use crate::clock::now_ms;
+use crate::config::EngineConfig;
+use crate::counters::Tally;
+use crate::drain::Drain;
+use crate::engine::{Engine, InterruptCheck, LOOK_INTERVAL};
+use crate::error::FlushError;
+use crate::intake::{AttributesChunk, Chunk};
+use crate::run_folder::WriterEnd;
+
+/// Sealing takes milliseconds, so that even a close without patience waits this long for the disk.
+const SEAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What became of the batches when the writer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    /// The server has all of them and knows that no more will come.
+    Done,
+    /// The user wanted no more of them.
+    Dropped,
+    /// There is no server, or it never took the run: the spool is where they are to be.
+    Kept,
+    /// Some are on their way still: whoever comes by delivers them.
+    Unfinished,
+}
+
+impl Engine {
+    /// Logs the close record, seals, waits for acknowledgements at most `timeout`, and gives the
+    /// writer up. Zero drops what is unacked, unless the run never reached a server. The second
+    /// call does nothing. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError::Timeout`]: closed, the rest lies in ring or spool for whoever delivers it.
+    /// [`FlushError::Interrupted`]: the same, and the interrupt was seen.
+    pub fn close(
+        &self,
+        timeout: Duration,
+        status: CloseStatus,
+        check_interrupt: InterruptCheck<'_>,
+    ) -> Result<(), FlushError> {
+        let begun = Instant::now();
+        let is_dropping = timeout.is_zero() && self.has_run_at_server();
+        let seal_by = begun + timeout.max(SEAL_TIMEOUT);
+        if !self.take_last_record(status, seal_by, check_interrupt) {
+            return Ok(());
+        }
+        let mut is_interrupted = false;
+        let Some(drain) = self.end_drain(seal_by) else {
+            return Err(self.late(begun));
+        };
+        let delivery = if is_dropping {
+            self.drop_unacked();
+            Delivery::Dropped
+        } else {
+            let wait = timeout.saturating_sub(begun.elapsed());
+            self.end_sender(wait, &mut || {
+                is_interrupted = is_interrupted || check_interrupt();
+                is_interrupted
+            })
+        };
+        let is_sealed = drain.is_empty();
+        self.give_up(drain, delivery);
+        match delivery {
+            _ if is_interrupted => Err(FlushError::Interrupted),
+            Delivery::Unfinished => Err(self.late(begun)),
+            _ if !is_sealed => Err(self.late(begun)),
+            Delivery::Done | Delivery::Dropped | Delivery::Kept => Ok(()),
+        }
+    }
+
+    fn late(&self, begun: Instant) -> FlushError {
+        let pending = self.shared().pending().total();
+        FlushError::Timeout { pending, waited: begun.elapsed() }
+    }
+
+    /// Puts the close record behind everything else and shuts the door. `false`: it was shut.
+    fn take_last_record(
+        &self,
+        status: CloseStatus,
+        by: Instant,
+        check_interrupt: InterruptCheck<'_>,
+    ) -> bool {
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            return false;
+        }
+        let operation = AttributeOperation::Close { status, timestamp_ms: now_ms() };
+        let mut operations = Vec::new();
+        AttributeUpdate { initial: false, operation }.encode(&mut operations);
+        let record = Chunk::Attributes(AttributesChunk {
+            count: 1,
+            operations,
+            envs: Vec::new(),
+            tally: Tally::default(),
+        });
+        loop {
+            let seen = self.shared().progress.lock().generation;
+            {
+                let mut intake = self.shared().intake.lock();
+                if intake.is_closed() {
+                    return false;
+                }
+                // Without room in time the run ends without its record: its writer counts as lost.
+                if intake.put(&record) || Instant::now() >= by || check_interrupt() {
+                    intake.close();
+                    return true;
+                }
+            }
+            self.shared().ask_to_seal();
+            self.shared().await_progress(seen, LOOK_INTERVAL);
+        }
+    }
+
+    /// `None`: the disk is not done by then, and the thread is left to itself.
+    fn end_drain(&self, by: Instant) -> Option<Drain> {
+        let handle = self.parts.drain.lock().take()?;
+        self.shared().ask(|request| request.end_by = Some(by));
+        let mut seen = u64::MAX;
+        loop {
+            let progress = self.shared().await_progress(seen, LOOK_INTERVAL);
+            seen = progress.generation;
+            if progress.has_ended || handle.is_finished() {
+                return handle.join().ok();
+            }
+            if Instant::now() >= by + SEAL_TIMEOUT {
+                return None;
+            }
+        }
+    }
+
+    /// A server opened the run for this writer.
+    fn has_run_at_server(&self) -> bool {
+        self.shared().has_reached_server.load(Ordering::Acquire)
+    }
+
+    fn drop_unacked(&self) {
+        if let Some(sender) = &self.parts.sender {
+            sender.stop();
+            sender.wait(SEAL_TIMEOUT);
+        }
+        self.shared().discard_pending();
+    }
+
+    fn end_sender(&self, timeout: Duration, check_interrupt: InterruptCheck<'_>) -> Delivery {
+        let Some(sender) = &self.parts.sender else { return Delivery::Kept };
+        sender.close();
+        let begun = Instant::now();
+        // A server that never answered is not waited for: nothing can be acknowledged.
+        while self.is_server_reached() || sender.wait(Duration::ZERO).is_some() {
+            let left = timeout.saturating_sub(begun.elapsed());
+            if let Some(report) = sender.wait(left.min(LOOK_INTERVAL)) {
+                return if report.ended { Delivery::Done } else { Delivery::Unfinished };
+            }
+            if left.is_zero() || check_interrupt() {
+                break;
+            }
+        }
+        sender.stop();
+        sender.wait(SEAL_TIMEOUT);
+        if self.has_run_at_server() { Delivery::Unfinished } else { Delivery::Kept }
+    }
+
+    /// Leaves the folder as the next process is to find it, and lets go of its lock.
+    fn give_up(&self, mut drain: Drain, delivery: Delivery) {
+        let shared = self.shared();
+        if let Err(problem) = drain.write_cursors() {
+            shared.report(problem);
+        }
+        drain.delete_acked();
+        if let Err(error) = drain.spool.sync() {
+            shared.report(format!("the spool could not be forced to the disk: {error}"));
+        }
+        let is_sealed = drain.is_empty();
+        drop(drain);
+        let Some(folder) = shared.folder.lock().take() else { return };
+        let is_over = matches!(delivery, Delivery::Done | Delivery::Dropped);
+        let ended = if is_over {
+            // Nobody needs it any more; what is worth keeping are the cursors beside it.
+            folder.withdraw().map_err(|error| error.to_string())
+        } else if is_sealed {
+            let info = crate::run_folder::WriterInfo {
+                ended: Some(WriterEnd::Closed),
+                ..self.parts.info.clone()
+            };
+            folder.write_info(&info).map_err(|error| error.to_string())
+        } else {
+            // The ring stays for recovery.
+            return;
+        };
+        if let Err(problem) = ended {
+            shared.report(problem);
+        }
+        if let Err(error) = shared.ring.lock().unlink() {
+            shared.report(error.to_string());
+        }
+    }
+
+    // ── Fork ───────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes every lock, so that no file is in the middle of a change when the process is copied.
+    /// Follow it with [`Self::fork_in_parent`] and [`Self::fork_in_child`], in the same thread.
+    pub fn fork_prepare(&self) {
+        if !self.is_abandoned.load(Ordering::Relaxed) {
+            self.shared().lock_all();
+        }
+    }
+
+    /// Releases what [`Self::fork_prepare`] took.
+    pub fn fork_in_parent(&self) {
+        if !self.is_abandoned.load(Ordering::Relaxed) {
+            // SAFETY: `fork_prepare` took all of them in this thread and no guard is alive.
+            unsafe { self.shared().unlock_all() };
+        }
+    }
+
+    /// Closes the descriptors whose locks say that the parent lives, touches none of its files, and
+    /// leaves an engine whose every call says [`LogError::Closed`](crate::error::LogError::Closed).
+    /// The child opens a writer of its own with [`Self::child_config`] at its first log.
+    pub fn fork_in_child(&self) {
+        if !self.is_abandoned.swap(true, Ordering::Relaxed) {
+            // SAFETY: `fork_prepare` took every lock in the thread that is now this process's only
+            // one, so nobody else looks; the locks stay taken, for nobody ever asks for them again.
+            unsafe { self.shared().let_go_in_child() };
+        }
+    }
+
+    /// What a forked child opens its own writer of the same run with.
+    pub fn child_config(&self) -> EngineConfig {
+        let mut config = self.parts.config.clone();
+        let identity = &self.parts.identity;
+        config.run.run_name = Some(identity.run_name.clone());
+        config.run.workspace_name.clone_from(&identity.workspace_name);
+        config.run.project_name.clone_from(&identity.project_name);
+        config.run.run_id = Some(identity.run_id);
+        config
+    }
+}
+
+impl Drop for Engine {
+    /// Without a close: what is in the ring is left to recovery, as after a crash, but the threads
+    /// end.
+    fn drop(&mut self) {
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(sender) = &self.parts.sender {
+            sender.stop();
+        }
+        self.shared().ask(|request| request.end_by = Some(Instant::now()));
+        // SAFETY: this is the only place that drops it, and nothing uses it after.
+        unsafe { std::mem::ManuallyDrop::drop(&mut self.parts) };
+    }
+}

@@ -1,0 +1,399 @@
+//! The drain thread: seals what callers put into the ring, in time and in order.
+//!
+//! It wakes when a quarter of the ring or queue has come in, when somebody waits (for room, or for
+//! a flush), and else every tenth of `batch_max_age` to see whether something has lain there long
+//! enough. The order of a piece's end is fixed: frames into the spool, next seq and tail into the
+//! ring, and only then is the sender told. When the spool cannot be written, everything stays in
+//! the ring, is reported once, and tried again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::platform;
+use crate::ring::{Consumer, OutsideRing, Ring, RingOptions, RingStart};
+use crate::seal::{Piece, SealError, SealState, Sealer};
+use crate::sender::Sender;
+use crate::shared::{DrainRequest, Shared};
+use crate::spool::{CursorSet, EnvironmentCursor, SeriesCursor, SpoolWriter};
+use crate::steps::EnvCursor;
+use crate::types::{EnvNo, Lsn, MetricNo, Position, Seq, WriterId};
+
+/// Longest and shortest sleep of an idle thread.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
+const MIN_SLEEP: Duration = Duration::from_millis(5);
+/// A ring that dies with the process is emptied this often.
+pub(crate) const MEMORY_RING_AGE: Duration = Duration::from_millis(25);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Room on the disk that is left to others: 5 %, at most this.
+const SPARED_BYTES: u64 = 1 << 30;
+const SPARED_SHARE: u64 = 20;
+
+/// Owned by the thread while it runs, and by whoever closes the writer after that.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    pub shared: Arc<Shared>,
+    pub spool: SpoolWriter,
+    /// `None`: nobody sends.
+    sender: Option<Arc<Sender>>,
+    consumer: Consumer,
+    /// The ring dies with the process.
+    is_memory: bool,
+    /// The ring that takes the place of one that was deleted, once that one is empty.
+    successor: Option<Consumer>,
+    sealer: Sealer,
+    state: SealState,
+    settings: DrainSettings,
+    window: Vec<u64>,
+    /// When the oldest record in the ring was first seen.
+    waiting_since: Option<Instant>,
+    retry: Option<Retry>,
+    checked_at: Instant,
+    /// Whether the disk had room at the last look.
+    has_space: bool,
+}
+
+/// How and when to seal.
+#[derive(Clone, Debug)]
+pub(crate) struct DrainSettings {
+    pub writer_id: WriterId,
+    /// The writer's.
+    pub folder: PathBuf,
+    pub max_age: Duration,
+    pub ring: RingOptions,
+    /// Most bytes of the spool; `None`: as the disk allows.
+    pub spool_max_bytes: Option<u64>,
+}
+
+/// What a writer's ring and spool are made of.
+#[derive(Debug)]
+pub(crate) struct DrainParts {
+    pub consumer: Consumer,
+    pub spool: SpoolWriter,
+    pub sealer: Sealer,
+    pub sender: Option<Arc<Sender>>,
+}
+
+#[derive(Debug)]
+struct Retry {
+    at: Instant,
+    delay: Duration,
+}
+
+/// Why nothing could be sealed.
+#[derive(Debug, thiserror::Error)]
+enum DrainError {
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Ring(#[from] OutsideRing),
+    #[error("{0}")]
+    NoSpace(String),
+}
+
+impl Drain {
+    pub fn new(shared: Arc<Shared>, parts: DrainParts, settings: DrainSettings) -> Self {
+        let DrainParts { consumer, spool, sealer, sender } = parts;
+        let tail = consumer.tail();
+        let state = SealState::at(tail, consumer.next_seq());
+        Self {
+            is_memory: !shared.has_tmpfs_ring(),
+            shared,
+            spool,
+            sender,
+            consumer,
+            successor: None,
+            sealer,
+            state,
+            settings,
+            window: Vec::new(),
+            waiting_since: None,
+            retry: None,
+            checked_at: Instant::now(),
+            has_space: true,
+        }
+    }
+
+    /// The thread's body. Gives itself back, so that a close can finish what it holds.
+    pub fn run(mut self) -> Self {
+        loop {
+            let request = self.shared.next_request(self.sleep());
+            let has_failed = self.turn(&request).is_err();
+            let is_over = request.end_by.is_some_and(|end_by| {
+                let is_empty = !has_failed && self.consumer.tail() == self.consumer.committed();
+                (is_empty && self.successor.is_none()) || Instant::now() >= end_by
+            });
+            if is_over {
+                break;
+            }
+        }
+        self.shared.advance(|progress| progress.has_ended = true);
+        self
+    }
+
+    fn turn(&mut self, request: &DrainRequest) -> Result<(), ()> {
+        let now = Instant::now();
+        let result = if self.is_due(request, now) { self.seal_and_report(request) } else { Ok(()) };
+        if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
+            self.checked_at = now;
+            self.check_ring();
+        }
+        if let Err(error) = self.spool.sync_if_due() {
+            self.shared.report(format!("the spool could not be forced to the disk: {error}"));
+        }
+        self.delete_acked();
+        result
+    }
+
+    fn sleep(&self) -> Duration {
+        let idle = (self.max_age() / 10).clamp(MIN_SLEEP, MAX_SLEEP);
+        match &self.retry {
+            Some(retry) => retry.at.saturating_duration_since(Instant::now()).max(MIN_SLEEP),
+            None if self.is_memory => MEMORY_RING_AGE,
+            None => idle,
+        }
+    }
+
+    fn max_age(&self) -> Duration {
+        if self.is_memory {
+            self.settings.max_age.min(MEMORY_RING_AGE)
+        } else {
+            self.settings.max_age
+        }
+    }
+
+    fn is_due(&mut self, request: &DrainRequest, now: Instant) -> bool {
+        if self.consumer.tail() == self.consumer.committed() && self.successor.is_none() {
+            self.waiting_since = None;
+            // There may be nothing to write, but a flush waits for an answer.
+            return request.flush_to.is_some();
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        if let Some(retry) = &self.retry
+            && now < retry.at
+            && request.flush_to.is_none()
+            && request.end_by.is_none()
+        {
+            return false;
+        }
+        let is_old = self.is_memory || now.duration_since(since) >= self.max_age();
+        // A failed attempt is made again whatever woke the thread.
+        request.seal
+            || request.flush_to.is_some()
+            || request.end_by.is_some()
+            || is_old
+            || self.retry.is_some()
+    }
+
+    fn seal_and_report(&mut self, request: &DrainRequest) -> Result<(), ()> {
+        let urgent = request.flush_to.is_some() || request.end_by.is_some();
+        match self.seal_all(urgent) {
+            Ok(()) => {
+                if self.retry.take().is_some() {
+                    self.shared.problems.lock().note("the spool can be written again".to_owned());
+                }
+                self.waiting_since = None;
+                self.shared.advance(|_| {});
+                Ok(())
+            }
+            Err(error) => {
+                let delay = match &self.retry {
+                    Some(retry) => (retry.delay * 2).min(LAST_RETRY),
+                    None => {
+                        self.shared.report(format!(
+                            "nothing can be written to the spool, points wait in memory: {error}"
+                        ));
+                        FIRST_RETRY
+                    }
+                };
+                self.retry = Some(Retry { at: Instant::now() + delay, delay });
+                Err(())
+            }
+        }
+    }
+
+    /// Seals everything committed. Blocks on the disk.
+    fn seal_all(&mut self, urgent: bool) -> Result<(), DrainError> {
+        self.seal_window(urgent)?;
+        if let Some(consumer) = self.successor.take() {
+            // Nobody writes to the old ring any more, so it is empty for good.
+            self.consumer = consumer;
+            self.seal_window(urgent)?;
+        }
+        Ok(())
+    }
+
+    fn seal_window(&mut self, urgent: bool) -> Result<(), DrainError> {
+        let (mut start, end) = (self.consumer.tail(), self.consumer.committed());
+        if start == end {
+            return Ok(());
+        }
+        let mut window = std::mem::take(&mut self.window);
+        let mut result = self.consumer.read(start, end, &mut window).map_err(DrainError::from);
+        let first = start;
+        while result.is_ok() && start < end {
+            let rest = &window[((start.0 - first.0) / 8) as usize..];
+            result = self.seal_piece(rest, start, urgent).map(|behind| start = behind);
+        }
+        self.window = window;
+        result
+    }
+
+    fn seal_piece(&mut self, words: &[u64], start: Lsn, urgent: bool) -> Result<Lsn, DrainError> {
+        self.check_space()?;
+        let (state, spool) = (&mut self.state, &mut self.spool);
+        let piece = self.sealer.seal_piece(words, start, urgent, state, spool)?;
+        self.consumer.release(piece.end, self.state.next_seq)?;
+        let end = piece.end;
+        self.publish(piece);
+        Ok(end)
+    }
+
+    /// The piece is in the spool and the ring knows it: count it and tell everybody.
+    fn publish(&mut self, piece: Piece) {
+        let last_seq = Seq(self.state.next_seq.0 - 1);
+        let mut points = piece.lost.points();
+        let has_batches = !piece.batches.is_empty();
+        {
+            let mut ledger = self.shared.ledger.lock();
+            ledger.lose(piece.lost);
+            for (seq, tally) in piece.batches {
+                ledger.sealed(seq, tally);
+                points += tally.points();
+            }
+        }
+        self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
+        // Release: whoever sees this room sees the ring's too.
+        self.shared.sealed_points.fetch_add(points, Ordering::Release);
+        piece.problems.into_iter().for_each(|problem| self.shared.report(problem));
+        self.shared
+            .advance(|progress| (progress.sealed, progress.last_seq) = (piece.end, last_seq));
+        if has_batches && let Some(sender) = &self.sender {
+            sender.notify(last_seq);
+        }
+    }
+
+    // ── Room on the disk ───────────────────────────────────────────────────────────────────────
+
+    fn check_space(&mut self) -> Result<(), DrainError> {
+        let used = self.spool.bytes();
+        match self.settings.spool_max_bytes {
+            Some(most) if used >= most => {
+                return Err(DrainError::NoSpace(format!(
+                    "the spool has {used} bytes and may have {most} (spool_max_bytes)"
+                )));
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        // The disk fills slowly compared with the second between two looks; a lack is looked at
+        // again at each attempt.
+        if self.has_space && self.checked_at.elapsed() < CHECK_INTERVAL {
+            return Ok(());
+        }
+        let Ok(space) = platform::space(&self.settings.folder) else { return Ok(()) };
+        let spared = (space.total_bytes / SPARED_SHARE).min(SPARED_BYTES);
+        self.has_space = space.free_bytes > spared;
+        if self.has_space {
+            return Ok(());
+        }
+        Err(DrainError::NoSpace(format!(
+            "{} bytes are free on the disk, and {spared} are left to others",
+            space.free_bytes
+        )))
+    }
+
+    // ── Acknowledged segments ──────────────────────────────────────────────────────────────────
+
+    /// Deletes what the server has. Before that the cursors are written: without the segments
+    /// nobody could find them out.
+    pub fn delete_acked(&mut self) {
+        let acked = Seq(self.shared.acked.load(Ordering::Acquire));
+        if !self.spool.has_acked_segments(acked) {
+            return;
+        }
+        if let Err(problem) = self.write_cursors() {
+            return self.shared.problems.lock().note(problem);
+        }
+        if let Err(error) = self.spool.delete_acked(acked) {
+            self.shared.problems.lock().note(error.to_string());
+        }
+        self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
+    }
+
+    /// Writes where this writer's series and environments stand.
+    pub fn write_cursors(&self) -> Result<(), String> {
+        // Numbers under the lock, names after it.
+        let (series, envs): (Vec<_>, Vec<_>) = {
+            let intake = self.shared.intake.lock();
+            (intake.steps.own_series().collect(), intake.steps.own_envs().collect())
+        };
+        let cursors = CursorSet {
+            series: series.into_iter().filter_map(|own| self.series_cursor(own)).collect(),
+            environments: envs.into_iter().filter_map(|own| self.env_cursor(own)).collect(),
+        };
+        match &*self.shared.folder.lock() {
+            Some(folder) => folder.write_cursors(&cursors).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn series_cursor(&self, own: (MetricNo, EnvNo, Position)) -> Option<SeriesCursor> {
+        let (metric, env, position) = own;
+        let (scale, name, labels) = self.sealer.declarations.metric_parts(metric)?;
+        let env_id = match env {
+            EnvNo::NONE => None,
+            env => Some(self.sealer.declarations.env_id(env)?),
+        };
+        Some(SeriesCursor { name, scale, labels, env_id, position })
+    }
+
+    fn env_cursor(&self, (env, cursor): (EnvNo, EnvCursor)) -> Option<EnvironmentCursor> {
+        let EnvCursor { rl_step, episode, ended_episode } = cursor;
+        let env_id = self.sealer.declarations.env_id(env)?;
+        Some(EnvironmentCursor { env_id, rl_step, episode, ended_episode })
+    }
+
+    // ── The ring ───────────────────────────────────────────────────────────────────────────────
+
+    /// Someone deleted the ring's file (systemd's `RemoveIPC` does at logout): a crash would lose
+    /// what is in it, so a new one takes its place.
+    fn check_ring(&mut self) {
+        if self.successor.is_some() || !self.shared.ring.lock().is_unlinked() {
+            return;
+        }
+        // Under the callers' lock, so that no record lands in between.
+        let mut new_ring = None;
+        let mut intake = self.shared.intake.lock();
+        let start = RingStart { lsn: self.consumer.committed(), next_seq: self.state.next_seq };
+        let made = Ring::create(&self.settings.ring, self.settings.writer_id, start);
+        let problem = match made {
+            Ok((ring, producer, consumer)) => {
+                intake.replace_ring(producer);
+                let kind = ring.kind().name();
+                self.is_memory = ring.kind().path().is_none();
+                self.successor = Some(consumer);
+                new_ring = Some(ring);
+                format!("the ring's file was deleted by somebody; a new one is in {kind}")
+            }
+            Err(error) => format!("the ring's file was deleted, and there is no new one: {error}"),
+        };
+        drop(intake);
+        if let Some(ring) = new_ring {
+            *self.shared.ring.lock() = ring;
+        }
+        self.shared.problems.lock().note(problem);
+    }
+
+    /// Everything committed is in the spool.
+    pub fn is_empty(&self) -> bool {
+        self.successor.is_none() && self.consumer.tail() == self.consumer.committed()
+    }
+
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.state.next_seq.0 - 1)
+    }
+}

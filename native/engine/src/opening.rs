@@ -1,0 +1,437 @@
+//! Opening a writer: the run's folder, a writer number, lock, ring and `writer.json`; then the
+//! server, if there is one; then the threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::clock::now_ms;
+use crate::config::{Connect, EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
+use crate::drain::{Drain, DrainParts, DrainSettings};
+use crate::engine::{Engine, Identity, InterruptCheck, LOOK_INTERVAL, Parts};
+use crate::error::{InvalidArgument, OpenError, RefusalReason};
+use crate::intake::{Intake, QueueLimits};
+use crate::platform;
+use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
+use crate::run_folder::{
+    Claim, INFO_VERSION, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest, SenderKind,
+    WriterFolder, WriterInfo, WriterOptions,
+};
+use crate::seal::{SealSettings, Sealer};
+use crate::sender::{PendingOpen, Sender, SenderConfig, SenderHost};
+use crate::shared::Shared;
+use crate::spool::SpoolWriter;
+use crate::spool_source::SpoolSource;
+use crate::transport::{
+    self, NameConflict, OpenRun, OpenedRun, Refusal, RefusalCode, TransportError, WriterIdentity,
+};
+use crate::types::{Seq, WriterId};
+
+impl Engine {
+    /// Claims the run's folder, a writer number, lock and ring; starts the threads; with a server,
+    /// waits for it as `config.server.connect` says. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing is left behind then.
+    pub fn open(
+        config: EngineConfig,
+        check_interrupt: InterruptCheck<'_>,
+    ) -> Result<Self, OpenError> {
+        config.validate()?;
+        let (run_folder, claim) = claim_run(&config)?;
+        let claimed = Claimed::take(&config, run_folder.clone(), claim);
+        let result = claimed.and_then(|claimed| claimed.connect(check_interrupt));
+        if result.is_err() && claim == Claim::Created {
+            // Left alone if others write to it by now.
+            let _ = run_folder.withdraw();
+        }
+        result
+    }
+}
+
+fn claim_run(config: &EngineConfig) -> Result<(RunFolder, Claim), OpenError> {
+    let run = &config.run;
+    let found;
+    let names = match (&run.run_name, run.run_id) {
+        (Some(run_name), _) => RunNames {
+            destination: &run.destination,
+            workspace_name: &run.workspace_name,
+            project_name: &run.project_name,
+            run_name,
+        },
+        (None, Some(run_id)) => {
+            let folder = RunFolder::find(&config.data_dir, run_id).map_err(folder_error)?;
+            found = folder.ok_or_else(|| OpenError::RunNotFound(run_id.to_string()))?;
+            let RunInfo { destination, workspace_name, project_name, run_name, .. } = found.run();
+            RunNames { destination, workspace_name, project_name, run_name }
+        }
+        (None, None) => {
+            return Err(InvalidArgument::new("run_name", "missing").into());
+        }
+    };
+    // Naming a run by its id says that it is to be gone on with.
+    let resume = if run.run_id.is_some() { ResumeStrategy::Allow } else { run.resume };
+    let request = RunRequest {
+        names,
+        experiment_name: &run.experiment_name,
+        orchestration_id: &run.orchestration_id,
+        resume,
+        run_id: run.run_id,
+    };
+    RunFolder::claim(&config.data_dir, &request).map_err(folder_error)
+}
+
+/// A writer that is claimed on disk and has no threads yet.
+struct Claimed {
+    config: EngineConfig,
+    run_folder: RunFolder,
+    claim: Claim,
+    writer_id: WriterId,
+    info: WriterInfo,
+    shared: Arc<Shared>,
+    /// Taken by the drain thread.
+    consumer: Option<Consumer>,
+}
+
+impl Claimed {
+    fn take(config: &EngineConfig, run_folder: RunFolder, claim: Claim) -> Result<Self, OpenError> {
+        let writer_id = WriterId(
+            platform::random_bytes().map_err(|source| io_error("naming the writer", source))?,
+        );
+        let folder = run_folder.claim_writer().map_err(folder_error)?;
+        let made = Ring::create(&config.ring, writer_id, RingStart::ORIGIN);
+        let (ring, producer, consumer) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = folder.withdraw();
+                return Err(io_error("making the ring", std::io::Error::other(error)));
+            }
+        };
+        let info = writer_info(config, run_folder.run(), &folder, &ring, writer_id);
+        if let Err(error) = folder.write_info(&info) {
+            let _ = ring.unlink();
+            let _ = folder.withdraw();
+            return Err(folder_error(error));
+        }
+        let memory_reason = match ring.kind() {
+            RingKind::Memory { reason } => Some(reason.clone()),
+            RingKind::Tmpfs { .. } => None,
+        };
+        let shared = Arc::new(share(config, producer, ring, folder));
+        if let Some(reason) = memory_reason {
+            let note = format!("points not yet in the spool die with the process: {reason}");
+            shared.problems.lock().note(note);
+        }
+        let claimed = Self {
+            config: config.clone(),
+            run_folder,
+            claim,
+            writer_id,
+            info,
+            shared,
+            consumer: Some(consumer),
+        };
+        claimed.seed();
+        Ok(claimed)
+    }
+
+    /// From what earlier writers of the folder left. The server's cursors come on top.
+    fn seed(&self) {
+        let (cursors, problems) = self.run_folder.cursors();
+        self.shared.intake.lock().seed(&cursors);
+        let mut shown = self.shared.problems.lock();
+        for problem in problems {
+            shown.note(format!("steps may start anew: {problem}"));
+        }
+    }
+
+    fn connect(self, check_interrupt: InterruptCheck<'_>) -> Result<Engine, OpenError> {
+        let Some(server) = self.config.server.clone() else { return self.start(None) };
+        let request = self.open_request();
+        match wait_for_server(&server, &request, check_interrupt) {
+            Ok(Some(opened)) => {
+                self.shared.on_opened(&opened);
+                self.start(Some((server, None)))
+            }
+            Ok(None) => self.start(Some((server, Some(request)))),
+            Err(error) => {
+                self.withdraw();
+                Err(error)
+            }
+        }
+    }
+
+    fn withdraw(self) {
+        let _ = self.shared.ring.lock().unlink();
+        if let Some(folder) = self.shared.folder.lock().take() {
+            let _ = folder.withdraw();
+        }
+    }
+
+    fn open_request(&self) -> OpenRun {
+        let (run, wanted) = (self.run_folder.run(), &self.config.run);
+        let writers = self.run_folder.writers().unwrap_or_default();
+        let earlier_writers = writers
+            .into_iter()
+            .filter(|entry| entry.is_undelivered && entry.number < self.info.number)
+            .filter_map(|entry| Some(identity_of(&entry.info?)))
+            .collect();
+        OpenRun {
+            run_id: run.run_id,
+            workspace_name: run.workspace_name.clone(),
+            project_name: run.project_name.clone(),
+            run_name: run.run_name.clone(),
+            experiment_name: wanted.experiment_name.clone(),
+            orchestration_id: wanted.orchestration_id.clone(),
+            resume_strategy: match wanted.resume {
+                ResumeStrategy::Never => transport::ResumeStrategy::Never,
+                ResumeStrategy::Allow => transport::ResumeStrategy::Allow,
+            },
+            name_conflict: NameConflict::Refuse,
+            create_project_if_missing: wanted.create_project_if_missing,
+            by_run_id: wanted.run_name.is_none(),
+            created_at_ms: run.created_at_ms,
+            writer: identity_of(&self.info),
+            earlier_writers,
+            want_cursors: true,
+        }
+    }
+
+    fn start(
+        mut self,
+        server: Option<(ServerConfig, Option<OpenRun>)>,
+    ) -> Result<Engine, OpenError> {
+        let folder = match &*self.shared.folder.lock() {
+            Some(folder) => folder.path().to_owned(),
+            None => return Err(OpenError::Interrupted),
+        };
+        let sender = match server {
+            None => None,
+            Some((server, open)) => match self.start_sender(&server, open, &folder) {
+                Ok(sender) => Some(Arc::new(sender)),
+                Err(error) => {
+                    self.withdraw();
+                    return Err(error);
+                }
+            },
+        };
+        let Some(consumer) = self.consumer.take() else { return Err(OpenError::Interrupted) };
+        let drain = self.drain(consumer, sender.clone(), &folder);
+        let shared = Arc::clone(&self.shared);
+        let started = platform::without_signals(|| {
+            thread::Builder::new().name("metrana-drain".to_owned()).spawn(move || drain.run())
+        });
+        let handle = match started {
+            Ok(handle) => handle,
+            Err(source) => {
+                self.withdraw();
+                return Err(io_error("starting a thread", source));
+            }
+        };
+        let identity = self.identity();
+        Ok(Engine::new(Parts {
+            shared,
+            config: self.config,
+            identity,
+            info: self.info,
+            sender,
+            drain: Mutex::new(Some(handle)),
+        }))
+    }
+
+    fn start_sender(
+        &self,
+        server: &ServerConfig,
+        open: Option<OpenRun>,
+        folder: &Path,
+    ) -> Result<Sender, OpenError> {
+        let config = SenderConfig {
+            connector: Arc::clone(&server.connector),
+            spool: Box::new(SpoolSource::new(folder)),
+            host: Arc::clone(&self.shared) as Arc<dyn SenderHost>,
+            run_id: self.run_folder.run().run_id,
+            writer_id: self.writer_id,
+            first_seq: Seq(1),
+            open,
+            settings: server.settings.clone(),
+            background: None,
+        };
+        Sender::start(config, Seq(0))
+            .map_err(|error| io_error("starting the sender", std::io::Error::other(error)))
+    }
+
+    fn drain(&self, consumer: Consumer, sender: Option<Arc<Sender>>, folder: &Path) -> Drain {
+        let config = &self.config;
+        let mut options = config.spool.options.clone();
+        if let Some(most) = config.spool.max_bytes {
+            // Only whole segments are deleted, so several must fit.
+            options.segment_bytes = options.segment_bytes.min(most / 4);
+        }
+        let sealer = Sealer::new(SealSettings {
+            compression: config.batch.compression,
+            payload_bytes: config.batch.max_msg_size - MESSAGE_OVERHEAD_BYTES,
+        });
+        let settings = DrainSettings {
+            writer_id: self.writer_id,
+            folder: folder.to_owned(),
+            max_age: config.batch.max_age,
+            ring: config.ring.clone(),
+            spool_max_bytes: config.spool.max_bytes,
+        };
+        let parts = DrainParts {
+            consumer,
+            spool: SpoolWriter::create(folder, self.writer_id, options),
+            sealer,
+            sender,
+        };
+        Drain::new(Arc::clone(&self.shared), parts, settings)
+    }
+
+    fn identity(&self) -> Identity {
+        let run = self.run_folder.run();
+        Identity {
+            run_id: run.run_id,
+            writer_id: self.writer_id,
+            writer_number: self.info.number,
+            workspace_name: run.workspace_name.clone(),
+            project_name: run.project_name.clone(),
+            run_name: run.run_name.clone(),
+            orchestration_id: self.config.run.orchestration_id.clone(),
+            created: self.claim == Claim::Created,
+        }
+    }
+}
+
+fn share(config: &EngineConfig, producer: Producer, ring: Ring, folder: WriterFolder) -> Shared {
+    let sealed_points = Arc::new(AtomicU64::new(0));
+    let limits = QueueLimits {
+        points: config.queue.capacity.unwrap_or(u64::MAX),
+        // What is sealed from a record is at most twice its size.
+        record_bytes: (config.batch.max_msg_size - MESSAGE_OVERHEAD_BYTES) / 2,
+    };
+    let intake = Intake::new(producer, limits, Arc::clone(&sealed_points));
+    Shared::new(intake, sealed_points, ring, folder)
+}
+
+fn writer_info(
+    config: &EngineConfig,
+    run: &RunInfo,
+    folder: &WriterFolder,
+    ring: &Ring,
+    writer_id: WriterId,
+) -> WriterInfo {
+    let path = ring.kind().path();
+    WriterInfo {
+        version: INFO_VERSION,
+        writer_id,
+        run_id: run.run_id,
+        number: folder.number(),
+        logger_id: config.run.logger_id.clone(),
+        host: platform::host_name(),
+        pid: std::process::id(),
+        machine_id: platform::machine_id(),
+        boot_id: platform::boot_id(),
+        ring: path.map(Path::to_owned),
+        ring_capacity: ring.capacity(),
+        ring_device: path.and_then(|path| platform::device(path).ok().flatten()),
+        sender: if config.server.is_some() { SenderKind::Grpc } else { SenderKind::None },
+        client_version: config.run.client_version.clone(),
+        opened_at_ms: now_ms(),
+        options: WriterOptions {
+            experiment_name: config.run.experiment_name.clone(),
+            create_project_if_missing: config.run.create_project_if_missing,
+            resume_strategy: match config.run.resume {
+                ResumeStrategy::Never => "never".to_owned(),
+                ResumeStrategy::Allow => "allow".to_owned(),
+            },
+        },
+        ended: None,
+    }
+}
+
+fn identity_of(info: &WriterInfo) -> WriterIdentity {
+    WriterIdentity {
+        writer_id: info.writer_id,
+        number: info.number,
+        logger_id: info.logger_id.clone(),
+        host: info.host.clone(),
+        pid: info.pid,
+        client_version: info.client_version.clone(),
+        opened_at_ms: info.opened_at_ms,
+    }
+}
+
+/// `None`: there is no server yet, and the run goes on without.
+fn wait_for_server(
+    server: &ServerConfig,
+    request: &OpenRun,
+    check_interrupt: InterruptCheck<'_>,
+) -> Result<Option<OpenedRun>, OpenError> {
+    let (wait, is_required) = match server.connect {
+        Connect::Within(wait) => (wait, false),
+        Connect::Required(wait) => (wait, true),
+    };
+    let begun = Instant::now();
+    let pending =
+        PendingOpen::start(Arc::clone(&server.connector), request.clone(), &server.settings)
+            .map_err(|error| io_error("asking the server", std::io::Error::other(error)))?;
+    loop {
+        let left = wait.saturating_sub(begun.elapsed());
+        match pending.wait(left.min(LOOK_INTERVAL)) {
+            Some(Ok(opened)) => return Ok(Some(opened)),
+            Some(Err(TransportError::Refused(refusal))) => return Err(refused(refusal)),
+            Some(Err(TransportError::Unreachable(problem))) if is_required => {
+                return Err(not_connected(server, wait, problem));
+            }
+            Some(Err(TransportError::Unreachable(_))) => return Ok(None),
+            None if left > Duration::ZERO => {}
+            None if is_required => {
+                return Err(not_connected(server, wait, "no answer".to_owned()));
+            }
+            None => return Ok(None),
+        }
+        if check_interrupt() {
+            return Err(OpenError::Interrupted);
+        }
+    }
+}
+
+fn not_connected(server: &ServerConfig, waited: Duration, problem: String) -> OpenError {
+    OpenError::NotConnected { url: server.connector.describe(), waited, problem }
+}
+
+fn refused(refusal: Refusal) -> OpenError {
+    let reason = match refusal.code {
+        RefusalCode::Version => RefusalReason::Version,
+        RefusalCode::Unauthenticated => RefusalReason::Unauthenticated,
+        RefusalCode::RunExists => RefusalReason::RunExists,
+        RefusalCode::OrchestrationMismatch => RefusalReason::OrchestrationMismatch,
+        RefusalCode::RunNotFound => RefusalReason::RunNotFound,
+        RefusalCode::RunDeleted => RefusalReason::RunDeleted,
+        RefusalCode::ProjectNotFound => RefusalReason::ProjectNotFound,
+        _ => RefusalReason::Other,
+    };
+    OpenError::Refused { reason, message: refusal.message }
+}
+
+fn folder_error(error: RunFolderError) -> OpenError {
+    match error {
+        RunFolderError::OtherJob { run_name, theirs, ours } => {
+            OpenError::OrchestrationMismatch { run_name, ours, theirs }
+        }
+        RunFolderError::OtherRun { wanted, .. } => OpenError::RunNotFound(wanted.to_string()),
+        RunFolderError::Io { doing, path, source } => {
+            OpenError::Io { action: format!("{doing} {}", path.display()), source }
+        }
+        error => io_error("claiming the run's folder", std::io::Error::other(error)),
+    }
+}
+
+fn io_error(action: &str, source: std::io::Error) -> OpenError {
+    OpenError::Io { action: action.to_owned(), source }
+}

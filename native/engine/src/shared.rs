@@ -1,0 +1,290 @@
+//! What the callers, the drain thread and the sender's thread of one writer share.
+//!
+//! Where locks nest, it is in the order of the fields; `fork` takes all of them in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::counters::{Counters, Ledger, Tally};
+use crate::intake::Intake;
+use crate::problems::Problems;
+use crate::ring::Ring;
+use crate::run_folder::WriterFolder;
+use crate::sender::{SenderHost, SenderProblem};
+use crate::spool::{CursorSet, EnvironmentCursor, SeriesCursor};
+use crate::transport::{Heartbeat, OpenedRun};
+use crate::types::{Lsn, Seq};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub intake: Mutex<Intake>,
+    pub progress: Mutex<Progress>,
+    pub request: Mutex<DrainRequest>,
+    pub ledger: Mutex<Ledger>,
+    pub problems: Mutex<Problems>,
+    pub ring: Mutex<Ring>,
+    /// Holds the writer's lock; `None` once the writer has ended.
+    pub folder: Mutex<Option<WriterFolder>>,
+    /// The run as the server opened it.
+    pub opened: Mutex<Option<OpenedRun>>,
+    progressed: Condvar,
+    requested: Condvar,
+    /// Points sealed or lost, which is what the queue's capacity has back.
+    pub sealed_points: Arc<AtomicU64>,
+    pub spooled_bytes: AtomicU64,
+    pub acked: AtomicU64,
+    /// A server has this run: what is unacked is not kept by a close that does not wait.
+    pub has_reached_server: AtomicBool,
+}
+
+/// How far the drain thread has got.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// All before it is in the spool.
+    pub sealed: Lsn,
+    /// The last batch in the spool.
+    pub last_seq: Seq,
+    /// Everything up to it is acknowledged.
+    pub acked: Seq,
+    /// Rises with every change, so that a waiter misses none.
+    pub generation: u64,
+    /// The drain thread has ended.
+    pub has_ended: bool,
+}
+
+/// What is wanted of the drain thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DrainRequest {
+    /// Seal what there is: it is enough for a batch, or somebody waits for room.
+    pub seal: bool,
+    /// Seal up to here, for somebody who waits.
+    pub flush_to: Option<Lsn>,
+    /// Seal everything and end; after this time end anyway.
+    pub end_by: Option<Instant>,
+}
+
+impl DrainRequest {
+    const fn is_empty(&self) -> bool {
+        !self.seal && self.flush_to.is_none() && self.end_by.is_none()
+    }
+}
+
+impl Shared {
+    pub fn new(
+        intake: Intake,
+        sealed_points: Arc<AtomicU64>,
+        ring: Ring,
+        folder: WriterFolder,
+    ) -> Self {
+        let progress = Progress { sealed: ring.tail(), ..Progress::default() };
+        Self {
+            intake: Mutex::new(intake),
+            progress: Mutex::new(progress),
+            ring: Mutex::new(ring),
+            folder: Mutex::new(Some(folder)),
+            request: Mutex::default(),
+            ledger: Mutex::default(),
+            problems: Mutex::default(),
+            opened: Mutex::default(),
+            progressed: Condvar::new(),
+            requested: Condvar::new(),
+            sealed_points,
+            spooled_bytes: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            has_reached_server: AtomicBool::new(false),
+        }
+    }
+
+    pub fn has_tmpfs_ring(&self) -> bool {
+        self.ring.lock().kind().path().is_some()
+    }
+
+    // ── Fork ───────────────────────────────────────────────────────────────────────────────────
+
+    /// Takes every lock, in the order of the fields.
+    pub fn lock_all(&self) {
+        std::mem::forget((
+            self.intake.lock(),
+            self.progress.lock(),
+            self.request.lock(),
+            self.ledger.lock(),
+            self.problems.lock(),
+            self.ring.lock(),
+            self.folder.lock(),
+            self.opened.lock(),
+        ));
+    }
+
+    /// # Safety
+    ///
+    /// This thread took them with [`Self::lock_all`].
+    pub unsafe fn unlock_all(&self) {
+        // SAFETY: the caller's.
+        unsafe {
+            self.opened.force_unlock();
+            self.folder.force_unlock();
+            self.ring.force_unlock();
+            self.problems.force_unlock();
+            self.ledger.force_unlock();
+            self.request.force_unlock();
+            self.progress.force_unlock();
+            self.intake.force_unlock();
+        }
+    }
+
+    /// Closes the descriptors of the writer's lock and ring.
+    ///
+    /// # Safety
+    ///
+    /// This is a forked child, the locks were taken by [`Self::lock_all`] before the fork, and
+    /// nothing of `self` is used or dropped after.
+    pub unsafe fn let_go_in_child(&self) {
+        // SAFETY: the caller's; the locks are held, so the references are the only ones.
+        unsafe {
+            drop((*self.folder.data_ptr()).take());
+            (*self.ring.data_ptr()).close_file_in_child();
+        }
+    }
+
+    // ── Asking the drain thread ────────────────────────────────────────────────────────────────
+
+    pub fn ask(&self, change: impl FnOnce(&mut DrainRequest)) {
+        change(&mut self.request.lock());
+        self.requested.notify_one();
+    }
+
+    pub fn ask_to_seal(&self) {
+        self.ask(|request| request.seal = true);
+    }
+
+    /// Waits for a request at most `timeout` and takes it; `end_by` stays.
+    pub fn next_request(&self, timeout: Duration) -> DrainRequest {
+        let mut request = self.request.lock();
+        if request.is_empty() {
+            self.requested.wait_for(&mut request, timeout);
+        }
+        let taken = *request;
+        *request = DrainRequest { end_by: taken.end_by, ..DrainRequest::default() };
+        taken
+    }
+
+    // ── Progress ───────────────────────────────────────────────────────────────────────────────
+
+    pub fn advance(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.progress.lock();
+        change(&mut progress);
+        progress.generation += 1;
+        drop(progress);
+        self.progressed.notify_all();
+    }
+
+    /// Waits until progress is not as it was at `seen`, at most `timeout`. Returns what it is.
+    pub fn await_progress(&self, seen: u64, timeout: Duration) -> Progress {
+        let mut progress = self.progress.lock();
+        if progress.generation == seen {
+            self.progressed.wait_for(&mut progress, timeout);
+        }
+        *progress
+    }
+
+    // ── Counting ───────────────────────────────────────────────────────────────────────────────
+
+    /// Consistent: `added = sent + dropped + pending` for each kind. The sender's own counts are
+    /// left at 0.
+    pub fn counters(&self) -> Counters {
+        // Under the intake's lock nothing is enqueued, so what the ledger then says was sealed is
+        // among it.
+        let intake = self.intake.lock();
+        let (added, enqueued, refused) = (intake.added(), intake.enqueued(), intake.dropped());
+        let ledger = self.ledger.lock();
+        let (spooled, sent) = (ledger.spooled(), ledger.sent());
+        let dropped = refused + ledger.discarded();
+        drop((ledger, intake));
+        let problems = self.problems.lock();
+        Counters {
+            added,
+            enqueued,
+            spooled,
+            sent,
+            dropped,
+            pending: added - sent - dropped,
+            errors_reported: problems.reported(),
+            errors_evicted: problems.evicted(),
+            ..Counters::default()
+        }
+    }
+
+    /// Nothing of what is not acknowledged will ever be sent.
+    pub fn discard_pending(&self) {
+        let intake = self.intake.lock();
+        let mut ledger = self.ledger.lock();
+        let unsealed = intake.enqueued() - ledger.spooled() - ledger.lost();
+        ledger.lose(unsealed);
+        ledger.discard_unacked();
+    }
+
+    pub fn report(&self, problem: String) {
+        self.problems.lock().report(problem);
+    }
+
+    /// Points and attributes neither acknowledged nor dropped.
+    pub fn pending(&self) -> Tally {
+        self.counters().pending
+    }
+}
+
+impl SenderHost for Shared {
+    fn on_acked(&self, seq: Seq) {
+        self.has_reached_server.store(true, Ordering::Release);
+        self.acked.fetch_max(seq.0, Ordering::Release);
+        self.ledger.lock().acked(seq);
+        self.advance(|progress| progress.acked = progress.acked.max(seq));
+    }
+
+    fn on_problem(&self, problem: SenderProblem) {
+        if let SenderProblem::Damaged { first, last, .. } = &problem {
+            self.ledger.lock().discard(*first, *last);
+        }
+        self.report(problem.to_string());
+        self.advance(|_| {});
+    }
+
+    fn on_opened(&self, opened: &OpenedRun) {
+        self.has_reached_server.store(true, Ordering::Release);
+        self.intake.lock().seed(&cursors_of(opened));
+        *self.opened.lock() = Some(opened.clone());
+        self.advance(|_| {});
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        let counters = self.counters();
+        Heartbeat {
+            points_added: counters.added.points(),
+            points_dropped: counters.dropped.points(),
+            points_pending: counters.pending.points(),
+            spooled_bytes: self.spooled_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The server's cursors in the form that the spool's have.
+fn cursors_of(opened: &OpenedRun) -> CursorSet {
+    let series = opened.series_cursors.iter().map(|cursor| SeriesCursor {
+        name: cursor.metric_name.clone(),
+        scale: cursor.scale,
+        labels: cursor.labels.clone(),
+        env_id: Some(cursor.env_id.clone()).filter(|env_id| !env_id.is_empty()),
+        position: cursor.position,
+    });
+    let environments = opened.environment_cursors.iter().map(|cursor| EnvironmentCursor {
+        env_id: cursor.env_id.clone(),
+        rl_step: cursor.rl_step,
+        episode: cursor.episode,
+        ended_episode: cursor.ended_episode,
+    });
+    CursorSet { series: series.collect(), environments: environments.collect() }
+}

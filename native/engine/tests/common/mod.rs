@@ -1,0 +1,113 @@
+//! What the engine's tests share: an engine in a folder of its own, and its spool read back.
+
+#![allow(dead_code, reason = "each test crate uses a part")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use metrana_engine::attributes::{AttributeUpdate, CloseStatus, decode_attributes};
+use metrana_engine::batch::{PointColumns, decode_points};
+use metrana_engine::config::{EngineConfig, RunConfig};
+use metrana_engine::declarations::{Declaration, decode_declarations};
+use metrana_engine::engine::Engine;
+use metrana_engine::ring::RingOptions;
+use metrana_engine::spool::{FrameKind, SpoolEvent, SpoolReader};
+use metrana_engine::types::Seq;
+
+/// A writer of run `run` without a server, with a small ring.
+pub fn config(data_dir: &Path) -> EngineConfig {
+    let mut config = EngineConfig::offline(data_dir, RunConfig::local("run", "job"));
+    config.ring = RingOptions { capacity_bytes: 1 << 20, ..RingOptions::default() };
+    config
+}
+
+pub fn open(config: EngineConfig) -> Engine {
+    Engine::open(config, &mut || false).unwrap()
+}
+
+pub fn close(engine: &Engine) {
+    engine.close(Duration::from_secs(20), CloseStatus::Finished, &mut || false).unwrap();
+}
+
+/// One point as the server would see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub metric: String,
+    pub env: Option<String>,
+    pub rl_step: i64,
+    pub episode: i64,
+    pub step: i64,
+    pub timestamp_ms: i64,
+    pub value: f64,
+    pub rewound: bool,
+    pub distributed: bool,
+}
+
+/// All that is in a writer's spool.
+#[derive(Debug, Default)]
+pub struct Contents {
+    pub points: Vec<Seen>,
+    pub updates: Vec<AttributeUpdate>,
+    pub last_seq: u64,
+    pub payload_bytes: Vec<usize>,
+    pub problems: Vec<String>,
+}
+
+/// Reads the spool of writer `number` of the only run in `data_dir`.
+pub fn contents(data_dir: &Path, number: u32) -> Contents {
+    let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
+    read(&run.join(format!("{number:06}")))
+}
+
+pub fn read(writer_folder: &Path) -> Contents {
+    let mut reader = SpoolReader::open(writer_folder, Seq(1)).unwrap();
+    reader.writer_has_ended();
+    let mut contents = Contents::default();
+    let (mut metrics, mut envs) = (vec![None; 10_000], vec![None; 10_000]);
+    while let Some(event) = reader.next_event().unwrap() {
+        let frame = match event {
+            SpoolEvent::Frame(frame) => frame,
+            SpoolEvent::Damage(damage) => {
+                contents.problems.push(damage.message);
+                continue;
+            }
+        };
+        match frame.kind {
+            FrameKind::Declarations => {
+                for declaration in decode_declarations(&frame.payload).unwrap() {
+                    match declaration {
+                        Declaration::Metric { no, name, .. } => metrics[no.0 as usize] = Some(name),
+                        Declaration::Environment { no, env_id } => {
+                            envs[no.0 as usize] = Some(env_id);
+                        }
+                    }
+                }
+                continue;
+            }
+            FrameKind::Points => {
+                let mut columns = PointColumns::default();
+                decode_points(&frame.payload, &mut columns).unwrap();
+                for i in 0..columns.value.len() {
+                    contents.points.push(Seen {
+                        metric: metrics[columns.metric_no[i] as usize].clone().unwrap(),
+                        env: envs[columns.env_no[i] as usize].clone(),
+                        rl_step: columns.rl_step[i],
+                        episode: columns.episode[i],
+                        step: columns.step[i],
+                        timestamp_ms: columns.timestamp_ms[i],
+                        value: columns.value[i],
+                        rewound: columns.rewound[i] == 1,
+                        distributed: columns.distributed[i] == 1,
+                    });
+                }
+            }
+            FrameKind::Attributes => {
+                contents.updates.extend(decode_attributes(&frame.payload).unwrap());
+            }
+        }
+        assert_eq!(frame.seq.0, contents.last_seq + 1, "sequence numbers have no gaps");
+        contents.last_seq = frame.seq.0;
+        contents.payload_bytes.push(frame.payload.len());
+    }
+    contents
+}
