@@ -4,6 +4,7 @@
 the same five methods. Nothing above this file knows which of them it talks to.
 """
 
+import fcntl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -301,4 +302,19 @@ def _opening_error(path: Path, error: RuntimeError) -> PointsError:
         return PointsInUseError(
             f"this process holds another points store open: close it before {path} ({message})"
         )
+    # The engine tells why on standard error only, so the commonest reason is looked up.
+    if holder := _holder(path / "status"):
+        return PointsInUseError(f"the points store at {path} is open in another process: {holder}")
     return PointsError(f"cannot open the points store at {path}: {message}")
+
+
+def _holder(status: Path) -> str | None:
+    """Returns what the engine wrote about the process that has locked `status`."""
+    try:
+        with status.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return " ".join(status.read_text(errors="replace").split())
+    except OSError:
+        return None
+    return None
