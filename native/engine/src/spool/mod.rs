@@ -96,3 +96,8 @@ impl From<SpoolError> for io::Error {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod faults;
+#[cfg(test)]
+mod tests;

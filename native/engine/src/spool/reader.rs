@@ -312,9 +312,13 @@ impl SpoolReader {
                 self.next_seq = self.next_seq.max(header.first_seq);
                 self.is_contiguous = true;
             }
-        } else if scanner.len() >= SEGMENT_HEADER_BYTES as u64 {
-            let message = format!("{}: damaged segment header", path.display());
-            self.pending.push(PendingDamage { message, seq: None });
+        } else {
+            // Nothing was ever deleted before the first.
+            self.is_contiguous |= number == 1;
+            if scanner.len() >= SEGMENT_HEADER_BYTES as u64 {
+                let message = format!("{}: damaged segment header", path.display());
+                self.pending.push(PendingDamage { message, seq: None });
+            }
         }
         self.segment = Some(OpenSegment { number, scanner, is_torn: false });
         self.successor = None;
