@@ -14,6 +14,8 @@ MetranaError                                     anything below
 ├── MetranaProcessForkError(RuntimeError)        a parent's handle used in a forked child
 ├── MetranaUnavailableError(NotImplementedError) a function this version does not have yet
 └── NoMetranaApiKeyError(PermissionError)        a server that is not on this machine, and no key
+
+MetranaWarning(UserWarning)                      what does not stop anything
 ```
 """
 
@@ -32,6 +34,7 @@ __all__ = [
     "MetranaSenderError",
     "MetranaUnavailableError",
     "MetranaValidationError",
+    "MetranaWarning",
     "NoMetranaApiKeyError",
 ]
 
@@ -86,3 +89,7 @@ class MetranaUnavailableError(MetranaError, NotImplementedError):
 
 class NoMetranaApiKeyError(MetranaError, PermissionError):
     """A server that is not on this machine was given, and no API key."""
+
+
+class MetranaWarning(UserWarning):
+    """Something that does not stop training and that the user should know."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from typing import Final
 
 _ADJECTIVES: Final = (
@@ -20,11 +19,6 @@ _NOUNS: Final = (
     "ocean orchid osprey otter owl panda petrel pine plover prairie quail rapids raven reef "
     "river robin sable"
 ).split()
-
-
-def random_run_name() -> str:
-    """A name that no other process makes."""
-    return run_name_from(secrets.token_hex(16))
 
 
 def run_name_from(seed: str) -> str:

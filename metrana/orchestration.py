@@ -16,18 +16,26 @@ from pathlib import Path
 from typing import Final
 
 from metrana.errors import MetranaLoggerInitError
-from metrana.names import random_run_name, run_name_from
+from metrana.names import run_name_from
 
 ID_VARIABLE: Final = "METRANA_ORCHESTRATION_ID"
-# "<pid>:<token>": who set the id, and what tells its job from others of the same allocation.
+# A token of the process that set the id: what tells its job from others of the same allocation.
 _NOTE_VARIABLE: Final = "METRANA_ORCHESTRATION_SET_BY"
 
 _PROCESS_COUNT_VARIABLES: Final = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
-_nameless_runs = itertools.count(1)
-_token = secrets.token_hex(8)
-_token_pid = os.getpid()
+
+class _Process:
+    """What belongs to this process alone; a forked child gets its own."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.token = secrets.token_hex(8)
+        self.nameless_runs = itertools.count(1)
+
+
+_process = _Process()
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class Orchestration:
 
     orchestration_id: str
     """Equal in every process that should share a run."""
-    shared_seed: str | None
-    """What generated run names are made from, equal in every process of the job; None: random."""
+    run_name_seed: str
+    """What generated run names are made from: equal in the processes whose names should be."""
 
 
 def resolve_orchestration(
@@ -54,22 +62,16 @@ def resolve_orchestration(
     """
     inherited = environ.get(ID_VARIABLE) or None
     note = environ.get(_NOTE_VARIABLE, "")
-    is_own = note.partition(":")[0] == str(os.getpid())
-    token = note.partition(":")[2] if inherited and not is_own else _own_token()
     orchestration_id = argument or inherited or _launcher_id(environ) or secrets.token_hex(16)
-    came_from_outside = argument is None and inherited is not None and not is_own
-    _publish(environ, orchestration_id, keep_note=came_from_outside)
-    return Orchestration(
-        orchestration_id, _shared_seed(environ, orchestration_id, token, came_from_outside)
-    )
+    if argument is not None or inherited is None:
+        environ[_NOTE_VARIABLE] = note = _own().token
+    environ[ID_VARIABLE] = orchestration_id
+    return Orchestration(orchestration_id, _run_name_seed(environ, orchestration_id, note))
 
 
 def generated_run_name(orchestration: Orchestration) -> str:
     """A readable name for the next run of this process that was given none."""
-    count = next(_nameless_runs)
-    if orchestration.shared_seed is None:
-        return random_run_name()
-    return run_name_from(f"{orchestration.shared_seed}\0{count}")
+    return run_name_from(f"{orchestration.run_name_seed}\0{next(_own().nameless_runs)}")
 
 
 def default_logger_id(environ: Mapping[str, str]) -> str | None:
@@ -98,31 +100,19 @@ def _torchrun_without_id(environ: Mapping[str, str]) -> str | None:
     return f"{address}:{port}:{launcher}:{_start_time(launcher)}"
 
 
-def _shared_seed(
-    environ: Mapping[str, str], orchestration_id: str, token: str, came_from_outside: bool
-) -> str | None:
+def _run_name_seed(environ: Mapping[str, str], orchestration_id: str, token: str) -> str:
+    # The ranks of one launch agree on the id alone. Elsewhere a token tells apart the scripts of one
+    # allocation, which share its id; a child has the token of the process that set the id.
+    is_launched = any(_count(environ, name) > 1 for name in _PROCESS_COUNT_VARIABLES)
     step = environ.get("SLURM_STEP_ID", "")
-    if any(_count(environ, name) > 1 for name in _PROCESS_COUNT_VARIABLES):
-        return f"{orchestration_id}\0{step}"
-    # With a token a child agrees with the process that set it, and with no other of the allocation.
-    if came_from_outside:
-        return f"{orchestration_id}\0{step}\0{token}"
-    return f"{orchestration_id}\0{step}\0{_own_token()}"
+    return "\0".join((orchestration_id, step, "" if is_launched else token))
 
 
-def _publish(
-    environ: MutableMapping[str, str], orchestration_id: str, *, keep_note: bool
-) -> None:
-    environ[ID_VARIABLE] = orchestration_id
-    if not keep_note:
-        environ[_NOTE_VARIABLE] = f"{os.getpid()}:{_own_token()}"
-
-
-def _own_token() -> str:
-    global _token, _token_pid  # noqa: PLW0603 - a forked child is another process
-    if _token_pid != os.getpid():
-        _token, _token_pid = secrets.token_hex(8), os.getpid()
-    return _token
+def _own() -> _Process:
+    global _process  # noqa: PLW0603 - the one place where a forked child becomes itself
+    if _process.pid != os.getpid():
+        _process = _Process()
+    return _process
 
 
 def _count(environ: Mapping[str, str], name: str) -> int:

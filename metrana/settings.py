@@ -231,6 +231,7 @@ class _Source:
 def _identity(source: _Source) -> dict[str, Any]:
     url, _ = source.get("ingestion_url")
     tags, config = source.arguments.get("tags"), source.arguments.get("config")
+    orchestration = source.arguments.get("orchestration_id")
     fork_step = source.optional_count("fork_at_step", minimum=0)
     return {
         "api_key": source.text("api_key"),
@@ -239,7 +240,10 @@ def _identity(source: _Source) -> dict[str, Any]:
         "run_name": source.name("run_name"),
         "experiment_name": source.name("experiment_name"),
         "ingestion_url": None if url is None else normalise_url(checks.text("ingestion_url", url)),
-        "orchestration_id": source.name("orchestration_id"),
+        # Its variable also carries what this process published: `orchestration` tells them apart.
+        "orchestration_id": None if orchestration is None else checks.entity_name(
+            "orchestration_id", orchestration
+        ),
         "logger_id": source.name("logger_id"),
         "run_id": _run_id(source.arguments.get("run_id")),
         "fork_from_run": source.name("fork_from_run"),

@@ -10,6 +10,7 @@ mod decode;
 mod error;
 mod faults;
 mod fork;
+mod local;
 mod log;
 mod names;
 mod number;
@@ -34,6 +35,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::fork::{fork_in_child, fork_in_parent, fork_prepare};
+    #[pymodule_export]
+    use super::local::find_local_server;
     #[pymodule_export]
     use super::run::RunCore;
     use super::{Bound, PyModule, PyModuleMethods, PyResult};

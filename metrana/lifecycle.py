@@ -1,0 +1,105 @@
+"""Forks and the end of the process: hooks that a first `init()` registers, once per process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import types
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from metrana import _native
+from metrana.errors import MetranaError, MetranaWarning
+
+if TYPE_CHECKING:
+    from metrana.run import Run
+
+_EXIT_TIMEOUT_S: Final = 5.0
+
+_open_runs: dict[int, Run] = {}
+_registered_pid: int | None = None
+_fork_hooks_registered = False
+_uncaught_exception = False
+
+
+def track(run: Run) -> None:
+    """Close this run when the process ends, if nobody has until then."""
+    _register()
+    _open_runs[id(run)] = run
+
+
+def untrack(run: Run) -> None:
+    """Forget a run that is closed."""
+    _open_runs.pop(id(run), None)
+    if _native.current_run() is run:
+        _native.set_current_run(None)
+
+
+def open_runs() -> list[Run]:
+    """The runs of this process that are open, the oldest first."""
+    return list(_open_runs.values())
+
+
+def _register() -> None:
+    global _registered_pid, _fork_hooks_registered  # noqa: PLW0603 - state of the process
+    if not _fork_hooks_registered and hasattr(os, "register_at_fork"):
+        _fork_hooks_registered = True
+        os.register_at_fork(
+            before=_native.fork_prepare,
+            after_in_parent=_native.fork_in_parent,
+            after_in_child=_native.fork_in_child,
+        )
+    if _registered_pid == os.getpid():
+        return
+    if _registered_pid is None:
+        _chain_excepthook()
+    _registered_pid = os.getpid()
+    # Per process, because newer Pythons drop inherited handlers in the children of multiprocessing.
+    atexit.unregister(_close_at_exit)
+    atexit.register(_close_at_exit)
+    _register_in_multiprocessing_child()
+
+
+def _register_in_multiprocessing_child() -> None:
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None:
+        return
+    # Such a child ends by os._exit, past atexit, but after its own finalizers.
+    from multiprocessing import util  # noqa: PLC0415 - not at import: it costs 10 ms
+
+    util.Finalize(None, _close_at_exit, exitpriority=10)
+
+
+def _chain_excepthook() -> None:
+    previous = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], value: BaseException, traceback: types.TracebackType | None
+    ) -> None:
+        global _uncaught_exception  # noqa: PLW0603 - state of the process
+        _uncaught_exception = True
+        previous(kind, value, traceback)
+
+    sys.excepthook = excepthook
+
+
+def _close_at_exit() -> None:
+    deadline = time.monotonic() + _EXIT_TIMEOUT_S
+    for run in open_runs():
+        left = max(0.1, deadline - time.monotonic())
+        undelivered = run._close_at_exit(left, failed=_uncaught_exception)  # noqa: SLF001
+        if undelivered is not None:
+            warnings.warn(undelivered, MetranaWarning, stacklevel=2)
+
+
+def close_quietly(run: Run, timeout_s: float, *, failed: bool) -> bool:
+    """Close what is left at exit; False: not all could be delivered."""
+    try:
+        run._close(timeout_s, failed)  # noqa: SLF001
+    except MetranaError:
+        return False
+    finally:
+        untrack(run)
+    return True

@@ -1,0 +1,379 @@
+"""`Run`: everything that one process logs to one run."""
+
+from __future__ import annotations
+
+import os
+import types
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from metrana import _native, attributes, checks, git, lifecycle, local
+from metrana.engine_options import engine_options
+from metrana.enums import ErrorStrategy
+from metrana.errors import (
+    MetranaClosingError,
+    MetranaProcessForkError,
+    MetranaUnavailableError,
+    MetranaWarning,
+)
+from metrana.orchestration import Orchestration
+from metrana.settings import Settings
+from metrana.snapshots import Metrics, Status
+
+_DEFAULT_CLOSE_TIMEOUT_S: Final = 15.0
+_MAX_EPISODE: Final = 2**40 - 1
+
+
+class Run(_native.RunCore):
+    """An open run. Made by `metrana.init()`; every method may be called from any thread.
+
+    A context manager: leaving the block closes the run, as failed if an exception leaves it.
+    """
+
+    def __init__(
+        self, settings: Settings, *, run_name: str | None, orchestration: Orchestration
+    ) -> None:
+        self._settings = settings
+        self._run_name = run_name
+        self._orchestration_id = orchestration.orchestration_id
+        self._pid = os.getpid()
+        if settings.mode == "disabled":
+            self._open_disabled()
+        else:
+            self._open_engine()
+
+    # ── What it is ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def run_id(self) -> str:
+        """The run's id for ever: 32 hexadecimal digits (all 0 in mode `disabled`)."""
+        return self._named("run_id", self._settings.run_id or "0" * 32)
+
+    @property
+    def run_name(self) -> str:
+        """The run's name: as given, generated, or as the server stored it."""
+        return self._named("run_name", self._run_name or "")
+
+    @property
+    def project_name(self) -> str:
+        """The project it belongs to."""
+        return self._named("project_name", self._settings.project_name)
+
+    @property
+    def workspace_name(self) -> str:
+        """The workspace its project belongs to."""
+        return self._named("workspace_name", self._settings.workspace_name)
+
+    @property
+    def orchestration_id(self) -> str:
+        """The id that every process of this job shares."""
+        return self._orchestration_id
+
+    @property
+    def mode(self) -> str:
+        """`auto`, `online`, `offline` or `disabled`."""
+        return self._settings.mode
+
+    def __repr__(self) -> str:
+        state = "open" if self._is_open() else "closed"
+        return f"<metrana.Run {self.project_name}/{self.run_name} {state}, mode={self.mode!r}>"
+
+    # ── Attributes ───────────────────────────────────────────────────────────────────────────────
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Log hyperparameters: nested mappings and lists flatten under `config/`.
+
+        Args:
+            config: Values by name: None, bool, int (exact at any size), float, str, datetime, and
+                mappings and lists of them.
+
+        Raises:
+            MetranaValidationError: For a key or value that is not allowed; nothing was logged.
+        """
+        entries = attributes.flatten("config", checks.mapping("config", config), "config")
+        self._log_attributes([("set", *entry, False) for entry in entries])
+
+    def log_attributes(self, prefix_path: str, value: Any) -> None:
+        """Log attributes of the run under a path of your own.
+
+        Args:
+            prefix_path: Path, `/` between its parts.
+            value: One value, or a mapping or list that flattens under the path, as for
+                `log_config`.
+
+        Raises:
+            MetranaValidationError: For a path or value that is not allowed; nothing was logged.
+        """
+        attributes.check_path(prefix_path, "prefix_path")
+        entries = attributes.flatten(prefix_path, value, "value")
+        self._log_attributes([("set", *entry, False) for entry in entries])
+
+    def log_env_attributes(
+        self, env_id: str | int, value: Mapping[str, Any], episode: int | None = None
+    ) -> None:
+        """Log attributes of an environment, or of one of its episodes.
+
+        Args:
+            env_id: The environment.
+            value: Values by path, as for `log_config`.
+            episode: The episode they belong to. Default: the environment itself.
+
+        Raises:
+            MetranaValidationError: For an id, path or value that is not allowed; nothing was logged.
+        """
+        entries = attributes.flatten("", checks.mapping("value", value), "value")
+        if episode is not None:
+            episode = checks.whole_number("episode", episode, maximum=_MAX_EPISODE)
+        self._log_env_attributes(env_id, episode, entries)
+
+    def set_tags(self, tags: Iterable[str]) -> None:
+        """Replace the run's tags.
+
+        Raises:
+            MetranaValidationError: For anything but a collection of strings.
+        """
+        self._log_attributes([("set_tags", list(checks.tags("tags", tags)), False)])
+
+    def add_tags(self, tags: Iterable[str]) -> None:
+        """Add tags and keep the others.
+
+        Raises:
+            MetranaValidationError: For anything but a collection of strings.
+        """
+        self._log_attributes([("add_tags", list(checks.tags("tags", tags)), False)])
+
+    def remove_tags(self, tags: Iterable[str]) -> None:
+        """Remove tags; those that the run does not have are no error.
+
+        Raises:
+            MetranaValidationError: For anything but a collection of strings.
+        """
+        self._log_attributes([("remove_tags", list(checks.tags("tags", tags)), False)])
+
+    def set_description(self, description: str) -> None:
+        """Replace the run's description.
+
+        Raises:
+            MetranaValidationError: For anything but a string of at most 64 KiB.
+        """
+        self._log_attributes([("set_description", _description(description), False)])
+
+    def log_rendering(
+        self,
+        frame: Any,
+        rl_step: int,
+        episode: int,
+        env_id: str | int | None = None,
+        fps: float | None = None,
+    ) -> None:
+        """Append a frame to the video of an episode. This version cannot do it yet.
+
+        Args:
+            frame: uint8. Shape: `(H, W, 3)`, `(H, W)` or `(H, W, 1)`; even height and width.
+            rl_step: The training step.
+            episode: The episode.
+            env_id: The environment. Default: `default`.
+            fps: Frames per second. Default: `rendering_fps` of `init()`.
+
+        Raises:
+            MetranaUnavailableError: Always.
+        """
+        self._check_open()
+        raise MetranaUnavailableError(
+            "this version of metrana does not record renderings yet; a later one will, with "
+            "pip install 'metrana[rendering]'"
+        )
+
+    # ── Reading back ─────────────────────────────────────────────────────────────────────────────
+
+    def get_last_step(
+        self,
+        metric_name: str,
+        scale: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> int | None:
+        """The greatest step of a series, what the run held before this process included.
+
+        Args:
+            metric_name: Name of the metric.
+            scale: As it was logged with. Default: `ML_STEP`.
+            labels: As it was logged with; `{"evaluation": "true"}` for `evaluation=True`.
+
+        Returns:
+            The step (of a series of the RL functions: the greatest over environments), or None.
+        """
+        return self._last_step(metric_name, scale, labels)
+
+    def get_env_last_rl_step_and_episode(self, env_id: str | int) -> tuple[int | None, int | None]:
+        """The greatest `rl_step` and episode of an environment; each None if there is none."""
+        return self._env_cursor(env_id)
+
+    def get_metrics(self) -> Metrics:
+        """What was added, sent and dropped so far. Does not block."""
+        self._check_open()
+        return Metrics(**self._counters())
+
+    def status(self) -> Status:
+        """How the run's writer is doing. Does not block."""
+        self._check_open()
+        status = self._status()
+        if status is None:
+            return Status(self.mode, None, "memory", 0.0, 0, 0, None, [])
+        del status["connected"]
+        return Status(mode=self.mode, **status)
+
+    def check_sender_errors(self) -> list[str]:
+        """Take the messages of background faults since the last call, the oldest first."""
+        return self._take_errors()
+
+    def is_initialized(self) -> bool:
+        """Whether the run is open."""
+        return self._is_open()
+
+    # ── Ending ───────────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, timeout_secs: float | None = None) -> None:
+        """Wait until the server has everything; offline or not yet connected: until it is sealed.
+
+        Args:
+            timeout_secs: Longest wait, in seconds. Default: as long as it takes.
+
+        Raises:
+            MetranaClosingError: If the time was not enough; nothing is lost by it.
+        """
+        if timeout_secs is not None:
+            timeout_secs = checks.number("timeout_secs", timeout_secs, minimum=0.0)
+        self._check_open()
+        if not self._is_inherited():
+            self._flush(timeout_secs)
+
+    def close(self, close_timeout: float = _DEFAULT_CLOSE_TIMEOUT_S) -> None:
+        """Deliver what is queued and end the run; a second call does nothing. Blocks.
+
+        Args:
+            close_timeout: Longest wait, in seconds. What is undelivered then stays in the spool and
+                is delivered later. 0 drops it, unless the run never reached a server.
+
+        Raises:
+            MetranaClosingError: If the time was not enough and `error_strategy` raises; otherwise
+                that is a warning.
+            MetranaSenderError: If something went wrong in the background and `error_strategy` is
+                `raise_on_close` or `raise_on_log`.
+            MetranaProcessForkError: In a forked child that logged nothing: the run is its parent's.
+        """
+        timeout = checks.number("close_timeout", close_timeout, minimum=0.0)
+        if self._is_open() and self._is_inherited():
+            raise MetranaProcessForkError(
+                f"the run {self.run_name!r} was opened by process {self._pid}, which closes it; a "
+                "forked child closes only what it logged itself"
+            )
+        self._end(timeout, failed=False)
+
+    def finish(self, close_timeout: float = _DEFAULT_CLOSE_TIMEOUT_S) -> None:
+        """The same as `close`."""
+        self.close(close_timeout)
+
+    def __enter__(self) -> Run:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        if not self._is_inherited():
+            self._end(_DEFAULT_CLOSE_TIMEOUT_S, failed=kind is not None)
+
+    # ── Inside ───────────────────────────────────────────────────────────────────────────────────
+
+    def _open_engine(self) -> None:
+        settings = self._settings
+        initial = _initial_operations(settings)
+        options = engine_options(
+            settings,
+            run_name=self._run_name,
+            orchestration_id=self._orchestration_id,
+            server=local.choose_server(settings),
+        )
+        self._open(options)
+        if initial:
+            self._log_attributes(initial)
+        identity = self._identity()
+        if options.server is None and options.destination == "local" and identity is not None:
+            # Ranks that join would only repeat it.
+            if identity["created"]:
+                local.print_hint(self.run_name, settings.data_dir)
+
+    def _opened_in_child(self) -> None:
+        """Called by the native module when a forked child has opened a writer of its own."""
+        self._pid = os.getpid()
+        lifecycle.track(self)
+
+    def _is_named_by(self, settings: Settings) -> bool:
+        """Whether settings name this run, and name it at all."""
+        mine = self._settings
+        if (settings.destination, settings.data_dir) != (mine.destination, mine.data_dir):
+            return False
+        if settings.run_id is not None:
+            return settings.run_id == self.run_id
+        names = (settings.workspace_name, settings.project_name, settings.run_name)
+        return names == (mine.workspace_name, mine.project_name, self._run_name)
+
+    def _named(self, key: str, default: str) -> str:
+        identity = self._identity()
+        return default if identity is None else str(identity[key])
+
+    def _end(self, timeout_s: float, *, failed: bool) -> None:
+        try:
+            self._close(timeout_s, failed)
+        except MetranaClosingError as error:
+            strategy = self._settings.error_strategy
+            if strategy in (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE):
+                raise
+            if strategy is ErrorStrategy.WARN and timeout_s > 0:
+                warnings.warn(str(error), MetranaWarning, stacklevel=3)
+        finally:
+            lifecycle.untrack(self)
+
+    def _close_at_exit(self, timeout_s: float, *, failed: bool) -> str | None:
+        """Close at the end of the process; returns what to say of undelivered data, if any."""
+        if self._is_inherited() or not self._is_open():
+            return None
+        name, pending = self.run_name, self._pending_points()
+        if lifecycle.close_quietly(self, timeout_s, failed=failed) or not pending:
+            return None
+        return (
+            f"the process ended without close() of the run {name!r}; what its server has not "
+            f"acknowledged ({pending} points when it ended) is kept in {self._settings.data_dir} "
+            "and delivered by the next metrana.init(), or now by: metrana sync"
+        )
+
+    def _pending_points(self) -> int:
+        status = self._status()
+        return 0 if status is None or status["server_url"] is None else status["pending_points"]
+
+
+def _initial_operations(settings: Settings) -> list[tuple[Any, ...]]:
+    """What `init()` was given: applied only if this process creates the run."""
+    operations: list[tuple[Any, ...]] = []
+    if settings.config is not None:
+        entries = attributes.flatten("config", settings.config, "config")
+        operations += [("set", *entry, True) for entry in entries]
+    if settings.tags is not None:
+        operations.append(("set_tags", list(settings.tags), True))
+    if settings.description is not None:
+        operations.append(("set_description", _description(settings.description), True))
+    sha = git.commit_sha()
+    if sha is not None:
+        operations.append(("set", "metrana/git_sha", "string", sha, True))
+    return operations
+
+
+def _description(value: object) -> str:
+    text = checks.text("description", value)
+    if len(text.encode()) > attributes.MAX_BYTES:
+        raise checks.refusal("description", text, f"at most {attributes.MAX_BYTES} bytes")
+    return text
