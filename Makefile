@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 WHEELS := ../shared/wheels
-PROTO_OUT ?= metrana/server/_proto
 
 bin := $(VENV)/bin
 # What has been installed, each as old as the locks it was installed from.
@@ -34,7 +33,7 @@ help:
 	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
 	@echo 'bench   benchmarks'
 	@echo 'lock    write requirements/*.txt anew; UPGRADE=1: with newer versions'
-	@echo 'proto   write $(PROTO_OUT) anew from proto/'
+	@echo 'proto   write metrana/server/_proto anew from proto/'
 	@echo 'clean   remove everything that these targets made'
 
 $(stamps)/uv: requirements/uv.txt
@@ -93,14 +92,10 @@ bench: build
 lock: $(stamps)/uv
 	UV=$(bin)/uv WHEELS=$(WHEELS) requirements/compile
 
+# The first argument places the modules, which protoc would put beside the client, in the server's package.
 proto: setup
-	rm -rf $(stamps)/proto && mkdir -p $(stamps)/proto $(PROTO_OUT)
-	cd proto && ../$(bin)/python -m grpc_tools.protoc -I . --python_out=../$(stamps)/proto \
-		--pyi_out=../$(stamps)/proto --grpc_python_out=../$(stamps)/proto metrana/v1/*.proto
-	@# protoc places modules by their proto package, which would put them beside the client.
-	for file in $(stamps)/proto/metrana/v1/*; do \
-		sed 's/^from metrana\.v1 import/from metrana.server._proto import/' $$file > $(PROTO_OUT)/$${file##*/}; \
-	done
+	$(bin)/python -m grpc_tools.protoc -I metrana/server/_proto=proto/metrana/v1 --python_out=. --pyi_out=. \
+		--grpc_python_out=. metrana/server/_proto/ingestion.proto
 
 clean:
 	rm -rf $(VENV) target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The wire contract's Python code, generated from `proto/` by `make proto`. Do not edit."""
