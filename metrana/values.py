@@ -135,7 +135,9 @@ def _as_array(value: Any, name: str, allowed: str) -> npt.NDArray[Any]:
 
 
 def _scalar(value: Any, name: str) -> int | float:
-    # Integers stay integers: positions need all of their digits.
+    # Integers stay integers: positions need all of their digits. Bools stay what no position is.
+    if isinstance(value, bool):
+        return value
     try:
         if hasattr(value, "__index__"):
             whole = int(value.__index__())

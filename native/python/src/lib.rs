@@ -17,6 +17,7 @@ mod number;
 mod options;
 mod rl;
 mod run;
+mod spool;
 mod whole;
 mod writer;
 
@@ -39,6 +40,10 @@ mod _native {
     use super::local::find_local_server;
     #[pymodule_export]
     use super::run::RunCore;
+    #[pymodule_export]
+    use super::spool::{
+        Recovery, RunFolder, SpoolFollower, SpoolMessage, WriterInfo, is_network_file_system,
+    };
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 
     #[pymodule_init]
