@@ -1,4 +1,4 @@
-"""Checks of arguments, and the one wording of their refusals: name, what it was, what is allowed."""
+"""Checks of arguments, and the one wording of refusals: the name, what it was, what is allowed."""
 
 from __future__ import annotations
 
@@ -114,9 +114,7 @@ def number(name: str, value: object, *, minimum: float) -> float:
     return result
 
 
-def whole_number(
-    name: str, value: object, *, minimum: int = 0, maximum: int = 2**63 - 1
-) -> int:
+def whole_number(name: str, value: object, *, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
     """A whole number within bounds; a float counts if it is one (`100.0`), a bool does not."""
     upper = "" if maximum == 2**63 - 1 else f" and at most {maximum}"
     allowed = f"a whole number of at least {minimum}{upper}"

@@ -3,9 +3,9 @@
 ```
 MetranaError                                     anything below
 ├── MetranaNotInitializedError(RuntimeError)     a module function without an open run
-├── MetranaLoggerInitError(ConnectionError)      init(): no server in time (mode="online"), or it refused
+├── MetranaLoggerInitError(ConnectionError)      init(): no server in time, or it refused
 ├── MetranaLoggerClosedError(RuntimeError)       a method of a closed Run
-├── MetranaValidationError(ValueError)           bad input: the argument, what it was, what is allowed
+├── MetranaValidationError(ValueError)           bad input: which argument, and what is allowed
 ├── MetranaEventQueueFullError(BufferError)      backpressure_strategy="raise" and the queue is full
 ├── MetranaSenderError(ConnectionError)          a background fault, as error_strategy asks
 ├── MetranaClosingError(TimeoutError)            flush() or close() could not finish in time
@@ -56,7 +56,7 @@ class MetranaLoggerClosedError(MetranaError, RuntimeError):
 
 
 class MetranaValidationError(MetranaError, ValueError):
-    """Bad input. Names the argument, what it was and what is allowed; nothing of the call was logged."""
+    """Bad input. Names the argument, what it was and what is allowed; the call logged nothing."""
 
 
 class MetranaEventQueueFullError(MetranaError, BufferError):
@@ -68,7 +68,7 @@ class MetranaSenderError(MetranaError, ConnectionError):
 
 
 class MetranaClosingError(MetranaError, TimeoutError):
-    """`flush()` or `close()` could not finish in the time given; what is left is delivered later."""
+    """`flush()` or `close()` could not finish in the time given; the rest is delivered later."""
 
 
 class MetranaRunAlreadyExistsError(MetranaError, FileExistsError):

@@ -1,13 +1,25 @@
-"""How faults of background threads reach the user as warnings."""
+"""Warnings, attributed to the line of the user's program that they are about."""
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
+from typing import Final
 
 from metrana.errors import MetranaWarning
 
+_PACKAGE: Final = str(Path(__file__).parent)
 
-def warn_of_fault(message: str) -> None:
-    """Warn of a fault; the native module calls it from within a log call."""
-    # No frame of ours lies between: level 2 is the line that logged.
-    warnings.warn(message, MetranaWarning, stacklevel=2)
+
+def warn(message: str) -> None:
+    """Warn of something that stops nothing. The native module calls this too."""
+    warnings.warn(message, MetranaWarning, stacklevel=_users_level())
+
+
+def _users_level() -> int:
+    """The stack level of the nearest frame outside this package, as `warn` counts it."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - what `warnings` itself does
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -31,10 +32,8 @@ def commit_sha() -> str | None:
 
 
 def _starting_folders() -> Iterator[Path]:
-    try:
+    with contextlib.suppress(OSError):  # the working directory may be gone
         yield Path.cwd()
-    except OSError:  # the working directory is gone
-        pass
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script:
         yield Path(os.path.realpath(script)).parent

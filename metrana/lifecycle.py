@@ -7,11 +7,11 @@ import os
 import sys
 import time
 import types
-import warnings
 from typing import TYPE_CHECKING, Final
 
 from metrana import _native
-from metrana.errors import MetranaError, MetranaWarning
+from metrana.errors import MetranaError
+from metrana.faults import warn
 
 if TYPE_CHECKING:
     from metrana.run import Run
@@ -43,7 +43,7 @@ def open_runs() -> list[Run]:
 
 
 def _register() -> None:
-    global _registered_pid, _fork_hooks_registered  # noqa: PLW0603 - state of the process
+    global _registered_pid, _fork_hooks_registered
     if not _fork_hooks_registered and hasattr(os, "register_at_fork"):
         _fork_hooks_registered = True
         os.register_at_fork(
@@ -67,7 +67,7 @@ def _register_in_multiprocessing_child() -> None:
     if process is None or process.parent_process() is None:
         return
     # Such a child ends by os._exit, past atexit, but after its own finalizers.
-    from multiprocessing import util  # noqa: PLC0415 - not at import: it costs 10 ms
+    from multiprocessing import util
 
     util.Finalize(None, _close_at_exit, exitpriority=10)
 
@@ -78,7 +78,7 @@ def _chain_excepthook() -> None:
     def excepthook(
         kind: type[BaseException], value: BaseException, traceback: types.TracebackType | None
     ) -> None:
-        global _uncaught_exception  # noqa: PLW0603 - state of the process
+        global _uncaught_exception
         _uncaught_exception = True
         previous(kind, value, traceback)
 
@@ -91,7 +91,7 @@ def _close_at_exit() -> None:
         left = max(0.1, deadline - time.monotonic())
         undelivered = run._close_at_exit(left, failed=_uncaught_exception)  # noqa: SLF001
         if undelivered is not None:
-            warnings.warn(undelivered, MetranaWarning, stacklevel=2)
+            warn(undelivered)
 
 
 def close_quietly(run: Run, timeout_s: float, *, failed: bool) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-import warnings
 from pathlib import Path
 
 from metrana import _native
-from metrana.errors import MetranaLoggerInitError, MetranaWarning
+from metrana.errors import MetranaLoggerInitError
+from metrana.faults import warn
 from metrana.settings import LOCAL_DESTINATION, Settings
 
 _PROBE_S = 0.2
@@ -45,6 +45,11 @@ def choose_server(settings: Settings) -> str | None:
     return None
 
 
+def needs_hint(settings: Settings, server: str | None) -> bool:
+    """Whether a user who asked for nothing in particular would wonder where the run is."""
+    return server is None and settings.ingestion_url is None
+
+
 def print_hint(run_name: str, data_dir: Path) -> None:
     """Say in one line where a run without a server goes and how to look at it."""
     missing = [name for name in _SERVER_PACKAGES if importlib.util.find_spec(name) is None]
@@ -56,5 +61,5 @@ def _local_server_runs(data_dir: Path) -> bool:
     try:
         return _native.find_local_server(data_dir, _PROBE_S) is not None
     except RuntimeError as error:
-        warnings.warn(f"{error}; logging to the spool", MetranaWarning, stacklevel=4)
+        warn(f"{error}; logging to the spool")
         return False

@@ -11,19 +11,22 @@ _ADJECTIVES: Final = (
     "gilded glad golden grand green happy hardy hazel honest humble ideal jolly jovial keen kind "
     "lively lucid lucky mellow merry mild misty modest neat nimble noble novel patient placid "
     "polite proud quick quiet"
-).split()
+)
 _NOUNS: Final = (
     "acorn alder aspen badger beacon birch bison breeze brook canyon cedar comet coral crane "
     "delta dune eagle ember falcon fern finch fjord forest gecko glacier grove harbor hawk heron "
     "island jaguar juniper kestrel lagoon lark lemur lynx maple marten meadow mesa nebula oak "
     "ocean orchid osprey otter owl panda petrel pine plover prairie quail rapids raven reef "
     "river robin sable"
-).split()
+)
 
 
 def run_name_from(seed: str) -> str:
     """The name that belongs to a seed: every process with this seed makes the same one."""
     digest = hashlib.sha256(seed.encode()).digest()
-    adjective = _ADJECTIVES[int.from_bytes(digest[0:4], "big") % len(_ADJECTIVES)]
-    noun = _NOUNS[int.from_bytes(digest[4:8], "big") % len(_NOUNS)]
-    return f"{adjective}-{noun}-{digest[8:11].hex()}"
+    return f"{_pick(_ADJECTIVES, digest[:4])}-{_pick(_NOUNS, digest[4:8])}-{digest[8:11].hex()}"
+
+
+def _pick(words: str, digest: bytes) -> str:
+    choices = words.split()
+    return choices[int.from_bytes(digest, "big") % len(choices)]

@@ -48,9 +48,7 @@ class Orchestration:
     """What generated run names are made from: equal in the processes whose names should be."""
 
 
-def resolve_orchestration(
-    argument: str | None, environ: MutableMapping[str, str]
-) -> Orchestration:
+def resolve_orchestration(argument: str | None, environ: MutableMapping[str, str]) -> Orchestration:
     """Find this process's orchestration id and publish it to its children.
 
     Args:
@@ -101,15 +99,15 @@ def _torchrun_without_id(environ: Mapping[str, str]) -> str | None:
 
 
 def _run_name_seed(environ: Mapping[str, str], orchestration_id: str, token: str) -> str:
-    # The ranks of one launch agree on the id alone. Elsewhere a token tells apart the scripts of one
-    # allocation, which share its id; a child has the token of the process that set the id.
+    # The ranks of one launch agree on the id alone. Elsewhere a token tells apart the scripts of
+    # one allocation, which share its id; a child has the token of the process that set the id.
     is_launched = any(_count(environ, name) > 1 for name in _PROCESS_COUNT_VARIABLES)
     step = environ.get("SLURM_STEP_ID", "")
     return "\0".join((orchestration_id, step, "" if is_launched else token))
 
 
 def _own() -> _Process:
-    global _process  # noqa: PLW0603 - the one place where a forked child becomes itself
+    global _process
     if _process.pid != os.getpid():
         _process = _Process()
     return _process
@@ -128,5 +126,5 @@ def _start_time(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:  # not Linux: the pid and the port have to do
         return "0"
-    # The name in parentheses may hold anything; the start time is the 22nd field, the 20th after it.
+    # The name in parentheses may hold anything. The start time is the 20th field after it.
     return stat.rpartition(")")[2].split()[19]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import types
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -15,8 +14,8 @@ from metrana.errors import (
     MetranaClosingError,
     MetranaProcessForkError,
     MetranaUnavailableError,
-    MetranaWarning,
 )
+from metrana.faults import warn
 from metrana.orchestration import Orchestration
 from metrana.settings import Settings
 from metrana.snapshots import Metrics, Status
@@ -120,7 +119,8 @@ class Run(_native.RunCore):
             episode: The episode they belong to. Default: the environment itself.
 
         Raises:
-            MetranaValidationError: For an id, path or value that is not allowed; nothing was logged.
+            MetranaValidationError: For an id, path or value that is not allowed; nothing was
+                logged.
         """
         entries = attributes.flatten("", checks.mapping("value", value), "value")
         if episode is not None:
@@ -179,6 +179,7 @@ class Run(_native.RunCore):
         Raises:
             MetranaUnavailableError: Always.
         """
+        del frame, rl_step, episode, env_id, fps
         self._check_open()
         raise MetranaUnavailableError(
             "this version of metrana does not record renderings yet; a later one will, with "
@@ -302,10 +303,13 @@ class Run(_native.RunCore):
         if initial:
             self._log_attributes(initial)
         identity = self._identity()
-        if options.server is None and options.destination == "local" and identity is not None:
-            # Ranks that join would only repeat it.
-            if identity["created"]:
-                local.print_hint(self.run_name, settings.data_dir)
+        # Ranks that join would only repeat it.
+        if (
+            identity is not None
+            and identity["created"]
+            and local.needs_hint(settings, options.server)
+        ):
+            local.print_hint(self.run_name, settings.data_dir)
 
     def _opened_in_child(self) -> None:
         """Called by the native module when a forked child has opened a writer of its own."""
@@ -334,7 +338,7 @@ class Run(_native.RunCore):
             if strategy in (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE):
                 raise
             if strategy is ErrorStrategy.WARN and timeout_s > 0:
-                warnings.warn(str(error), MetranaWarning, stacklevel=3)
+                warn(str(error))
         finally:
             lifecycle.untrack(self)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,8 @@ from metrana.enums import (
     ResumeStrategy,
     StandardMetricScale,
 )
-from metrana.errors import MetranaNotInitializedError, MetranaUnavailableError, MetranaWarning
+from metrana.errors import MetranaNotInitializedError, MetranaUnavailableError
+from metrana.faults import warn
 from metrana.orchestration import generated_run_name, resolve_orchestration
 from metrana.run import Run
 from metrana.settings import Settings, resolve
@@ -147,11 +147,7 @@ def init(
         )
     run = _open_run_of(settings)
     if run is not None:
-        warnings.warn(
-            f"the run {run.run_name!r} is open in this process already; metrana.init() returns it",
-            MetranaWarning,
-            stacklevel=2,
-        )
+        warn(f"the run {run.run_name!r} is open in this process already; metrana.init() returns it")
     else:
         run = _open_new(settings)
     _native.set_current_run(run)

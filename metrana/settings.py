@@ -112,9 +112,7 @@ class Settings:
         return self.ingestion_url or LOCAL_DESTINATION
 
 
-def resolve(
-    arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None
-) -> Settings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Resolve the arguments of `init()`.
 
     Args:
@@ -241,9 +239,9 @@ def _identity(source: _Source) -> dict[str, Any]:
         "experiment_name": source.name("experiment_name"),
         "ingestion_url": None if url is None else normalise_url(checks.text("ingestion_url", url)),
         # Its variable also carries what this process published: `orchestration` tells them apart.
-        "orchestration_id": None if orchestration is None else checks.entity_name(
-            "orchestration_id", orchestration
-        ),
+        "orchestration_id": None
+        if orchestration is None
+        else checks.entity_name("orchestration_id", orchestration),
         "logger_id": source.name("logger_id"),
         "run_id": _run_id(source.arguments.get("run_id")),
         "fork_from_run": source.name("fork_from_run"),

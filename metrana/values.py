@@ -45,9 +45,10 @@ def as_values(value: Any, name: str) -> float | npt.NDArray[np.float32] | npt.ND
         return float(array)
     # What float32 holds exactly stays half as wide; everything else becomes float64, in which
     # integers above 2**53 lose precision.
-    narrow = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
+        return np.ascontiguousarray(array, dtype=np.float32)
     with np.errstate(over="ignore"):  # a long double too large becomes an infinity
-        return np.ascontiguousarray(array, dtype=np.float32 if narrow else np.float64)
+        return np.ascontiguousarray(array, dtype=np.float64)
 
 
 def as_whole_numbers(value: Any, name: str) -> int | npt.NDArray[np.int64]:
@@ -150,7 +151,7 @@ def _scalar(value: Any, name: str) -> int | float:
 
 
 def _framework_array(value: Any) -> npt.NDArray[Any] | None:
-    """The array behind a tensor or the like, on the host and without its history; None: it is none."""
+    """The array behind a tensor or the like, on the host and detached; None: it is none."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
         if "bfloat16" in str(value.dtype) or "float8" in str(value.dtype):
@@ -194,7 +195,7 @@ def _sequence_array(value: Sequence[Any], name: str, allowed: str) -> npt.NDArra
 
 def _masked_as_nan(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if isinstance(array, np.ma.MaskedArray):
-        return np.asarray(array.astype(np.float64).filled(math.nan))
+        return np.asarray(np.ma.filled(array.astype(np.float64), math.nan))
     return array
 
 

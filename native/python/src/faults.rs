@@ -110,7 +110,7 @@ impl Faults {
             messages.iter().filter(|message| warned.insert((*message).clone())).cloned().collect()
         };
         for message in new {
-            WARN.import(py, "metrana.faults", "warn_of_fault")?.call1((message,))?;
+            WARN.import(py, "metrana.faults", "warn")?.call1((message,))?;
         }
         Ok(())
     }

@@ -395,7 +395,7 @@ impl RunCore {
         dict.set_item("server_url", status.server_url)?;
         dict.set_item("connected", status.connected)?;
         dict.set_item("ring", status.ring)?;
-        dict.set_item("loss_window_ms", status.loss_window.as_millis())?;
+        dict.set_item("loss_window_ms", status.loss_window.as_secs_f64() * 1000.0)?;
         dict.set_item("pending_points", status.pending_points)?;
         dict.set_item("spooled_bytes", status.spooled_bytes)?;
         dict.set_item("last_ack_age_s", status.last_ack_age.map(|age| age.as_secs_f64()))?;
