@@ -109,7 +109,7 @@ pub enum Durability {
     Lazy,
 }
 
-/// Replaces a file by what `fill` writes, so that a reader sees the old or the new and never half
+/// Replaces a file by what `write` writes, so that a reader sees the old or the new and never half
 /// of one. The new one is its owner's alone.
 ///
 /// # Errors
@@ -118,12 +118,12 @@ pub enum Durability {
 pub fn replace_file(
     path: &Path,
     durability: Durability,
-    fill: impl FnOnce(&mut File) -> io::Result<()>,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = temporary_path(path)?;
     let written = (|| {
         let mut file = private_file().write(true).create_new(true).open(&temporary)?;
-        fill(&mut file)?;
+        write(&mut file)?;
         // A rename that outlives its contents would leave an empty file after a power cut.
         if durability == Durability::Durable {
             file.sync_data()?;

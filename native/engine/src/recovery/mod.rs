@@ -229,7 +229,7 @@ impl Recovery<'_> {
         let mut state = SealState {
             points_done: tail.max(self.summary.points_end),
             attributes_done: tail.max(self.summary.attributes_end),
-            next_seq: ring.next_seq().max(self.next_seq),
+            ..SealState::at(tail, ring.next_seq().max(self.next_seq))
         };
         let mut window = Vec::new();
         consumer.read(tail, end, &mut window)?;
@@ -290,3 +290,6 @@ fn cut_torn_tail(
     (last.bytes, last.torn_at) = (torn_at, None);
     Ok(bytes - torn_at)
 }
+
+#[cfg(test)]
+mod tests;

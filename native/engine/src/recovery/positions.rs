@@ -19,6 +19,8 @@ use crate::spool::{
 use crate::types::{Position, Scale, Seq, UNUSED};
 
 type Numbered<T> = HashMap<u32, T, FixedState>;
+/// Scale, name, labels.
+type Metric = (Scale, String, Vec<(String, String)>);
 
 /// Why the positions of a dead writer are not known.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ fn positions(folder: &Path) -> Result<(CursorSet, Vec<String>), PositionsError> 
 
 #[derive(Default)]
 struct Positions {
-    metrics: Numbered<(Scale, String, Vec<(String, String)>)>,
+    metrics: Numbered<Metric>,
     envs: Numbered<String>,
     series: HashMap<(u32, u32), Position, FixedState>,
     columns: PointColumns,
@@ -124,12 +126,12 @@ impl Positions {
     }
 }
 
-fn nowhere(env_id: &str) -> EnvironmentCursor {
+pub(super) fn nowhere(env_id: &str) -> EnvironmentCursor {
     let env_id = env_id.to_owned();
     EnvironmentCursor { env_id, rl_step: UNUSED, episode: UNUSED, ended_episode: UNUSED }
 }
 
-fn go_on(environment: &mut EnvironmentCursor, scale: Scale, position: Position) {
+pub(super) fn go_on(environment: &mut EnvironmentCursor, scale: Scale, position: Position) {
     environment.rl_step = environment.rl_step.max(position.rl_step);
     environment.episode = environment.episode.max(position.episode);
     // An EPISODE point of an episode ends it.

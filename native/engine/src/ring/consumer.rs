@@ -92,7 +92,7 @@ impl Consumer {
     fn check(&self, from: Lsn, to: Lsn) -> Result<(), OutsideRing> {
         let (tail, committed) = (self.tail(), self.committed());
         let is_inside = tail <= from && from <= to && to <= committed;
-        if is_inside && from.0 % 8 == 0 && to.0 % 8 == 0 {
+        if is_inside && from.0.is_multiple_of(8) && to.0.is_multiple_of(8) {
             Ok(())
         } else {
             Err(OutsideRing { from, to, tail, committed })

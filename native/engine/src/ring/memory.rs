@@ -110,7 +110,9 @@ impl Memory {
         }
         let bytes = file.metadata().map_err(failed("measuring"))?.len();
         let capacity = bytes.saturating_sub(HEADER_BYTES as u64);
-        if capacity < PAGE_BYTES || capacity > MAX_CAPACITY_BYTES || capacity % PAGE_BYTES != 0 {
+        if !(PAGE_BYTES..=MAX_CAPACITY_BYTES).contains(&capacity)
+            || !capacity.is_multiple_of(PAGE_BYTES)
+        {
             return Err(invalid(format!("it has {bytes} bytes")));
         }
         // A page of a ring is allocated when it is made; allocating again changes nothing in a
@@ -163,8 +165,8 @@ impl Memory {
         let (committed, tail) = (self.committed().0, self.tail().0);
         let is_sane = committed >= tail
             && committed - tail <= self.capacity
-            && committed % 8 == 0
-            && tail % 8 == 0;
+            && committed.is_multiple_of(8)
+            && tail.is_multiple_of(8);
         if !is_sane || self.next_seq().0 == 0 {
             return invalid(format!("its offsets make no sense: {tail} to {committed}"));
         }

@@ -55,7 +55,7 @@ impl Producer {
     #[inline]
     pub fn reserve(&mut self, bytes: usize) -> Option<Slot<'_>> {
         // Costs nothing for a constant; the safety of what follows rests on it.
-        assert!(bytes > 0 && bytes % 8 == 0, "records are multiples of 8 bytes");
+        assert!(bytes > 0 && bytes.is_multiple_of(8), "records are multiples of 8 bytes");
         let bytes = bytes as u64;
         let until_end = self.capacity - self.offset;
         let padding = if bytes > until_end { until_end } else { 0 };
@@ -114,9 +114,13 @@ impl Producer {
     #[cold]
     fn pad(&mut self, bytes: u64) {
         let word = u64::from(PAD) | bytes << 32;
-        // SAFETY: `bytes`, at least 8, are left from `offset` to the end of the data, and below the
+        let bytes = word.to_le_bytes();
+        // SAFETY: at least 8 bytes are left from `offset` to the end of the data, and below the
         // limit, so nobody reads them.
-        unsafe { ptr::write(self.data.add(self.offset as usize).cast::<u64>(), word.to_le()) };
+        unsafe {
+            let at = self.data.add(self.offset as usize);
+            ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
+        }
         self.offset = 0;
     }
 }

@@ -460,11 +460,9 @@ fn numbers(folder: &Path) -> Result<Vec<u32>, RunFolderError> {
     Ok(numbers)
 }
 
-/// Where the cursors of the writer in this folder lie.
-fn cursors_path(writer_folder: &Path, number: u32) -> PathBuf {
-    writer_folder.with_file_name(CURSORS).join(format!("{number:06}"))
-}
-
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::info::{self, WriterInfo};
 use super::liveness::{Here, Liveness, Reached, reach};
-use super::{RunFolderError, cursors_path};
+use super::{CURSORS, RunFolderError};
 use crate::platform::{self, Durability};
 use crate::spool::{CursorSet, CursorsError};
 use crate::types::Seq;
@@ -74,7 +74,7 @@ impl WriterFolder {
     ///
     /// When they cannot be written; the old ones stay.
     pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
-        cursors.write(&cursors_path(&self.path, self.number))
+        write_cursors(&self.path, self.number, cursors)
     }
 
     /// Deletes the folder: the run was refused, or nothing was ever logged.
@@ -170,7 +170,7 @@ impl WriterLock {
     ///
     /// When they cannot be written; the old ones stay.
     pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
-        cursors.write(&cursors_path(&self.path, self.info.number))
+        write_cursors(&self.path, self.info.number, cursors)
     }
 
     /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay.
@@ -181,6 +181,20 @@ impl WriterLock {
     pub fn remove_delivered(self) -> Result<(), RunFolderError> {
         remove(&self.path)
     }
+}
+
+fn write_cursors(
+    writer_folder: &Path,
+    number: u32,
+    cursors: &CursorSet,
+) -> Result<(), CursorsError> {
+    let folder = writer_folder.with_file_name(CURSORS);
+    platform::create_private_folders(&folder).map_err(|source| CursorsError::Io {
+        doing: "creating",
+        path: folder.clone(),
+        source,
+    })?;
+    cursors.write(&folder.join(format!("{number:06}")))
 }
 
 /// The watermark that a follower keeps in the folder: all up to it is acknowledged.

@@ -279,7 +279,7 @@ fn checked_body<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a [u8], CursorsErr
         return Err(CursorsError::Newer { path: path.to_owned(), version });
     }
     // The header's length and checksum, computed anew, must be those it has.
-    if header(body) != fixed { Err(damaged()) } else { Ok(body) }
+    if header(body) == fixed { Ok(body) } else { Err(damaged()) }
 }
 
 fn put_u32(out: &mut Vec<u8>, number: usize) {

@@ -151,7 +151,7 @@ impl SpoolReader {
                 if self.is_doubtful(before, &damaged)? {
                     return Ok(!damaged.is_last || self.successor.is_some());
                 }
-                self.note(damaged);
+                self.note(&damaged);
             }
             Step::Partial { offset, bytes } => return self.end_segment(Some((offset, bytes))),
             Step::End => return self.end_segment(None),
@@ -198,10 +198,9 @@ impl SpoolReader {
         if !self.has_writer_ended || self.pending.is_empty() {
             return None;
         }
-        let last = self.pending.iter().filter_map(|damage| damage.seq).max();
-        let first = self.pending.iter().filter_map(|damage| damage.seq).min();
-        let first = if self.is_contiguous { Some(self.next_seq) } else { first };
-        let lost = first.zip(last).filter(|(first, last)| first <= last);
+        let known = || self.pending.iter().filter_map(|damage| damage.seq);
+        let first = if self.is_contiguous { Some(self.next_seq) } else { known().min() };
+        let lost = first.zip(known().max()).filter(|(first, last)| first <= last);
         if let Some((_, last)) = lost {
             self.next_seq = Seq(last.0 + 1);
             self.is_contiguous = true;
@@ -234,7 +233,7 @@ impl SpoolReader {
         Ok(true)
     }
 
-    fn note(&mut self, damaged: DamagedBytes) {
+    fn note(&mut self, damaged: &DamagedBytes) {
         let Some(segment) = &self.segment else { return };
         let place = segment.scanner.path().display();
         let DamagedBytes { offset, bytes, header, .. } = damaged;

@@ -405,7 +405,7 @@ impl SpoolWriter {
                 &mut payload,
             )?;
             if payload.len() > DECLARATIONS_BYTES && metric_count + env_count > 1 {
-                most = (metric_count + env_count) / 2;
+                most = usize::midpoint(metric_count, env_count);
                 continue;
             }
             self.write_frame(&self.declarations_header(&payload), &payload)?;

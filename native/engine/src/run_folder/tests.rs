@@ -1,0 +1,391 @@
+//! Claims, refusals, and who is alive.
+
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+
+use super::*;
+use crate::spool::{SeriesCursor, SpoolOptions};
+use crate::types::{Position, Scale, WriterId};
+
+const NAMES: RunNames<'_> = RunNames {
+    destination: "local",
+    workspace_name: "default",
+    project_name: "default",
+    run_name: "run",
+};
+
+fn request(orchestration_id: &str) -> RunRequest<'_> {
+    RunRequest {
+        names: NAMES,
+        experiment_name: "exp",
+        orchestration_id,
+        resume: ResumeStrategy::Never,
+        run_id: None,
+    }
+}
+
+fn run(data_dir: &Path) -> RunFolder {
+    RunFolder::claim(data_dir, &request("job")).unwrap().0
+}
+
+fn info(number: u32) -> WriterInfo {
+    WriterInfo {
+        version: 1,
+        writer_id: WriterId([number as u8; 16]),
+        run_id: RunId([1; 16]),
+        number,
+        logger_id: "0".to_owned(),
+        host: "host".to_owned(),
+        pid: 17,
+        machine_id: platform::machine_id(),
+        boot_id: platform::boot_id(),
+        ring: None,
+        ring_capacity: 4096,
+        ring_device: None,
+        sender: SenderKind::None,
+        client_version: "0.1.0".to_owned(),
+        opened_at_ms: 5,
+        options: WriterOptions::default(),
+        ended: None,
+    }
+}
+
+/// A writer that wrote who it is.
+fn writer(run: &RunFolder) -> WriterFolder {
+    let writer = run.claim_writer().unwrap();
+    writer.write_info(&info(writer.number())).unwrap();
+    writer
+}
+
+#[test]
+fn test_folder_name_is_the_hash_of_the_names() {
+    // printf 'local\0default\0default\0run' | sha256sum | cut -c1-32
+    assert_eq!(NAMES.folder_name(), "6cdd4f0052003625e40e3bd81b837226");
+    let other = RunNames { project_name: "default\u{0}run", run_name: "", ..NAMES };
+    assert_eq!(other.folder_name().len(), 32);
+    assert_ne!(RunNames { run_name: "Run", ..NAMES }.folder_name(), NAMES.folder_name());
+}
+
+#[test]
+fn test_run_json_and_writer_json_are_these_texts() {
+    let run = RunInfo {
+        version: 1,
+        run_id: RunId([0xab; 16]),
+        destination: "local".to_owned(),
+        workspace_name: "w".to_owned(),
+        project_name: "p".to_owned(),
+        run_name: "r".to_owned(),
+        experiment_name: String::new(),
+        orchestration_id: "job".to_owned(),
+        created_at_ms: 7,
+        machine_id: None,
+    };
+    assert_eq!(
+        serde_json::to_string(&run).unwrap(),
+        r#"{"version":1,"run_id":"abababababababababababababababab","destination":"local","workspace_name":"w","project_name":"p","run_name":"r","experiment_name":"","orchestration_id":"job","created_at_ms":7,"machine_id":null}"#
+    );
+    let writer = WriterInfo {
+        machine_id: Some("m".to_owned()),
+        boot_id: Some("b".to_owned()),
+        ring: Some("/dev/shm/metrana-x".into()),
+        ended: Some(WriterEnd::Closed),
+        ..info(3)
+    };
+    let text = serde_json::to_string(&writer).unwrap();
+    assert_eq!(
+        text,
+        r#"{"version":1,"writer_id":"03030303030303030303030303030303","run_id":"01010101010101010101010101010101","number":3,"logger_id":"0","host":"host","pid":17,"machine_id":"m","boot_id":"b","ring":"/dev/shm/metrana-x","ring_capacity":4096,"ring_device":null,"sender":"none","client_version":"0.1.0","opened_at_ms":5,"options":{"experiment_name":"","create_project_if_missing":false,"resume_strategy":""},"ended":"closed"}"#
+    );
+    assert_eq!(serde_json::from_str::<WriterInfo>(&text).unwrap(), writer);
+}
+
+// ── Claiming a run ──────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn test_the_first_creates_and_the_same_job_joins() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, claim) = RunFolder::claim(folder.path(), &request("job")).unwrap();
+    assert_eq!(claim, Claim::Created);
+    let (second, claim) = RunFolder::claim(folder.path(), &request("job")).unwrap();
+    assert_eq!((claim, second.run()), (Claim::Joined, first.run()));
+    assert_eq!(first.run().experiment_name, "exp");
+    assert_eq!(RunFolder::open(first.path()).unwrap(), first);
+    assert_eq!(RunFolder::list(folder.path()).unwrap(), [first.clone()]);
+    assert_eq!(RunFolder::find(folder.path(), first.run().run_id).unwrap(), Some(first));
+    assert_eq!(RunFolder::find(folder.path(), RunId([0; 16])).unwrap(), None);
+}
+
+#[test]
+fn test_another_job_is_refused_with_both_ids_unless_it_may_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path());
+    let error = RunFolder::claim(folder.path(), &request("other")).unwrap_err();
+    let RunFolderError::OtherJob { theirs, ours, .. } = &error else { panic!("{error}") };
+    assert_eq!((theirs.as_str(), ours.as_str()), ("job", "other"));
+    assert!(error.to_string().contains("\"job\"") && error.to_string().contains("\"other\""));
+    let allowed = RunRequest { resume: ResumeStrategy::Allow, ..request("other") };
+    assert_eq!(RunFolder::claim(folder.path(), &allowed).unwrap().1, Claim::Resumed);
+    let wanted = RunRequest { run_id: Some(RunId([9; 16])), ..allowed };
+    let error = RunFolder::claim(folder.path(), &wanted).unwrap_err();
+    assert!(matches!(error, RunFolderError::OtherRun { .. }), "{error}");
+}
+
+#[test]
+fn test_many_who_come_at_once_agree_on_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let name = format!("run-{round}");
+        let barrier = Barrier::new(8);
+        let claims: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let names = RunNames { run_name: &name, ..NAMES };
+                        barrier.wait();
+                        let request = RunRequest { names, ..request("job") };
+                        let (run, claim) = RunFolder::claim(folder.path(), &request).unwrap();
+                        (run.run().run_id, claim, run.claim_writer().unwrap().number())
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(claims.iter().filter(|(_, claim, _)| *claim == Claim::Created).count(), 1);
+        assert_eq!(claims.iter().map(|(run_id, ..)| *run_id).collect::<BTreeSet<_>>().len(), 1);
+        let numbers: BTreeSet<_> = claims.iter().map(|(.., number)| *number).collect();
+        assert_eq!(numbers, (1..=8).collect());
+    }
+}
+
+#[test]
+fn test_a_newer_run_json_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let file = run.path().join(RUN_JSON);
+    std::fs::write(&file, r#"{"version": 2, "something": "new"}"#).unwrap();
+    let error = RunFolder::claim(folder.path(), &request("job")).unwrap_err();
+    assert!(error.to_string().contains("upgrade metrana"), "{error}");
+}
+
+#[test]
+fn test_a_refused_run_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    writer(&run).withdraw().unwrap();
+    let path = run.path().to_owned();
+    run.withdraw().unwrap();
+    assert!(!path.exists());
+    let again = self::run(folder.path());
+    let other = writer(&again);
+    again.clone().withdraw().unwrap();
+    assert!(again.path().join(RUN_JSON).exists(), "another writer has joined");
+    drop(other);
+}
+
+// ── Writers ─────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn test_numbers_rise_over_writers_and_cursors() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let first = writer(&run);
+    let second = writer(&run);
+    assert_eq!((first.number(), second.number()), (1, 2));
+    assert!(second.path().ends_with("000002") && second.is_locked());
+    second.write_cursors(&CursorSet::default()).unwrap();
+    let path = second.path().to_owned();
+    drop(second);
+    WriterLock::take(&path, false).unwrap().remove_delivered().unwrap();
+    assert!(!path.exists());
+    assert_eq!(writer(&run).number(), 3);
+    let numbers: Vec<_> = run.writers().unwrap().iter().map(|entry| entry.number).collect();
+    assert_eq!(numbers, [1, 3]);
+}
+
+#[test]
+fn test_a_lock_tells_the_living_from_the_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let alive = writer(&run);
+    let path = alive.path().to_owned();
+    let liveness = || run.writers().unwrap()[0].liveness;
+    assert_eq!(liveness(), Liveness::Live);
+    assert!(matches!(WriterLock::take(&path, true), Err(RunFolderError::WriterLives(_))));
+    drop(alive);
+    assert_eq!(liveness(), Liveness::Dead);
+    let lock = WriterLock::take(&path, false).unwrap();
+    assert!(lock.is_locked() && !lock.is_forced());
+    assert_eq!(liveness(), Liveness::Live, "somebody delivers it");
+    assert!(matches!(WriterLock::take(&path, false), Err(RunFolderError::WriterLives(_))));
+    drop(lock);
+    assert_eq!(liveness(), Liveness::Dead);
+}
+
+#[test]
+fn test_missing_or_unreadable_is_never_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let path = writer(&run).path().to_owned();
+    let entry = || run.writers().unwrap().remove(0);
+    assert_eq!(entry().liveness, Liveness::Dead);
+    let whole = std::fs::read(path.join(WRITER_JSON)).unwrap();
+    std::fs::write(path.join(WRITER_JSON), &whole[..40]).unwrap();
+    assert_eq!(entry().liveness, Liveness::Live);
+    assert!(entry().problem.unwrap().contains("cannot be read"));
+    std::fs::remove_file(path.join(WRITER_JSON)).unwrap();
+    assert_eq!(entry().liveness, Liveness::Live);
+    assert!(WriterLock::take(&path, true).is_err());
+    std::fs::write(path.join(WRITER_JSON), whole).unwrap();
+    assert_eq!(entry().liveness, Liveness::Dead);
+    std::fs::remove_file(path.join(LOCK)).unwrap();
+    assert_eq!(entry().liveness, Liveness::Live);
+    assert!(WriterLock::take(&path, false).is_err());
+}
+
+/// One row a rule of the table in [`liveness`].
+#[test]
+fn test_liveness_follows_machine_boot_and_file_system() {
+    let folder = tempfile::tempdir_in(platform::shared_memory_folder().unwrap()).unwrap();
+    let held = folder.path().join("held");
+    let free = folder.path().join("free");
+    std::fs::write(&free, "").unwrap();
+    std::fs::write(&held, "").unwrap();
+    let holder = std::fs::File::open(&held).unwrap();
+    holder.lock().unwrap();
+    let id = |text: &str| Some(text.to_owned());
+    let here = |is_network| Here { machine_id: id("m"), boot_id: id("b"), is_network };
+    let judge =
+        |is_network, machine: &str, boot: &str, lock: &Path, change: &dyn Fn(&mut WriterInfo)| {
+            let mut info = WriterInfo { machine_id: id(machine), boot_id: id(boot), ..info(1) };
+            change(&mut info);
+            here(is_network).judge(lock, Some(&info))
+        };
+    let as_is = |_: &mut WriterInfo| {};
+    let closed = |info: &mut WriterInfo| info.ended = Some(WriterEnd::Closed);
+    for is_network in [false, true] {
+        // Another machine's.
+        assert_eq!(judge(is_network, "x", "y", &free, &as_is), Liveness::Foreign);
+        assert_eq!(judge(is_network, "x", "y", &held, &closed), Liveness::Dead);
+        // The machine was started anew.
+        assert_eq!(judge(is_network, "m", "y", &held, &as_is), Liveness::Dead);
+    }
+    for machine in ["m", "x"] {
+        // The same kernel, be it in another container.
+        assert_eq!(judge(false, machine, "b", &free, &as_is), Liveness::Dead);
+        assert_eq!(judge(false, machine, "b", &held, &as_is), Liveness::Live);
+        assert_eq!(judge(false, machine, "b", &held, &closed), Liveness::Live);
+        let missing = folder.path().join("missing");
+        assert_eq!(judge(false, machine, "b", &missing, &as_is), Liveness::Live);
+        // Locks on a network file system prove nothing; one on a ring in memory does.
+        assert_eq!(judge(true, machine, "b", &free, &as_is), Liveness::Live);
+        assert_eq!(judge(true, machine, "b", &free, &closed), Liveness::Dead);
+        let with_ring = |ring: &Path| {
+            let ring = ring.to_owned();
+            move |info: &mut WriterInfo| info.ring = Some(ring.clone())
+        };
+        assert_eq!(judge(true, machine, "b", &free, &with_ring(&free)), Liveness::Dead);
+        assert_eq!(judge(true, machine, "b", &free, &with_ring(&held)), Liveness::Live);
+        assert_eq!(judge(true, machine, "b", &free, &with_ring(&missing)), Liveness::Live);
+    }
+    // Nothing known is nothing proved.
+    let unknown = WriterInfo { machine_id: None, boot_id: None, ..info(1) };
+    let nobody = Here { machine_id: None, boot_id: None, is_network: false };
+    assert_eq!(nobody.judge(&free, Some(&unknown)), Liveness::Foreign);
+    assert_eq!(nobody.judge(&free, None), Liveness::Live);
+}
+
+#[test]
+fn test_a_foreign_writer_is_taken_over_only_by_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let foreign = run.claim_writer().unwrap();
+    let id = |text: &str| Some(text.to_owned());
+    let foreign_info = WriterInfo { machine_id: id("x"), boot_id: id("y"), ..info(1) };
+    foreign.write_info(&foreign_info).unwrap();
+    let path = foreign.path().to_owned();
+    drop(foreign);
+    assert_eq!(run.writers().unwrap()[0].liveness, Liveness::Foreign);
+    let error = WriterLock::take(&path, false).unwrap_err();
+    assert!(error.to_string().contains("of host host"), "{error}");
+    let lock = WriterLock::take(&path, true).unwrap();
+    assert!(lock.is_forced());
+    assert_eq!(lock.info(), &foreign_info);
+}
+
+#[test]
+fn test_undelivered_is_what_lies_behind_the_watermark() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let writer = writer(&run);
+    let is_undelivered = || run.writers().unwrap()[0].is_undelivered;
+    assert!(!is_undelivered());
+    let mut spool =
+        spool::SpoolWriter::create(writer.path(), info(1).writer_id, SpoolOptions::default());
+    struct Nothing;
+    impl spool::DeclarationSource for Nothing {
+        fn encode_declarations(
+            &mut self,
+            _: &[crate::types::MetricNo],
+            _: &[crate::types::EnvNo],
+            _: &mut Vec<u8>,
+        ) -> Result<(), spool::UnknownNumber> {
+            Ok(())
+        }
+    }
+    for seq in 1..=2 {
+        let batch = spool::SealedBatch {
+            kind: crate::types::BatchKind::Attributes,
+            urgent: false,
+            seq: Seq(seq),
+            lsn_first: crate::types::Lsn(0),
+            lsn_last: crate::types::Lsn(7),
+            payload: b"x",
+            uses: &spool::Numbers::default(),
+        };
+        let _ = spool.append(&batch, &mut Nothing).unwrap();
+    }
+    assert!(is_undelivered());
+    write_acked(writer.path(), Seq(1)).unwrap();
+    assert!(is_undelivered());
+    write_acked(writer.path(), Seq(2)).unwrap();
+    assert!(!is_undelivered());
+    assert_eq!(std::fs::read_to_string(writer.path().join("acked")).unwrap(), "2\n");
+    assert_eq!(read_acked(writer.path()).unwrap(), Seq(2));
+    std::fs::write(writer.path().join("acked"), "").unwrap();
+    assert_eq!(read_acked(writer.path()).unwrap(), Seq(0), "power went while it was replaced");
+}
+
+#[test]
+fn test_cursors_of_all_writers_are_merged_and_damage_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let at = |step| CursorSet {
+        series: vec![SeriesCursor {
+            name: "loss".to_owned(),
+            scale: Scale::MlStep,
+            labels: Vec::new(),
+            env_id: None,
+            position: Position { step, ..Position::NONE },
+        }],
+        environments: Vec::new(),
+    };
+    for step in [7, 9, 8] {
+        writer(&run).write_cursors(&at(step)).unwrap();
+    }
+    let (cursors, problems) = run.cursors();
+    assert_eq!((cursors, problems.len()), (at(9), 0));
+    std::fs::write(run.path().join("cursors/000002"), "nonsense").unwrap();
+    let (cursors, problems) = run.cursors();
+    assert_eq!((cursors, problems.len()), (at(8), 1));
+    assert!(run.has_cursors(2) && !run.has_cursors(4));
+}
+
+#[test]
+fn test_a_half_deleted_folder_is_in_no_listing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let path = writer(&run).path().to_owned();
+    let removed = platform::temporary_path(&path).unwrap();
+    std::fs::rename(&path, removed.with_extension("removed")).unwrap();
+    assert!(run.writers().unwrap().is_empty());
+}
