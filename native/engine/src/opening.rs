@@ -16,10 +16,11 @@ use crate::engine::{Engine, Identity, InterruptCheck, LOOK_INTERVAL, Parts};
 use crate::error::{InvalidArgument, OpenError, RefusalReason};
 use crate::intake::{Intake, QueueLimits};
 use crate::platform;
+use crate::recovery::{RecoveryOptions, cursors_of, recover};
 use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
 use crate::run_folder::{
-    Claim, INFO_VERSION, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest, SenderKind,
-    WriterFolder, WriterInfo, WriterOptions,
+    Claim, INFO_VERSION, Liveness, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest,
+    SenderKind, WriterEnd, WriterFolder, WriterInfo, WriterLock, WriterOptions,
 };
 use crate::seal::{SealSettings, Sealer};
 use crate::sender::{PendingOpen, Sender, SenderConfig, SenderHost};
@@ -44,8 +45,13 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         config.validate()?;
         let (run_folder, claim) = claim_run(&config)?;
+        let found =
+            if claim == Claim::Created { Vec::new() } else { recover_dead(&config, &run_folder) };
         let claimed = Claimed::take(&config, run_folder.clone(), claim);
-        let result = claimed.and_then(|claimed| claimed.connect(check_interrupt));
+        let result = claimed.and_then(|claimed| {
+            claimed.note(found);
+            claimed.connect(check_interrupt)
+        });
         if result.is_err() && claim == Claim::Created {
             // Left alone if others write to it by now.
             let _ = run_folder.withdraw();
@@ -84,6 +90,56 @@ fn claim_run(config: &EngineConfig) -> Result<(RunFolder, Claim), OpenError> {
         run_id: run.run_id,
     };
     RunFolder::claim(&config.data_dir, &request).map_err(folder_error)
+}
+
+/// Seals what dead writers of the run left in their rings and finds out how far they had got, so
+/// that this one's steps go on from there. What does not work is told, never fatal: the data stays
+/// for whoever delivers it.
+fn recover_dead(config: &EngineConfig, run_folder: &RunFolder) -> Vec<String> {
+    let writers = match run_folder.writers() {
+        Ok(writers) => writers,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for entry in writers.into_iter().filter(|entry| entry.liveness == Liveness::Dead) {
+        let is_closed = entry.info.is_some_and(|info| info.ended == Some(WriterEnd::Closed));
+        if is_closed && run_folder.has_cursors(entry.number) {
+            continue;
+        }
+        if let Err(problem) = recover_writer(config, run_folder, &entry.path, &mut problems) {
+            problems.push(format!("writer {}: {problem}", entry.number));
+        }
+    }
+    problems
+}
+
+fn recover_writer(
+    config: &EngineConfig,
+    run_folder: &RunFolder,
+    path: &Path,
+    problems: &mut Vec<String>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut lock = match WriterLock::take(path, false) {
+        // Somebody else is at it.
+        Err(RunFolderError::WriterLives(_)) => return Ok(()),
+        taken => taken?,
+    };
+    let options =
+        RecoveryOptions { spool: config.spool.options.clone(), seal: seal_settings(config) };
+    problems.extend(recover(&mut lock, &options)?.problems);
+    let (mut cursors, unread) = cursors_of(&lock)?;
+    problems.extend(unread);
+    // What it wrote before it deleted segments is in there, and the others' do no harm.
+    cursors.merge(run_folder.cursors().0);
+    lock.write_cursors(&cursors)?;
+    Ok(())
+}
+
+fn seal_settings(config: &EngineConfig) -> SealSettings {
+    SealSettings {
+        compression: config.batch.compression,
+        payload_bytes: config.batch.max_msg_size - MESSAGE_OVERHEAD_BYTES,
+    }
 }
 
 /// A writer that is claimed on disk and has no threads yet.
@@ -144,10 +200,14 @@ impl Claimed {
     fn seed(&self) {
         let (cursors, problems) = self.run_folder.cursors();
         self.shared.intake.lock().seed(&cursors);
+        self.note(
+            problems.iter().map(|problem| format!("steps may start anew: {problem}")).collect(),
+        );
+    }
+
+    fn note(&self, problems: Vec<String>) {
         let mut shown = self.shared.problems.lock();
-        for problem in problems {
-            shown.note(format!("steps may start anew: {problem}"));
-        }
+        problems.into_iter().for_each(|problem| shown.note(problem));
     }
 
     fn connect(self, check_interrupt: InterruptCheck<'_>) -> Result<Engine, OpenError> {
@@ -272,10 +332,7 @@ impl Claimed {
             // Only whole segments are deleted, so several must fit.
             options.segment_bytes = options.segment_bytes.min(most / 4);
         }
-        let sealer = Sealer::new(SealSettings {
-            compression: config.batch.compression,
-            payload_bytes: config.batch.max_msg_size - MESSAGE_OVERHEAD_BYTES,
-        });
+        let sealer = Sealer::new(seal_settings(config));
         let settings = DrainSettings {
             writer_id: self.writer_id,
             folder: folder.to_owned(),
