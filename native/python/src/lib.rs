@@ -5,6 +5,7 @@
 //! order, disk and network are on this side.
 
 mod arguments;
+mod checker;
 mod current;
 mod decode;
 mod error;

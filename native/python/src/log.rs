@@ -37,13 +37,13 @@ struct Common<'a, 'py> {
 ///
 /// # Errors
 ///
-/// `MetranaValidationError`, and what [`Writer::log`] raises.
+/// `MetranaValidationError`, and what [`Writer::log_series`] raises.
 pub fn log(py: Python<'_>, writer: &Writer, call: &LogCall<'_, '_>) -> PyResult<()> {
     let common = Common {
         py,
         writer,
         steps: Whole::read(call.step, "step")?,
-        timestamps: Whole::read(call.timestamp, "timestamp")?,
+        timestamps: Whole::read_time(call.timestamp)?,
         qualifiers: Qualifiers {
             scale: scale(call.scale)?,
             labels: call.labels,
@@ -76,10 +76,10 @@ fn log_one<'py>(
     if let (Some(value), Some((step, timestamp_ms))) = (block.scalar(), common.scalars()) {
         let distributed = common.distributed;
         let point = Point { metric, step, timestamp_ms, value, distributed };
-        return common.writer.log(py, |engine| engine.log_point(point));
+        return common.writer.log_point(py, point);
     }
     let call = common.series(metric, &block, &"value")?;
-    common.writer.log(py, |engine| engine.log_series(std::slice::from_ref(&call)))
+    common.writer.log_series(py, std::slice::from_ref(&call))
 }
 
 fn log_mapping<'py>(common: &Common<'_, 'py>, call: &LogCall<'_, 'py>) -> PyResult<()> {
@@ -110,13 +110,13 @@ fn log_mapping<'py>(common: &Common<'_, 'py>, call: &LogCall<'_, 'py>) -> PyResu
             })
             .collect::<Option<Vec<_>>>()
     {
-        return common.writer.log(py, |engine| engine.log_points(&points));
+        return common.writer.log_points(py, &points);
     }
     let calls = blocks
         .iter()
         .map(|(name, metric, block)| common.series(*metric, block, &Entry(name)))
         .collect::<PyResult<Vec<_>>>()?;
-    common.writer.log(py, |engine| engine.log_series(&calls))
+    common.writer.log_series(py, &calls)
 }
 
 impl Common<'_, '_> {

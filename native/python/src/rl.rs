@@ -27,7 +27,7 @@ pub struct RlCall<'a, 'py> {
 ///
 /// # Errors
 ///
-/// `MetranaValidationError`, and what [`Writer::log`] raises.
+/// `MetranaValidationError`, and what [`Writer::log_envs`] raises.
 pub fn log_episode(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>) -> PyResult<()> {
     log(py, writer, call, Scale::Episode)
 }
@@ -36,7 +36,7 @@ pub fn log_episode(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>) -> Py
 ///
 /// # Errors
 ///
-/// `MetranaValidationError`, and what [`Writer::log`] raises.
+/// `MetranaValidationError`, and what [`Writer::log_envs`] raises.
 pub fn log_env_step(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>) -> PyResult<()> {
     log(py, writer, call, Scale::EnvironmentStep)
 }
@@ -49,7 +49,7 @@ fn log(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>, scale: Scale) -> 
     let block = block(call.value, &"value")?;
     let rl_step = Whole::read(Some(call.rl_step), "rl_step")?.one(py, "rl_step")?;
     let episodes = Whole::read(call.episode, "episode")?;
-    let timestamps = Whole::read(call.timestamp, "timestamp")?;
+    let timestamps = Whole::read_time(call.timestamp)?;
     let envs = names::envs(writer, py, call.env_id)?;
     let per_env = points_per_env(py, block.shape(), &envs, scale)?;
     let qualifiers = Qualifiers { scale, labels: call.labels, evaluation: call.evaluation };
@@ -68,10 +68,7 @@ fn log(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>, scale: Scale) -> 
         envs: envs.numbers(),
         metric: names::metric(writer, name, qualifiers)?,
     };
-    match scale {
-        Scale::Episode => writer.log(py, |engine| engine.log_episodes(&call)),
-        _ => writer.log(py, |engine| engine.log_env_steps(&call)),
-    }
+    writer.log_envs(py, &call, scale)
 }
 
 /// Points of each environment, as the shape of the values says.

@@ -304,7 +304,7 @@ impl RunCore {
     ) -> PyResult<()> {
         let writer = Self::writer(slf)?;
         let updates = operations.iter().map(parse_update).collect::<PyResult<Vec<_>>>()?;
-        writer.log(slf.py(), |engine| engine.log_attributes(&updates))
+        writer.log_attributes(slf.py(), &updates)
     }
 
     /// Log attributes of an environment, given as `(path, type, value)` tuples.
@@ -325,7 +325,7 @@ impl RunCore {
                 Ok(AttributeUpdate { initial: false, operation })
             })
             .collect::<PyResult<Vec<_>>>()?;
-        writer.log(slf.py(), |engine| engine.log_attributes(&updates))
+        writer.log_attributes(slf.py(), &updates)
     }
 
     /// The greatest step of a series, or None.
@@ -341,7 +341,7 @@ impl RunCore {
             .map_err(|_| refused(metric_name, "metric_name", "a string"))?;
         let qualifiers = Qualifiers { scale: scale(scale_name)?, labels, evaluation: false };
         let metric = names::metric(&writer, name, qualifiers)?;
-        Ok(writer.engine().and_then(|engine| engine.last_step(metric)))
+        Ok(writer.last_step(metric))
     }
 
     /// The greatest `rl_step` and episode of an environment.
@@ -351,7 +351,7 @@ impl RunCore {
     ) -> PyResult<(Option<i64>, Option<i64>)> {
         let writer = Self::writer(slf)?;
         let env = names::env(&writer, env_id)?;
-        Ok(writer.engine().map_or((None, None), |engine| engine.env_cursor(env)))
+        Ok(writer.env_cursor(env))
     }
 
     /// The counters, by the attribute names of `get_metrics()`.

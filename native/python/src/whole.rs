@@ -9,6 +9,9 @@ use pyo3::types::{PyInt, PyList};
 use crate::error::validation;
 use crate::number::{Shape, mark_numpy_loaded, numpy_is_loaded};
 
+/// The last millisecond of the year 9999, the last that ISO 8601 has four digits for.
+const MAX_TIME_MS: i64 = 253_402_300_799_999;
+
 /// A position or time as it was given.
 pub enum Whole<'py> {
     /// None.
@@ -43,6 +46,26 @@ impl<'py> Whole<'py> {
             return Ok(Self::Many(numbers));
         }
         Self::converted(value, name)
+    }
+
+    /// Reads the argument `timestamp`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], and a time before 1970 or after the year 9999.
+    pub fn read_time(value: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
+        let times = Self::read(value, "timestamp")?;
+        let outside = times.slice()?.iter().find(|time| !(0..=MAX_TIME_MS).contains(*time));
+        match (outside, value) {
+            (Some(time), Some(value)) => Err(validation(
+                value.py(),
+                format!(
+                    "timestamp: must be Unix milliseconds, 0 to {MAX_TIME_MS} (the year 9999), \
+                     not {time}"
+                ),
+            )),
+            _ => Ok(times),
+        }
     }
 
     fn converted(value: &Bound<'py, PyAny>, name: &'static str) -> PyResult<Self> {

@@ -3,21 +3,30 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use metrana_engine::attributes::AttributeUpdate;
+use metrana_engine::calls::{EnvCall, Point, SeriesCall};
 use metrana_engine::engine::{Admission, Engine};
 use metrana_engine::error::{InvalidArgument, LogError};
 use metrana_engine::types::{EnvNo, MetricNo, Scale};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::error::{log_error, waiting};
+use crate::checker::Checker;
+use crate::error::{invalid, log_error, waiting};
 use crate::faults::Faults;
 use crate::fork;
 use crate::names::Names;
 
-/// A writer, or in mode `disabled` what checks arguments in its place.
+/// What takes the calls.
+enum Sink {
+    Engine(Box<Engine>),
+    /// Mode `disabled`.
+    Checker(Checker),
+}
+
+/// A writer.
 pub struct Writer {
-    /// None in mode `disabled`.
-    engine: Option<Engine>,
+    sink: Sink,
     pub names: Mutex<Names>,
     pub faults: Faults,
     closed: AtomicBool,
@@ -25,9 +34,14 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// A writer on an engine; `None`: one that only checks.
     pub fn new(engine: Option<Engine>, faults: Faults) -> Arc<Self> {
+        let sink = match engine {
+            Some(engine) => Sink::Engine(Box::new(engine)),
+            None => Sink::Checker(Checker::default()),
+        };
         let writer = Arc::new(Self {
-            engine,
+            sink,
             names: Mutex::default(),
             faults,
             closed: AtomicBool::new(false),
@@ -37,9 +51,12 @@ impl Writer {
         writer
     }
 
-    /// None in mode `disabled`.
+    /// `None` in mode `disabled`.
     pub fn engine(&self) -> Option<&Engine> {
-        self.engine.as_ref()
+        match &self.sink {
+            Sink::Engine(engine) => Some(engine),
+            Sink::Checker(_) => None,
+        }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -61,42 +78,102 @@ impl Writer {
         self.inherited.store(true, Ordering::Relaxed);
     }
 
+    // ── Names and positions ────────────────────────────────────────────────────────────────────
+
     pub fn metric(
         &self,
         name: &str,
         scale: Scale,
         labels: &[(&str, &str)],
     ) -> Result<MetricNo, InvalidArgument> {
-        match &self.engine {
-            Some(engine) => engine.metric(name, scale, labels),
-            None => Ok(MetricNo(0)),
+        match &self.sink {
+            Sink::Engine(engine) => engine.metric(name, scale, labels),
+            Sink::Checker(checker) => checker.metric(name, scale, labels),
         }
     }
 
     pub fn env(&self, env_id: &str) -> Result<EnvNo, InvalidArgument> {
-        match &self.engine {
-            Some(engine) => engine.env(env_id),
-            None => Ok(EnvNo(0)),
+        match &self.sink {
+            Sink::Engine(engine) => engine.env(env_id),
+            Sink::Checker(checker) => checker.env(env_id),
         }
     }
 
-    /// Hands a call to the engine, waits for room without the interpreter's lock if there is none,
-    /// then shows what went wrong in the background meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// What [`LogError`] maps to; `MetranaSenderError` if `error_strategy` is `raise_on_log`.
-    pub fn log<'a>(
-        &'a self,
+    pub fn last_step(&self, metric: MetricNo) -> Option<i64> {
+        match &self.sink {
+            Sink::Engine(engine) => engine.last_step(metric),
+            Sink::Checker(checker) => checker.last_step(metric),
+        }
+    }
+
+    pub fn env_cursor(&self, env: EnvNo) -> (Option<i64>, Option<i64>) {
+        match &self.sink {
+            Sink::Engine(engine) => engine.env_cursor(env),
+            Sink::Checker(checker) => checker.env_cursor(env),
+        }
+    }
+
+    // ── Calls ──────────────────────────────────────────────────────────────────────────────────
+    //
+    // Each validates its whole call, may wait for room without the interpreter's lock, and then
+    // shows what went wrong in the background. They raise what `LogError` maps to, and
+    // `MetranaSenderError` if `error_strategy` is `raise_on_log`.
+
+    #[inline]
+    pub fn log_point(&self, py: Python<'_>, point: Point) -> PyResult<()> {
+        match &self.sink {
+            Sink::Engine(engine) => self.settle(py, engine, engine.log_point(point)),
+            Sink::Checker(checker) => checked(py, checker.points(&[point])),
+        }
+    }
+
+    pub fn log_points(&self, py: Python<'_>, points: &[Point]) -> PyResult<()> {
+        match &self.sink {
+            Sink::Engine(engine) => self.settle(py, engine, engine.log_points(points)),
+            Sink::Checker(checker) => checked(py, checker.points(points)),
+        }
+    }
+
+    pub fn log_series(&self, py: Python<'_>, calls: &[SeriesCall<'_>]) -> PyResult<()> {
+        match &self.sink {
+            Sink::Engine(engine) => self.settle(py, engine, engine.log_series(calls)),
+            Sink::Checker(checker) => checked(py, checker.series(calls)),
+        }
+    }
+
+    pub fn log_envs(&self, py: Python<'_>, call: &EnvCall<'_>, scale: Scale) -> PyResult<()> {
+        match (&self.sink, scale) {
+            (Sink::Engine(engine), Scale::Episode) => {
+                self.settle(py, engine, engine.log_episodes(call))
+            }
+            (Sink::Engine(engine), _) => self.settle(py, engine, engine.log_env_steps(call)),
+            (Sink::Checker(checker), _) => checked(py, checker.env_call(call, scale)),
+        }
+    }
+
+    pub fn log_attributes(&self, py: Python<'_>, updates: &[AttributeUpdate]) -> PyResult<()> {
+        match &self.sink {
+            Sink::Engine(engine) => self.settle(py, engine, engine.log_attributes(updates)),
+            Sink::Checker(_) => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn settle(
+        &self,
         py: Python<'_>,
-        call: impl FnOnce(&'a Engine) -> Result<Admission<'a>, LogError>,
+        engine: &Engine,
+        admission: Result<Admission<'_>, LogError>,
     ) -> PyResult<()> {
-        let Some(engine) = &self.engine else { return Ok(()) };
-        match call(engine) {
+        match admission {
             Ok(Admission::Accepted) => {}
             Ok(full) => waiting(py, |check| full.settle(check), log_error)?,
             Err(error) => return Err(log_error(py, error)),
         }
         self.faults.show(py, engine)
     }
+}
+
+fn checked(py: Python<'_>, result: Result<(), InvalidArgument>) -> PyResult<()> {
+    result.map_err(|error| invalid(py, &error))
 }
