@@ -18,6 +18,8 @@ mod session;
 mod shared;
 mod spool;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod window;
 

@@ -91,12 +91,28 @@ enum Phase {
     Ending,
 }
 
+/// What kind of message went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Batch,
+    Heartbeat,
+    Other,
+}
+
+impl Sent {
+    fn of(message: &ClientMessage) -> Self {
+        match message {
+            ClientMessage::Batch(_) => Self::Batch,
+            ClientMessage::Heartbeat(_) => Self::Heartbeat,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What a session waits for.
 enum Input {
     Message(Option<Result<ServerMessage, TransportError>>),
-    Sent {
-        is_batch: bool,
-    },
+    Sent(Sent),
     /// The transport takes no more messages.
     Broken,
     /// There may be frames, or a command.
@@ -182,8 +198,8 @@ impl<'a> Session<'a> {
         match self.next_input(commands).await {
             Input::Message(message) => self.receive(message),
             Input::Time => self.tick(),
-            Input::Sent { is_batch } => {
-                self.note_sent(is_batch);
+            Input::Sent(sent) => {
+                self.note_sent(sent);
                 Ok(None)
             }
             Input::Broken => {
@@ -203,9 +219,9 @@ impl<'a> Session<'a> {
             permit = self.outgoing.reserve(), if self.held.is_some() && !self.broken => {
                 match (permit, self.held.take()) {
                     (Ok(permit), Some(message)) => {
-                        let is_batch = matches!(message, ClientMessage::Batch(_));
+                        let sent = Sent::of(&message);
                         permit.send(message);
-                        Input::Sent { is_batch }
+                        Input::Sent(sent)
                     }
                     _ => Input::Broken,
                 }
@@ -235,6 +251,12 @@ impl<'a> Session<'a> {
                 Some(SpoolItem::Batch(batch)) if batch.seq > self.around.shared.sealed() => {
                     self.early = Some(SpoolItem::Batch(batch));
                     break;
+                }
+                Some(SpoolItem::Batch(batch)) if batch.seq.0 > self.window.last_read().0 + 1 => {
+                    let first = Seq(self.window.last_read().0 + 1);
+                    let last = Seq(batch.seq.0 - 1);
+                    self.early = Some(SpoolItem::Batch(batch));
+                    self.skip_lost(first, last, "the spool does not hold them".to_owned());
                 }
                 Some(SpoolItem::Batch(batch)) => {
                     if self.window.read_batch(batch.seq) {
@@ -295,11 +317,13 @@ impl<'a> Session<'a> {
         None
     }
 
-    fn note_sent(&mut self, is_batch: bool) {
+    fn note_sent(&mut self, sent: Sent) {
         self.last_sent = Instant::now();
-        // A transport that took a message has moved: on a slow link that is all there is to see.
-        self.waiting_since = None;
-        if is_batch {
+        if sent != Sent::Heartbeat {
+            // A transport that took data has moved: on a slow link that is all there is to see.
+            self.waiting_since = None;
+        }
+        if sent == Sent::Batch {
             self.around.shared.count_request();
         }
     }

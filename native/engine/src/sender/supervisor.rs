@@ -157,8 +157,12 @@ impl Supervisor {
     }
 
     fn is_final(&self, refusal: &Refusal) -> bool {
-        let token = refusal.code == RefusalCode::Unauthenticated;
-        !(refusal.retryable || token && self.config.connector.refreshes_token())
+        match refusal.code {
+            RefusalCode::Unauthenticated if self.config.connector.refreshes_token() => false,
+            // The writer's lock leaves no other sender: it was a stream of our own, seen too late.
+            RefusalCode::Superseded => false,
+            _ => !refusal.retryable,
+        }
     }
 
     fn problem(&self, problem: SenderProblem) {

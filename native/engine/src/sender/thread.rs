@@ -121,6 +121,7 @@ impl Drop for Finish {
 #[derive(Debug)]
 pub struct PendingOpen {
     answer: std::sync::mpsc::Receiver<Result<OpenedRun, TransportError>>,
+    last_error: Arc<Mutex<Option<TransportError>>>,
     _canceller: Canceller,
 }
 
@@ -139,19 +140,28 @@ impl PendingOpen {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (canceller, cancel) = Cancel::pair();
         let backoff = Backoff::new(settings.initial_backoff, settings.max_backoff, None);
+        let last_error = Arc::new(Mutex::new(None));
+        let errors = Arc::clone(&last_error);
         spawn("metrana-open", async move {
+            let note = |error| *errors.lock() = Some(error);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
-                result = open_run(&*connector, &request, backoff) => drop(sender.send(result)),
+                // Whoever asked may have gone.
+                result = open_run(&*connector, &request, backoff, note) => drop(sender.send(result)),
             }
         })?;
-        Ok(Self { answer, _canceller: canceller })
+        Ok(Self { answer, last_error, _canceller: canceller })
     }
 
     /// Waits at most `timeout` for the answer; `None`: there is none yet. Blocks.
     pub fn wait(&self, timeout: Duration) -> Option<Result<OpenedRun, TransportError>> {
         self.answer.recv_timeout(timeout).ok()
+    }
+
+    /// Why the last attempt failed, for whoever has waited long enough.
+    pub fn last_error(&self) -> Option<TransportError> {
+        self.last_error.lock().clone()
     }
 }
 
@@ -159,6 +169,7 @@ async fn open_run(
     connector: &dyn Connector,
     request: &OpenRun,
     mut backoff: Backoff,
+    note: impl Fn(TransportError),
 ) -> Result<OpenedRun, TransportError> {
     loop {
         let result = match connector.transport() {
@@ -167,6 +178,7 @@ async fn open_run(
         };
         match result {
             Err(error) if error.is_retryable() => {
+                note(error);
                 backoff.fail();
                 tokio::time::sleep(backoff.delay(random_fraction())).await;
             }

@@ -285,7 +285,7 @@ impl Call {
         let Hello { writer_id, first_seq, ref lost, .. } = self.hello;
         self.server.record(|records| {
             let writer = records.writers.entry(writer_id).or_default();
-            writer.stream = self.attempt;
+            writer.stream = writer.stream.max(self.attempt);
             // All below the hello's first seq has been acknowledged some time.
             writer.watermark = writer.watermark.max(Seq(first_seq.0.saturating_sub(1)));
             writer.pass_lost(lost);
