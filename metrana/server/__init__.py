@@ -1,0 +1,1 @@
+"""The server: ingestion, storage and queries (extra `server`)."""

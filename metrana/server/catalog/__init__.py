@@ -1,0 +1,62 @@
+"""The catalog of runs: everything that is not a point, on SQLite or PostgreSQL.
+
+```
+catalog.py         the facade: one method, one transaction
+engine.py          connections, transactions that try again when they lose a race
+schema.py          upgrades under a lock; migrations/: the versions, tables.py: what they amount to
+opening.py         who a run is: create, join, resume, refuse (naming.py, registration.py)
+status.py          which writer leads, and what status follows; writers.py: leases and ends
+declarations.py    numbers for metrics and environments
+operations.py      attribute operations, once each (attribute_*.py)
+run_reads.py, series_reads.py, deletion.py
+```
+"""
+
+from metrana.server.catalog.catalog import LEASE_MS, Catalog
+from metrana.server.catalog.errors import (
+    CatalogError,
+    CatalogVersionError,
+    MalformedError,
+    NotFoundError,
+    RunDeletedError,
+)
+from metrana.server.catalog.records import (
+    EndStatus,
+    EnvAttribute,
+    MetricRecord,
+    OpenedRun,
+    OpenRun,
+    ProjectRecord,
+    RefusalCode,
+    RunFilter,
+    RunRecord,
+    RunRefusal,
+    RunStatus,
+    Scale,
+    WriterOpening,
+    WriterRecord,
+)
+
+__all__ = [
+    "LEASE_MS",
+    "Catalog",
+    "CatalogError",
+    "CatalogVersionError",
+    "EndStatus",
+    "EnvAttribute",
+    "MalformedError",
+    "MetricRecord",
+    "NotFoundError",
+    "OpenRun",
+    "OpenedRun",
+    "ProjectRecord",
+    "RefusalCode",
+    "RunDeletedError",
+    "RunFilter",
+    "RunRecord",
+    "RunRefusal",
+    "RunStatus",
+    "Scale",
+    "WriterOpening",
+    "WriterRecord",
+]
