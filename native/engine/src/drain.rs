@@ -393,7 +393,4 @@ impl Drain {
         self.successor.is_none() && self.consumer.tail() == self.consumer.committed()
     }
 
-    pub fn last_seq(&self) -> Seq {
-        Seq(self.state.next_seq.0 - 1)
-    }
 }

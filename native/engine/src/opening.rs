@@ -20,7 +20,7 @@ use crate::recovery::{RecoveryOptions, cursors_of, recover};
 use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
 use crate::run_folder::{
     Claim, INFO_VERSION, Liveness, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest,
-    SenderKind, WriterEnd, WriterFolder, WriterInfo, WriterLock, WriterOptions,
+    SenderKind, WriterFolder, WriterInfo, WriterLock, WriterOptions,
 };
 use crate::seal::{SealSettings, Sealer};
 use crate::sender::{PendingOpen, Sender, SenderConfig, SenderHost};
@@ -102,8 +102,8 @@ fn recover_dead(config: &EngineConfig, run_folder: &RunFolder) -> Vec<String> {
     };
     let mut problems = Vec::new();
     for entry in writers.into_iter().filter(|entry| entry.liveness == Liveness::Dead) {
-        let is_closed = entry.info.is_some_and(|info| info.ended == Some(WriterEnd::Closed));
-        if is_closed && run_folder.has_cursors(entry.number) {
+        let has_ended = entry.info.is_some_and(|info| info.ended.is_some());
+        if has_ended && run_folder.has_cursors(entry.number) {
             continue;
         }
         if let Err(problem) = recover_writer(config, run_folder, &entry.path, &mut problems) {
