@@ -33,7 +33,6 @@ BUCKETS_SCHEMA: Final = pa.schema(
 )
 
 _X_COLUMNS: Final = {
-    XAxis.OWN: "if(step >= 0, step, episode)",
     XAxis.STEP: "step",
     XAxis.RL_STEP: "rl_step",
     XAxis.EPISODE: "episode",
@@ -50,38 +49,43 @@ _RANGE_SCHEMA: Final = pa.schema(
 def buckets(engine: Engine, query: BucketsQuery) -> pa.Table:
     """Returns curves as `PointsStore.buckets` documents."""
     stored = profile(engine, (query.run_no,), query.metric_nos, query.env_nos)
-    where = _where(query)
-    x_range = _x_range(engine, query, where)
+    x = stored.own_axis() if query.x is XAxis.OWN else _X_COLUMNS[query.x]
+    conditions, window = _conditions(query, x), in_range(x, query.start, query.end)
+    x_range = _x_range(engine, query, x, [*conditions, *window])
     if x_range is None:
         return BUCKETS_SCHEMA.empty_table()
     low, high = x_range
     # Rounded up, so there are never more buckets than asked for; integers, so no edge is fuzzy.
     width = -(-(high - low + 1) // query.bucket_count)
-    merged = query.loggers is not LoggerRule.EACH and stored.several_loggers
-    source = _curves(query, stored, where, merged=merged)
-    sql = _bucketed(source, low, width, _order(query.x, stored.varying(), low))
-    return engine.read(sql, BUCKETS_SCHEMA)
+    if query.x is XAxis.TIMESTAMP:
+        # The time is no part of what makes points one: choosing by it has to wait until the newest
+        # point of a position is chosen, or an older one would step into its place.
+        curves = f"({_curves(query, stored, x, conditions)}) WHERE x BETWEEN {low} AND {high}"
+    else:
+        curves = f"({_curves(query, stored, x, [*conditions, *window])})"
+    order = "x" if stored.varying() == (x,) else order_key((f"x - ({low})", *POSITION))
+    return engine.read(_bucketed(curves, low, width, order), BUCKETS_SCHEMA)
 
 
-def _where(query: BucketsQuery) -> str:
-    x = _X_COLUMNS[query.x]
+def _conditions(query: BucketsQuery, x: str) -> list[str]:
     conditions = [series_filter((query.run_no,), query.metric_nos, query.env_nos)]
     if query.episode is not None:
         conditions += in_range("episode", query.episode, query.episode + 1)
     if query.x is not XAxis.TIMESTAMP:
         conditions.append(f"{x} >= 0")
-    return " AND ".join([*conditions, *in_range(x, query.start, query.end)])
+    return conditions
 
 
-def _x_range(engine: Engine, query: BucketsQuery, where: str) -> tuple[int, int] | None:
+def _x_range(
+    engine: Engine, query: BucketsQuery, x: str, conditions: list[str]
+) -> tuple[int, int] | None:
     """Returns the least and the greatest x to divide, None if there is no point."""
     if query.start is not None and query.end is not None:
         return (query.start, query.end - 1) if query.start < query.end else None
-    x = _X_COLUMNS[query.x]
-    sql = (
-        f"SELECT min({x}) AS low, max({x}) AS high, count() AS row_count FROM points WHERE {where}"
-    )
-    (row,) = engine.read(sql, _RANGE_SCHEMA).to_pylist()
+    where = " AND ".join(conditions)
+    (row,) = engine.read(
+        f"SELECT min({x}), max({x}), count() FROM points WHERE {where}", _RANGE_SCHEMA
+    ).to_pylist()
     if not row["row_count"]:
         return None
     low = row["low"] if query.start is None else query.start
@@ -89,17 +93,18 @@ def _x_range(engine: Engine, query: BucketsQuery, where: str) -> tuple[int, int]
     return low, high
 
 
-def _curves(query: BucketsQuery, stored: SeriesProfile, where: str, *, merged: bool) -> str:
-    """Returns a subquery of the points that are shown: `y` at `x`, one a position of each curve."""
+def _curves(query: BucketsQuery, stored: SeriesProfile, x: str, conditions: list[str]) -> str:
+    """Returns a query for the points that are shown: `y` at `x`, one a position of each curve."""
+    where = " AND ".join(conditions)
     source = f"points WHERE {where}"
     if stored.any_dirty:
         source = f"({newest(('*',), (*SORT_KEY, 'logger_no'), where)})"
-    if merged:
-        return _merged_curves(_X_COLUMNS[query.x], _LOGGER_AGGREGATES[query.loggers], source)
+    if query.loggers is not LoggerRule.EACH and stored.several_loggers:
+        return _merged_curves(x, _LOGGER_AGGREGATES[query.loggers], source)
     curve = "logger_no" if query.loggers is LoggerRule.EACH else "toUInt32(0)"
     return (
         f"SELECT metric_no, env_no, {curve} AS curve, {', '.join(POSITION)}, "
-        f"{_X_COLUMNS[query.x]} AS x, value AS y, NOT {FINITE} AS nonfinite FROM {source}"
+        f"{x} AS x, value AS y, NOT {FINITE} AS nonfinite FROM {source}"
     )
 
 
@@ -115,14 +120,6 @@ def _merged_curves(x: str, aggregate: str, source: str) -> str:
     )
 
 
-def _order(x: XAxis, varying: tuple[str, ...], low: int) -> str:
-    """Returns what decides which point of a bucket is the first: x, then position."""
-    own = {XAxis.OWN, XAxis.STEP} if varying == ("step",) else {XAxis.OWN, XAxis.EPISODE}
-    if len(varying) == 1 and x in own:
-        return "x"
-    return order_key((f"x - ({low})", *POSITION))
-
-
 def _bucketed(curves: str, low: int, width: int, order: str) -> str:
     finite = "isFinite(y)"
     statistics = ", ".join(
@@ -133,5 +130,5 @@ def _bucketed(curves: str, low: int, width: int, order: str) -> str:
     return (
         f"SELECT metric_no, env_no, curve, toUInt32(intDiv(x - ({low}), {width})) AS bucket, "
         f"min(x), max(x), count(), sum(nonfinite), {statistics}, "
-        f"argMin(y, {order}), argMax(y, {order}) FROM ({curves}) GROUP BY {key} ORDER BY {key}"
+        f"argMin(y, {order}), argMax(y, {order}) FROM {curves} GROUP BY {key} ORDER BY {key}"
     )

@@ -132,6 +132,13 @@ class SeriesProfile:
         """Whether the points of any series are from several loggers."""
         return bool((_logger_counts(self.columns, self.starts) > 1).any())
 
+    def own_axis(self) -> str:
+        """Returns the running coordinate of the series' scales, an expression if they differ."""
+        has_step = self.columns["last_step"] >= 0
+        if has_step.all():
+            return "step"
+        return "if(step >= 0, step, episode)" if has_step.any() else "episode"
+
     def varying(self) -> tuple[str, ...]:
         """Returns the coordinates in which points of one series differ."""
         if not len(self.starts):

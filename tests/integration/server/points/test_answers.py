@@ -355,6 +355,15 @@ def test_buckets_of_old_timestamps_work(store: PointsStore) -> None:
     check_buckets(store, points, BucketsQuery(1, x=XAxis.TIMESTAMP, bucket_count=6))
 
 
+def test_zoom_by_timestamp_does_not_bring_back_replaced_points(store: PointsStore) -> None:
+    points = flagged([Point(step=step, timestamp_ms=step) for step in range(20)])
+    again = Point(step=5, value=7.0, timestamp_ms=90, seq=2, rewound=1)
+    insert(store, [*points, again])
+    rows = store.buckets(BucketsQuery(1, x=XAxis.TIMESTAMP, start=4, end=7)).to_pylist()
+    assert [row["x_min"] for row in rows] == [4, 6]
+    assert store.buckets(BucketsQuery(1, x=XAxis.TIMESTAMP, start=91)).num_rows == 0
+
+
 def test_no_bucket_is_refused() -> None:
     with pytest.raises(ValueError, match="bucket_count"):
         BucketsQuery(1, bucket_count=0)
