@@ -4,15 +4,16 @@ mod common;
 
 use std::time::Duration;
 
-use common::{close, config, contents, open};
+use common::{close, config, contents, open, wait_until};
 use metrana_engine::attributes::{
     AttributeOperation, AttributeUpdate, AttributeValue, CloseStatus,
 };
 use metrana_engine::calls::{EnvCall, Point, SeriesCall, Spread, Steps, Values};
-use metrana_engine::config::BackpressureStrategy;
+use metrana_engine::config::ResumeStrategy;
 use metrana_engine::counters::Kind;
-use metrana_engine::engine::Engine;
-use metrana_engine::error::LogError;
+use metrana_engine::engine::{Admission, Engine};
+use metrana_engine::error::{FlushError, LogError, OpenError};
+use metrana_engine::ring::RingPlace;
 use metrana_engine::types::{MetricNo, Scale};
 
 fn point(metric: MetricNo, value: f64) -> Point {
@@ -89,4 +90,193 @@ fn test_everything_logged_is_in_the_spool_after_close() {
     assert_eq!((counters.spooled.get(Kind::Float), counters.spooled.get(Kind::Rl)), (4, 6));
     assert_eq!(counters.pending, counters.added);
     assert_eq!(engine.log_point(point(loss, 1.0)).map(|_| ()), Err(LogError::Closed));
+}
+
+#[test]
+fn test_a_refused_call_logs_nothing_and_changes_no_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(config(folder.path()));
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    let reward = engine.metric("reward", Scale::EnvironmentStep, &[]).unwrap();
+    let envs = [engine.env("e0").unwrap(), engine.env("e1").unwrap()];
+    let block = |envs, rl_step, values| EnvCall {
+        metric: reward,
+        rl_step,
+        envs,
+        per_env: 1,
+        episodes: None,
+        timestamps: None,
+        values: Values::F32(values),
+    };
+    let refused = |result: Result<Admission<'_>, LogError>| match result {
+        Err(LogError::Invalid(invalid)) => invalid.argument,
+        other => panic!("{other:?}"),
+    };
+    engine.log_env_steps(&block(&envs[1..], 9, &[1.0])).unwrap().settle(&mut || false).unwrap();
+    // The second environment is at rl_step 9.
+    assert_eq!(refused(engine.log_env_steps(&block(&envs, 8, &[1.0, 2.0]))), "rl_step");
+    assert_eq!(refused(engine.log_env_steps(&block(&envs, 9, &[1.0]))), "value");
+    assert_eq!(refused(engine.log_episodes(&block(&envs, 9, &[1.0, 2.0]))), "metric_name");
+    let good = SeriesCall {
+        metric: loss,
+        steps: Steps::Next,
+        timestamps: None,
+        values: Values::F64(&[1.0, 2.0]),
+        distributed: false,
+    };
+    let calls = [
+        ("step", SeriesCall { steps: Steps::Each(&[1]), ..good }),
+        ("step", SeriesCall { steps: Steps::Each(&[1, -1]), ..good }),
+        ("step", SeriesCall { distributed: true, ..good }),
+        ("timestamp", SeriesCall { timestamps: Some(Spread::Each(&[1])), ..good }),
+    ];
+    for (argument, bad) in calls {
+        assert_eq!(refused(engine.log_series(&[good, bad])), argument);
+    }
+    let bad = Point { step: Some(-1), ..point(loss, 1.0) };
+    assert_eq!(refused(engine.log_points(&[point(loss, 1.0), bad])), "step");
+    assert_eq!(engine.last_step(loss), None);
+    assert_eq!(engine.env_cursor(envs[0]), (None, None));
+    assert_eq!(engine.counters().added.points(), 1);
+    close(&engine);
+    assert_eq!(contents(folder.path(), 1).points.len(), 1);
+}
+
+#[test]
+fn test_flush_returns_when_all_is_in_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.batch.max_age = Duration::from_secs(3600);
+    let engine = open(config);
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    for round in 1..=20 {
+        log(&engine, point(loss, 1.0));
+        engine.flush(None, &mut || false).unwrap();
+        assert_eq!(engine.counters().spooled.points(), round);
+    }
+    // Nothing to do is done at once.
+    engine.flush(Some(Duration::from_secs(10)), &mut || false).unwrap();
+    close(&engine);
+    assert_eq!(engine.flush(None, &mut || false), Err(FlushError::Closed));
+}
+
+#[test]
+fn test_points_are_sealed_when_they_are_old_enough_without_being_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.batch.max_age = Duration::from_millis(50);
+    let engine = open(config);
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    log(&engine, point(loss, 1.0));
+    wait_until("a batch", || engine.counters().spooled.points() == 1);
+}
+
+#[test]
+fn test_an_engine_without_tmpfs_seals_every_few_milliseconds_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.ring.place = RingPlace::Memory;
+    config.batch.max_age = Duration::from_secs(3600);
+    let engine = open(config);
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    log(&engine, point(loss, 1.0));
+    wait_until("a batch", || engine.counters().spooled.points() == 1);
+    let status = engine.status();
+    assert_eq!((status.ring, status.loss_window.is_zero()), ("memory", false));
+    assert_eq!(status.problems.len(), 1);
+    close(&engine);
+    assert_eq!(contents(folder.path(), 1).points.len(), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn test_a_ring_that_somebody_deletes_is_replaced_without_losing_a_point() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(config(folder.path()));
+    let ring = format!("/dev/shm/metrana-{}", engine.identity().writer_id);
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    let env = engine.env("e").unwrap();
+    let reward = engine.metric("reward", Scale::EnvironmentStep, &[]).unwrap();
+    let mut count = 0;
+    let mut log_some = || {
+        for _ in 0..100 {
+            log(&engine, point(loss, f64::from(count)));
+            count += 1;
+        }
+        let call = EnvCall {
+            metric: reward,
+            rl_step: 0,
+            envs: &[env],
+            per_env: 1,
+            episodes: None,
+            timestamps: None,
+            values: Values::F64(&[0.0]),
+        };
+        engine.log_env_steps(&call).unwrap().settle(&mut || false).unwrap();
+    };
+    for _ in 0..2 {
+        log_some();
+        std::fs::remove_file(&ring).unwrap();
+        log_some();
+        wait_until("a new ring", || std::path::Path::new(&ring).exists());
+        log_some();
+    }
+    close(&engine);
+    assert!(!std::path::Path::new(&ring).exists());
+    let seen = contents(folder.path(), 1);
+    assert_eq!(seen.problems, Vec::<String>::new());
+    let values: Vec<_> =
+        seen.points.iter().filter(|seen| seen.metric == "loss").map(|seen| seen.value).collect();
+    assert_eq!(values, (0..600).map(f64::from).collect::<Vec<_>>());
+}
+
+#[test]
+fn test_a_closed_run_goes_on_where_it_was_and_another_job_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let log_to = |engine: &Engine| {
+        let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+        let last = engine.last_step(loss);
+        log(engine, point(loss, 1.0));
+        close(engine);
+        close(engine);
+        last
+    };
+    let first = open(config(folder.path()));
+    assert!(first.identity().created);
+    assert_eq!(log_to(&first), None);
+    let second = open(config(folder.path()));
+    assert!(!second.identity().created);
+    assert_eq!(second.identity().run_id, first.identity().run_id);
+    assert_eq!((second.identity().writer_number, log_to(&second)), (2, Some(0)));
+    let mut other = config(folder.path());
+    other.run.orchestration_id = "another job".to_owned();
+    let error = Engine::open(other.clone(), &mut || false).unwrap_err();
+    assert!(matches!(&error, OpenError::OrchestrationMismatch { ours, theirs, .. }
+        if ours == "another job" && theirs == "job"));
+    other.run.resume = ResumeStrategy::Allow;
+    assert_eq!(log_to(&open(other)), Some(1));
+    let mut by_id = config(folder.path());
+    (by_id.run.run_name, by_id.run.run_id) = (None, Some(first.identity().run_id));
+    assert_eq!(log_to(&open(by_id)), Some(2));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn test_an_engine_dropped_without_close_leaves_everything_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut long = config(folder.path());
+    long.batch.max_age = Duration::from_secs(3600);
+    let engine = open(long);
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    let ring = format!("/dev/shm/metrana-{}", engine.identity().writer_id);
+    log(&engine, point(loss, 1.0));
+    drop(engine);
+    wait_until("the writer to be recovered", || {
+        let next = open(config(folder.path()));
+        let loss = next.metric("loss", Scale::MlStep, &[]).unwrap();
+        let found = next.last_step(loss);
+        close(&next);
+        found == Some(0) && !std::path::Path::new(&ring).exists()
+    });
+    assert_eq!(contents(folder.path(), 1).points.len(), 1);
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test crate uses a part")]
 
+pub mod gate;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -110,4 +112,13 @@ pub fn read(writer_folder: &Path) -> Contents {
         contents.payload_bytes.push(frame.payload.len());
     }
     contents
+}
+
+/// Polls until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "waited too long: {what}");
+        std::thread::yield_now();
+    }
 }

@@ -1,0 +1,67 @@
+//! A disk that can be made full.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
+
+/// While it is shut, nothing can be written; a clone is the same gate.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub fn shut(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn open(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    fn pass(&self) -> io::Result<()> {
+        if self.0.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl SpoolFiles for Gate {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn SpoolFile>> {
+        self.pass()?;
+        Ok(Box::new(GateFile { gate: self.clone(), file: Disk.create(path)? }))
+    }
+
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        Disk.truncate(path, bytes)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
+    }
+}
+
+#[derive(Debug)]
+struct GateFile {
+    gate: Gate,
+    file: Box<dyn SpoolFile>,
+}
+
+impl SpoolFile for GateFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gate.pass()?;
+        // In small steps, so that a gate that is shut meanwhile tears a frame.
+        self.file.write(&bytes[..bytes.len().min(100)])
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.file.truncate(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}

@@ -1,0 +1,207 @@
+//! The engine with a server: what is acknowledged, what flush and close wait for.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{close, config, open, wait_until};
+use metrana_engine::attributes::CloseStatus;
+use metrana_engine::batch::peek;
+use metrana_engine::calls::Point;
+use metrana_engine::config::{BackpressureStrategy, Connect, EngineConfig, ServerConfig};
+use metrana_engine::engine::Engine;
+use metrana_engine::error::{FlushError, OpenError, RefusalReason};
+use metrana_engine::transport::RefusalCode;
+use metrana_engine::transport::memory::{Action, Event, MemoryServer, MemoryTransport, refusal};
+use metrana_engine::types::Scale;
+
+fn online(data_dir: &Path, server: &Arc<MemoryServer>) -> EngineConfig {
+    let mut config = config(data_dir);
+    let mut server = ServerConfig::new(Arc::new(MemoryTransport(Arc::clone(server))));
+    server.connect = Connect::Required(Duration::from_secs(20));
+    server.settings.max_backoff = Duration::from_millis(50);
+    config.server = Some(server);
+    config.batch.max_age = Duration::from_millis(20);
+    config.queue.strategy = BackpressureStrategy::Block;
+    config
+}
+
+fn log(engine: &Engine, count: u32) {
+    let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    for i in 0..count {
+        let value = f64::from(i);
+        let point = Point { metric, step: None, timestamp_ms: None, value, distributed: false };
+        engine.log_point(point).unwrap().settle(&mut || false).unwrap();
+    }
+}
+
+fn points_at(server: &MemoryServer) -> u64 {
+    let records = server.records();
+    let batches = records.writers.values().flat_map(|writer| writer.batches.values());
+    batches.map(|batch| peek(&batch.payload).unwrap().float_point_count).sum()
+}
+
+fn folders(data_dir: &Path) -> Vec<String> {
+    let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
+    let names = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).filter(|name| name.starts_with('0')).collect()
+}
+
+#[test]
+fn test_flush_waits_for_the_server_and_close_leaves_no_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::new();
+    let engine = open(online(folder.path(), &server));
+    log(&engine, 100);
+    engine.flush(None, &mut || false).unwrap();
+    assert_eq!(points_at(&server), 100);
+    assert_eq!(engine.counters().sent.points(), 100);
+    assert!(engine.status().connected && engine.status().last_ack_age.is_some());
+    log(&engine, 50);
+    close(&engine);
+    assert_eq!(points_at(&server), 150);
+    assert_eq!(engine.counters().pending.total(), 0);
+    assert!(server.records().writers.values().all(|writer| writer.end.is_some()));
+    assert_eq!(folders(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn test_a_server_that_breaks_every_stream_gets_everything_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|event| match event {
+        Event::Message { index, .. } if index % 5 == 0 => Action::ServeAndDrop,
+        Event::Message { index, .. } if index % 7 == 0 => Action::Drop,
+        _ => Action::Serve,
+    });
+    let engine = open(online(folder.path(), &server));
+    for _ in 0..10 {
+        log(&engine, 30);
+        engine.flush(None, &mut || false).unwrap();
+    }
+    close(&engine);
+    assert_eq!(points_at(&server), 300);
+    assert_eq!(engine.counters().sent.points(), 300);
+}
+
+#[test]
+fn test_flush_gives_up_at_its_timeout_and_close_leaves_the_rest_in_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|event| match event {
+        Event::Message { .. } => Action::FallSilent,
+        _ => Action::Serve,
+    });
+    let engine = open(online(folder.path(), &server));
+    wait_until("a stream", || engine.status().connected);
+    log(&engine, 10);
+    let error = engine.flush(Some(Duration::from_millis(50)), &mut || false).unwrap_err();
+    assert!(matches!(error, FlushError::Timeout { pending: 10, .. }), "{error}");
+    assert_eq!(engine.flush(None, &mut || true), Err(FlushError::Interrupted));
+    let closed = engine.close(Duration::from_millis(50), CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { pending: 10, .. })), "{closed:?}");
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 10);
+}
+
+#[test]
+fn test_close_without_patience_drops_what_is_unacked_and_counts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|event| match event {
+        Event::Message { .. } => Action::FallSilent,
+        _ => Action::Serve,
+    });
+    let engine = open(online(folder.path(), &server));
+    log(&engine, 10);
+    engine.close(Duration::ZERO, CloseStatus::Failed, &mut || false).unwrap();
+    let counters = engine.counters();
+    assert_eq!((counters.dropped.points(), counters.pending.points()), (10, 0));
+    assert_eq!(folders(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn test_a_run_that_never_reached_a_server_keeps_what_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|_| Action::Drop);
+    let mut config = online(folder.path(), &server);
+    if let Some(server) = &mut config.server {
+        server.connect = Connect::Within(Duration::from_millis(10));
+    }
+    let engine = open(config);
+    log(&engine, 10);
+    engine.flush(None, &mut || false).unwrap();
+    assert!(!engine.status().connected);
+    engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false).unwrap();
+    assert_eq!(engine.counters().dropped.points(), 0);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 10);
+}
+
+#[test]
+fn test_a_server_that_comes_later_gets_what_was_logged_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|_| Action::Drop);
+    let mut config = online(folder.path(), &server);
+    if let Some(server) = &mut config.server {
+        server.connect = Connect::Within(Duration::from_millis(10));
+    }
+    let engine = open(config);
+    log(&engine, 10);
+    engine.flush(None, &mut || false).unwrap();
+    server.script(|_| Action::Serve);
+    wait_until("the server to have the points", || engine.counters().sent.points() == 10);
+    close(&engine);
+    assert_eq!(points_at(&server), 10);
+}
+
+#[test]
+fn test_a_refused_run_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|event| match event {
+        Event::OpenRun(_) => Action::Refuse(refusal(RefusalCode::RunExists, "it exists")),
+        _ => Action::Serve,
+    });
+    let error = Engine::open(online(folder.path(), &server), &mut || false).unwrap_err();
+    assert!(matches!(
+        error,
+        OpenError::Refused { reason: RefusalReason::RunExists, ref message } if message == "it exists"
+    ));
+    assert_eq!(std::fs::read_dir(folder.path().join("spool")).unwrap().count(), 0);
+}
+
+#[test]
+fn test_no_server_in_mode_online_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|_| Action::Drop);
+    let mut config = online(folder.path(), &server);
+    if let Some(server) = &mut config.server {
+        server.connect = Connect::Required(Duration::from_millis(30));
+    }
+    let error = Engine::open(config.clone(), &mut || false).unwrap_err();
+    assert!(matches!(&error, OpenError::NotConnected { url, .. } if url == "memory://"), "{error}");
+    let error = Engine::open(config, &mut || true).unwrap_err();
+    assert!(matches!(error, OpenError::Interrupted), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path().join("spool")).unwrap().count(), 0);
+}
+
+#[test]
+fn test_acknowledged_segments_are_deleted_and_their_positions_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::new();
+    let mut config = online(folder.path(), &server);
+    config.spool.options.segment_bytes = 2048;
+    let engine = open(config);
+    for _ in 0..40 {
+        log(&engine, 200);
+        engine.flush(None, &mut || false).unwrap();
+    }
+    wait_until("old segments to go", || engine.status().spooled_bytes < 8 * 1024);
+    drop(engine);
+    let mut offline = common::config(folder.path());
+    offline.batch.max_age = Duration::from_millis(10);
+    wait_until("the positions", || {
+        let next = open(offline.clone());
+        let metric = next.metric("loss", Scale::MlStep, &[]).unwrap();
+        let found = next.last_step(metric);
+        close(&next);
+        found == Some(40 * 200 - 1)
+    });
+}
