@@ -4,6 +4,8 @@
 //! A binary of its own, because a process that starts others holds every lock of its own in the
 //! child, too, until the child has become another program.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its writer does")]
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -17,7 +17,7 @@ mod positions;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use positions::{PositionsError, cursors_of};
+pub use positions::cursors_of;
 
 use crate::declarations::decode_declarations;
 use crate::platform;

@@ -13,38 +13,31 @@ use crate::batch::{PointColumns, decode_points};
 use crate::declarations::{Declaration, decode_declarations};
 use crate::run_folder::WriterLock;
 use crate::spool::{
-    CursorSet, CursorsError, EnvironmentCursor, Frame, FrameKind, SeriesCursor, SpoolError,
-    SpoolEvent, SpoolReader,
+    CursorSet, EnvironmentCursor, Frame, FrameKind, SeriesCursor, SpoolError, SpoolEvent,
+    SpoolReader,
 };
-use crate::types::{Position, Scale, Seq, UNUSED};
+use crate::types::{Position, Scale, Seq};
 
 type Numbered<T> = HashMap<u32, T, FixedState>;
 /// Scale, name, labels.
 type Metric = (Scale, String, Vec<(String, String)>);
 
-/// Why the positions of a dead writer are not known.
-#[derive(Debug, thiserror::Error)]
-pub enum PositionsError {
-    /// Its spool cannot be read.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// They cannot be written down.
-    #[error(transparent)]
-    Cursors(#[from] CursorsError),
-}
-
-/// The greatest positions in the spool of a dead writer that was [recovered](super::recover); also
-/// the first problem met on the way, if any. Decodes every batch there is: blocks for a second or
-/// so a gigabyte.
+/// The greatest positions of a dead writer that was [recovered](super::recover), and what could not
+/// be read of them. Decodes every batch in its spool: blocks for a second or so a gigabyte.
 ///
 /// # Errors
 ///
 /// When the spool cannot be read at all.
-pub fn cursors_of(lock: &WriterLock) -> Result<(CursorSet, Vec<String>), PositionsError> {
-    positions(lock.path())
+pub fn cursors_of(lock: &WriterLock) -> Result<(CursorSet, Vec<String>), SpoolError> {
+    let (mut cursors, mut problems) = positions(lock.path())?;
+    match lock.read_cursors() {
+        Ok(earlier) => cursors.merge(earlier.unwrap_or_default()),
+        Err(problem) => problems.push(problem.to_string()),
+    }
+    Ok((cursors, problems))
 }
 
-fn positions(folder: &Path) -> Result<(CursorSet, Vec<String>), PositionsError> {
+fn positions(folder: &Path) -> Result<(CursorSet, Vec<String>), SpoolError> {
     let mut reader = SpoolReader::open(folder, Seq(1))?;
     reader.writer_has_ended();
     let mut found = Positions::default();
@@ -116,7 +109,8 @@ impl Positions {
             let env_id = self.envs.get(&env).cloned();
             if env != 0 {
                 let Some(env_id) = &env_id else { continue };
-                let environment = environments.entry(env).or_insert_with(|| nowhere(env_id));
+                let environment =
+                    environments.entry(env).or_insert_with(|| EnvironmentCursor::nowhere(env_id));
                 go_on(environment, scale, position);
             }
             cursors.series.push(SeriesCursor { name, scale, labels, env_id, position });
@@ -124,11 +118,6 @@ impl Positions {
         cursors.environments.extend(environments.into_values());
         cursors
     }
-}
-
-pub(super) fn nowhere(env_id: &str) -> EnvironmentCursor {
-    let env_id = env_id.to_owned();
-    EnvironmentCursor { env_id, rl_step: UNUSED, episode: UNUSED, ended_episode: UNUSED }
 }
 
 pub(super) fn go_on(environment: &mut EnvironmentCursor, scale: Scale, position: Position) {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::spool::golden::hex;
 use crate::types::{Lsn, Seq, WriterId};
 
 const ID: WriterId = WriterId([7; 16]);
@@ -13,6 +14,9 @@ fn anonymous(capacity_bytes: u64) -> (Ring, Producer, Consumer) {
     let options = RingOptions { capacity_bytes, place: RingPlace::Memory };
     Ring::create(&options, ID, RingStart::ORIGIN).unwrap()
 }
+
+/// What is done to a ring's bytes.
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
 
 /// A folder in the system's shared memory, deleted at the end.
 fn memory_folder() -> tempfile::TempDir {
@@ -46,10 +50,6 @@ fn drain(consumer: &mut Consumer) -> Vec<(u64, usize)> {
         .collect();
     consumer.release(to, Seq(1)).unwrap();
     found
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn test_files_that_are_no_rings_are_refused() {
         ring.kind().path().unwrap().to_owned()
     };
     let whole = std::fs::read(&path).unwrap();
-    let opened = |change: &dyn Fn(&mut Vec<u8>)| {
+    let opened = |change: Change<'_>| {
         let mut bytes = whole.clone();
         change(&mut bytes);
         std::fs::write(&path, bytes).unwrap();
@@ -249,7 +249,7 @@ fn test_files_that_are_no_rings_are_refused() {
     let newer = opened(&|bytes| bytes[8] = 2).unwrap_err();
     assert!(matches!(newer, RingError::Newer { version: 2, .. }));
     assert!(newer.to_string().contains("upgrade metrana"));
-    let damages: [&dyn Fn(&mut Vec<u8>); 11] = [
+    let damages: [Change<'_>; 11] = [
         &|bytes| bytes[0] = 0,
         &|bytes| bytes[8] = 0,
         &|bytes| bytes[12] = 1,

@@ -11,6 +11,7 @@
 //! No string of the user's ever names a folder. Names that begin with a dot are on their way in or
 //! out and no one's business.
 
+mod error;
 mod info;
 mod liveness;
 mod writer_folder;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sha2::{Digest as _, Sha256};
 
 pub use crate::config::ResumeStrategy;
+pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
 pub use liveness::Liveness;
 pub use writer_folder::{WriterFolder, WriterLock, read_acked, write_acked};
@@ -31,7 +33,7 @@ use liveness::Here;
 use writer_folder::{LOCK, WRITER_JSON};
 
 use crate::platform;
-use crate::spool::{self, CursorSet, CursorsError, SpoolError};
+use crate::spool::{self, CursorSet, CursorsError};
 use crate::types::{RunId, Seq};
 
 const SPOOL: &str = "spool";
@@ -91,90 +93,6 @@ pub enum Claim {
     Joined,
     /// The run is another job's, and resuming it is allowed.
     Resumed,
-}
-
-/// What goes wrong with a run's folder.
-#[derive(Debug, thiserror::Error)]
-pub enum RunFolderError {
-    /// The system refused.
-    #[error("{doing} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// The run belongs to another job.
-    #[error(
-        "run {run_name:?} belongs to orchestration id {theirs:?}, and this process has {ours:?}"
-    )]
-    OtherJob {
-        /// The run's name.
-        run_name: String,
-        /// The run's orchestration id.
-        theirs: String,
-        /// This process's.
-        ours: String,
-    },
-    /// The name is held by a run with another id than the one asked for.
-    #[error("run {run_name:?} is run {found}, not {wanted}")]
-    OtherRun {
-        /// The run's name.
-        run_name: String,
-        /// The id it has.
-        found: RunId,
-        /// The id that was asked for.
-        wanted: RunId,
-    },
-    /// A file that does not say what it should.
-    #[error("{} cannot be read: {what}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// A newer metrana wrote it.
-    #[error(
-        "{} has version {version}, and this metrana reads up to {INFO_VERSION}: upgrade metrana to read it",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: u16,
-    },
-    /// The writer's process lives, or another one delivers it right now.
-    #[error("the writer in {} lives, or is being delivered", .0.display())]
-    WriterLives(PathBuf),
-    /// The writer is another machine's.
-    #[error("the writer in {} is of host {host}; nothing here can tell whether it lives", path.display())]
-    WriterIsForeign {
-        /// The writer's folder.
-        path: PathBuf,
-        /// Where it was started.
-        host: String,
-    },
-    /// The folder changed under us too often.
-    #[error("{} keeps changing; no writer number could be claimed", .0.display())]
-    Contended(PathBuf),
-    /// The spool inside cannot be read.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-}
-
-impl RunFolderError {
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
-    }
-
-    fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
 }
 
 /// A run's folder.

@@ -5,7 +5,7 @@ use std::sync::Barrier;
 
 use super::*;
 use crate::spool::{SeriesCursor, SpoolOptions};
-use crate::types::{Position, Scale, WriterId};
+use crate::types::{BatchKind, EnvNo, Lsn, MetricNo, Position, Scale, WriterId};
 
 const NAMES: RunNames<'_> = RunNames {
     destination: "local",
@@ -110,7 +110,7 @@ fn test_the_first_creates_and_the_same_job_joins() {
     assert_eq!((claim, second.run()), (Claim::Joined, first.run()));
     assert_eq!(first.run().experiment_name, "exp");
     assert_eq!(RunFolder::open(first.path()).unwrap(), first);
-    assert_eq!(RunFolder::list(folder.path()).unwrap(), [first.clone()]);
+    assert_eq!(RunFolder::list(folder.path()).unwrap(), std::slice::from_ref(&first));
     assert_eq!(RunFolder::find(folder.path(), first.run().run_id).unwrap(), Some(first));
     assert_eq!(RunFolder::find(folder.path(), RunId([0; 16])).unwrap(), None);
 }
@@ -312,6 +312,19 @@ fn test_a_foreign_writer_is_taken_over_only_by_force() {
     assert_eq!(lock.info(), &foreign_info);
 }
 
+struct Nothing;
+
+impl spool::DeclarationSource for Nothing {
+    fn encode_declarations(
+        &mut self,
+        _: &[MetricNo],
+        _: &[EnvNo],
+        _: &mut Vec<u8>,
+    ) -> Result<(), spool::UnknownNumber> {
+        Ok(())
+    }
+}
+
 #[test]
 fn test_undelivered_is_what_lies_behind_the_watermark() {
     let folder = tempfile::tempdir().unwrap();
@@ -321,24 +334,13 @@ fn test_undelivered_is_what_lies_behind_the_watermark() {
     assert!(!is_undelivered());
     let mut spool =
         spool::SpoolWriter::create(writer.path(), info(1).writer_id, SpoolOptions::default());
-    struct Nothing;
-    impl spool::DeclarationSource for Nothing {
-        fn encode_declarations(
-            &mut self,
-            _: &[crate::types::MetricNo],
-            _: &[crate::types::EnvNo],
-            _: &mut Vec<u8>,
-        ) -> Result<(), spool::UnknownNumber> {
-            Ok(())
-        }
-    }
     for seq in 1..=2 {
         let batch = spool::SealedBatch {
-            kind: crate::types::BatchKind::Attributes,
+            kind: BatchKind::Attributes,
             urgent: false,
             seq: Seq(seq),
-            lsn_first: crate::types::Lsn(0),
-            lsn_last: crate::types::Lsn(7),
+            lsn_first: Lsn(0),
+            lsn_last: Lsn(7),
             payload: b"x",
             uses: &spool::Numbers::default(),
         };

@@ -164,6 +164,21 @@ impl WriterLock {
         Ok(())
     }
 
+    /// The greatest positions that the writer left, if it did.
+    ///
+    /// # Errors
+    ///
+    /// When they are there and cannot be read.
+    pub fn read_cursors(&self) -> Result<Option<CursorSet>, CursorsError> {
+        let path = self.path.with_file_name(CURSORS).join(format!("{:06}", self.info.number));
+        match CursorSet::read(&path) {
+            Err(CursorsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
     /// Writes the greatest positions of the dead writer, as it would have done at its close.
     ///
     /// # Errors

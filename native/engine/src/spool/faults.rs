@@ -98,12 +98,11 @@ impl FaultyDisk {
         match self.fault {
             Fault::ShortWrite => Verdict::Half,
             Fault::Interrupted if grows => Verdict::Not(io::ErrorKind::Interrupted.into()),
-            Fault::Interrupted => Verdict::Go,
             Fault::Full | Fault::FullFromHere if grows => {
                 self.plan.is_full.store(self.fault == Fault::FullFromHere, Ordering::Relaxed);
                 Verdict::HalfThen(full())
             }
-            Fault::Full | Fault::FullFromHere => Verdict::Go,
+            Fault::Interrupted | Fault::Full | Fault::FullFromHere => Verdict::Go,
             Fault::DiesBefore => Verdict::Not(died()),
             Fault::DiesWithin => Verdict::HalfThen(died()),
             Fault::DiesAfter => Verdict::DoThen(died()),

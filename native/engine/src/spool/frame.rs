@@ -174,6 +174,7 @@ pub(super) fn array<const N: usize>(bytes: &[u8; 64], at: usize) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::golden::hex;
 
     fn header() -> FrameHeader {
         FrameHeader {
@@ -186,10 +187,6 @@ mod tests {
             payload_len: 3,
             payload_crc32c: crc32c::crc32c(b"abc"),
         }
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

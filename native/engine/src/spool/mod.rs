@@ -21,6 +21,7 @@ mod numbers;
 mod reader;
 mod scanner;
 mod segment;
+mod summary;
 mod writer;
 
 use std::io;
@@ -34,11 +35,11 @@ pub use frame::{
 };
 pub use numbers::{DeclarationSource, Numbers, UnknownNumber};
 pub use reader::{Damage, Frame, SpoolEvent, SpoolReader};
-pub use scanner::{SegmentSummary, SpoolSummary, is_empty, last_seq, summarize};
 pub use segment::{
     SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, SegmentHeaderError, segment_numbers,
     segment_path,
 };
+pub use summary::{SegmentSummary, SpoolSummary, is_empty, last_seq, summarize};
 pub use writer::{Appended, DEFAULT_SEGMENT_BYTES, SealedBatch, SpoolOptions, SpoolWriter};
 
 pub use crate::config::FsyncPolicy;
@@ -99,5 +100,7 @@ impl From<SpoolError> for io::Error {
 
 #[cfg(test)]
 pub(crate) mod faults;
+#[cfg(test)]
+pub(crate) mod golden;
 #[cfg(test)]
 mod tests;

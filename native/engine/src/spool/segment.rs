@@ -114,6 +114,7 @@ pub fn segment_numbers(folder: &Path) -> io::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::golden::hex;
 
     fn header() -> SegmentHeader {
         SegmentHeader {
@@ -138,8 +139,7 @@ mod tests {
             "00000000",
         );
         let bytes = header().encode();
-        let hex: String = bytes[..60].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, golden);
+        assert_eq!(hex(&bytes[..60]), golden);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
     }
 

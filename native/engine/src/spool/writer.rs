@@ -9,8 +9,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::files::{Disk, SpoolFile, SpoolFiles};
 use super::frame::{FrameHeader, FrameKind, MAX_PAYLOAD_BYTES};
 use super::numbers::{DeclarationSource, NumberSet, Numbers};
-use super::scanner::SpoolSummary;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use super::summary::SpoolSummary;
 use super::{FsyncPolicy, SpoolError};
 use crate::types::{BatchKind, Lsn, Seq, WriterId};
 

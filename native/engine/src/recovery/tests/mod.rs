@@ -1,13 +1,11 @@
 //! Writers that die at any moment, and recoveries that die too: every record that was committed to
 //! the ring is in the spool once, and nothing else is.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+mod model;
 
-use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::*;
 use crate::attributes::{AttributeOperation, AttributeUpdate, AttributeValue, decode_attributes};
@@ -19,11 +17,11 @@ use crate::record::{
 };
 use crate::ring::{Producer, RingOptions, RingPlace, RingStart};
 use crate::run_folder::{
-    Liveness, ResumeStrategy, RunFolder, RunNames, RunRequest, SenderKind, WriterFolder,
-    WriterOptions, write_acked,
+    ResumeStrategy, RunFolder, RunNames, RunRequest, SenderKind, WriterFolder, WriterOptions,
+    write_acked,
 };
 use crate::spool::faults::{Fault, FaultyDisk};
-use crate::spool::{Frame, FrameKind, SpoolEvent, SpoolReader};
+use crate::spool::{EnvironmentCursor, Frame, FrameKind, SpoolEvent, SpoolReader};
 use crate::types::{Compression, Lsn, MetricNo, Position, RunId, Scale, WriterId};
 
 const METRICS: u32 = 3;
@@ -383,7 +381,16 @@ fn test_positions_of_a_dead_writer_are_read_back_from_its_spool() {
     assert_eq!(found, [("m1", 14), ("m2", 14)]);
     let run = run_folder(folder.path());
     assert!(!run.has_cursors(1));
-    lock.write_cursors(&cursors).unwrap();
+    // Written before earlier segments were deleted: m1 was there further on, m3 only there.
+    let mut earlier = cursors.clone();
+    earlier.series[0].position.step = 90;
+    earlier.series[1].name = "m3".to_owned();
+    lock.write_cursors(&earlier).unwrap();
+    let (mut cursors, _) = cursors_of(&lock).unwrap();
+    cursors.series.sort_by(|one, other| one.name.cmp(&other.name));
+    let found: Vec<_> =
+        cursors.series.iter().map(|series| (series.name.as_str(), series.position.step)).collect();
+    assert_eq!(found, [("m1", 90), ("m2", 14), ("m3", 14)]);
     assert!(run.has_cursors(1));
     assert_eq!(run.cursors().0.series.len(), 2);
     lock.remove_delivered().unwrap();
@@ -393,7 +400,7 @@ fn test_positions_of_a_dead_writer_are_read_back_from_its_spool() {
 
 #[test]
 fn test_episode_points_end_their_episode() {
-    let mut environment = positions::nowhere("e");
+    let mut environment = EnvironmentCursor::nowhere("e");
     positions::go_on(
         &mut environment,
         Scale::EnvironmentStep,
@@ -405,264 +412,4 @@ fn test_episode_points_end_their_episode() {
         Position { rl_step: 6, episode: 3, step: -1 },
     );
     assert_eq!((environment.rl_step, environment.episode, environment.ended_episode), (7, 4, 3));
-}
-
-// ── The model ───────────────────────────────────────────────────────────────────────────────────
-
-#[derive(Clone, Debug)]
-enum Operation {
-    Point {
-        metric: u32,
-    },
-    Attribute {
-        bytes: usize,
-    },
-    Seal,
-    /// All that is sealed is acknowledged, and whole segments of it are deleted.
-    Acknowledge,
-    /// The process dies, recoveries die at these operations, and another writer begins.
-    Reopen {
-        attempts: Vec<(u64, Fault)>,
-    },
-}
-
-fn death() -> impl Strategy<Value = Fault> {
-    prop_oneof![Just(Fault::DiesBefore), Just(Fault::DiesWithin), Just(Fault::DiesAfter)]
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        3 => death(),
-        1 => Just(Fault::ShortWrite),
-        1 => Just(Fault::Interrupted),
-        1 => Just(Fault::Full),
-    ]
-}
-
-fn operation() -> impl Strategy<Value = Operation> {
-    prop_oneof![
-        20 => (1..=METRICS).prop_map(|metric| Operation::Point { metric }),
-        6 => (0usize..400).prop_map(|bytes| Operation::Attribute { bytes }),
-        4 => Just(Operation::Seal),
-        1 => Just(Operation::Acknowledge),
-        1 => prop::collection::vec((0u64..30, fault()), 0..4)
-            .prop_map(|attempts| Operation::Reopen { attempts }),
-    ]
-}
-
-/// A run of a model: lives one after the other in one data directory.
-struct Model<'a> {
-    folder: &'a Path,
-    fault: (u64, Fault),
-    life: Option<Life>,
-    /// Frames that a server has, by number.
-    delivered: BTreeMap<Seq, Frame>,
-    next: u32,
-}
-
-impl Model<'_> {
-    fn life(&mut self) -> &mut Life {
-        let (folder, (at, fault)) = (self.folder, self.fault);
-        self.life.get_or_insert_with(|| {
-            Life::begin(folder, RingPlace::Folder(folder.into()), FaultyDisk::new(at, fault))
-        })
-    }
-
-    fn run(&mut self, operation: Operation) {
-        self.next += 1;
-        let next = self.next;
-        match operation {
-            Operation::Point { metric } => self.life().log_point(metric, f64::from(next)),
-            Operation::Attribute { bytes } => self.life().log_attribute(format!("a{next}"), bytes),
-            Operation::Seal => {
-                if self.life().seal().is_err() && self.life().disk.is_dead() {
-                    self.reopen(&[]);
-                }
-            }
-            Operation::Acknowledge => self.acknowledge(),
-            Operation::Reopen { attempts } => self.reopen(&attempts),
-        }
-    }
-
-    fn acknowledge(&mut self) {
-        let path = self.life().folder.path().to_owned();
-        let frames = frames(&path).into_iter().filter(|frame| frame.seq > Seq(0));
-        self.delivered.extend(frames.map(|frame| (frame.seq, frame)));
-        let acked = self.delivered.last_key_value().map_or(Seq(0), |(seq, _)| *seq);
-        let deleted = self.life().spool.delete_acked(acked);
-        if deleted.is_err() && self.life().disk.is_dead() {
-            self.reopen(&[]);
-        }
-    }
-
-    fn reopen(&mut self, attempts: &[(u64, Fault)]) {
-        let Some(life) = self.life.take() else { return };
-        let ring = life.ring.kind().path().unwrap().to_owned();
-        let (path, logged) = life.die();
-        for (at, fault) in attempts {
-            let disk = FaultyDisk::new(*at, *fault);
-            let done = recover(&mut WriterLock::take(&path, false).unwrap(), &options(&disk));
-            assert!(done.is_ok() || disk.is_dead() || *fault == Fault::Full, "{done:?}");
-        }
-        let report = recovered(&path);
-        assert!(report.is_complete() && report.problems.is_empty(), "{report:?}");
-        assert!(!ring.exists());
-        let mut all = std::mem::take(&mut self.delivered);
-        for frame in frames(&path).into_iter().filter(|frame| frame.seq > Seq(0)) {
-            let earlier = all.insert(frame.seq, frame.clone());
-            assert!(earlier.is_none_or(|earlier| earlier == frame), "a batch never changes");
-        }
-        let all: Vec<_> = all.into_values().collect();
-        assert_eq!(contents(&all), logged);
-        assert_eq!(report.last_seq.0, all.len() as u64);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn test_ring_and_spool_behave_as_their_model(
-        operations in prop::collection::vec(operation(), 1..150),
-        fault in (0u64..120, fault()),
-    ) {
-        let folder = memory_folder();
-        let path = folder.path();
-        let mut model = Model { folder: path, fault, life: None, delivered: BTreeMap::new(), next: 0 };
-        for operation in operations {
-            model.run(operation);
-        }
-        model.reopen(&[]);
-    }
-}
-
-/// Every pair of deaths: of the writer's sealing, and of the recovery after it.
-#[test]
-fn test_writer_and_recovery_may_both_die_at_every_operation() {
-    let run = |life_at: u64, fault: Fault, recovery: &[(u64, Fault)]| {
-        let folder = memory_folder();
-        let path = folder.path();
-        let fault = (life_at, fault);
-        let mut model =
-            Model { folder: path, fault, life: None, delivered: BTreeMap::new(), next: 0 };
-        for at in 0..24 {
-            model.run(match at % 8 {
-                7 => Operation::Seal,
-                3 => Operation::Attribute { bytes: 100 },
-                metric => Operation::Point { metric: metric % METRICS + 1 },
-            });
-            if model.life.is_none() {
-                // The writer died in its seal and was recovered in one go.
-                return false;
-            }
-        }
-        model.run(Operation::Point { metric: 1 });
-        model.run(Operation::Attribute { bytes: 10 });
-        model.reopen(recovery);
-        true
-    };
-    for fault in [Fault::DiesBefore, Fault::DiesWithin, Fault::DiesAfter] {
-        let mut at = 0;
-        while !run(at, fault, &[]) {
-            at += 1;
-        }
-        assert!(at > 10, "the writer's operations are counted");
-        for at in 0..20 {
-            run(u64::MAX, fault, &[(at, fault), (at / 2, fault)]);
-        }
-    }
-}
-
-// ── Real processes ──────────────────────────────────────────────────────────────────────────────
-
-const CHILD: &str = "METRANA_TEST_WRITER";
-
-/// Not a test of its own: the writer that the tests below start and kill.
-#[test]
-fn child_writer() {
-    let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
-    let mut life = Life::begin(&folder, RingPlace::Folder(folder.clone()), sound());
-    // On a line of its own, whatever the test harness has printed.
-    println!("\nbegun {}", life.folder.path().display());
-    for next in 0.. {
-        let before = life.logged.points.values().map(Vec::len).sum::<usize>();
-        life.log_point(next % METRICS + 1, f64::from(next));
-        let is_full = life.logged.points.values().map(Vec::len).sum::<usize>() == before;
-        if is_full {
-            life.seal().unwrap();
-            life.log_point(next % METRICS + 1, f64::from(next));
-        }
-        println!("logged {next}");
-    }
-}
-
-fn start_writer(folder: &Path) -> (Child, BufReader<std::process::ChildStdout>, PathBuf) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["recovery::tests::child_writer", "--exact", "--nocapture"])
-        .env(CHILD, folder)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.starts_with("begun ") {
-        line.clear();
-        assert!(output.read_line(&mut line).unwrap() > 0, "the child ended");
-    }
-    let path = PathBuf::from(line["begun ".len()..].trim_end());
-    (child, output, path)
-}
-
-#[test]
-fn test_a_killed_process_is_dead_and_loses_no_point_it_told_of() {
-    let folder = memory_folder();
-    let run = run_folder(folder.path());
-    for round in 0..8u32 {
-        let (mut child, mut output, path) = start_writer(folder.path());
-        let mut last = String::new();
-        for _ in 0..=round * 100 {
-            last.clear();
-            output.read_line(&mut last).unwrap();
-        }
-        let entry = run.writers().unwrap().pop().unwrap();
-        assert_eq!((&entry.path, entry.liveness), (&path, Liveness::Live));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // What it told of before it was killed; the last line may be half of one.
-        let rest: Vec<_> = output.split(b'\n').map(Result::unwrap).collect();
-        let told = rest
-            .iter()
-            .rev()
-            .skip(1)
-            .find_map(|line| number(line))
-            .or(number(last.trim_end().as_bytes()));
-        let entry = run.writers().unwrap().pop().unwrap();
-        assert_eq!((entry.liveness, entry.is_undelivered), (Liveness::Dead, true));
-        let mut lock = WriterLock::take(&path, false).unwrap();
-        assert!(recover(&mut lock, &options(&sound())).unwrap().is_complete());
-        let found = contents(&frames(&path));
-        let mut values: Vec<_> = found.points.into_values().flatten().collect();
-        values.sort_by(f64::total_cmp);
-        let expected: Vec<_> = (0..values.len()).map(|value| value as f64).collect();
-        assert_eq!(values, expected, "each once, none left out");
-        assert!(told.is_none_or(|told| values.len() > told), "{told:?} of {}", values.len());
-        lock.remove_delivered().unwrap();
-    }
-}
-
-fn number(line: &[u8]) -> Option<usize> {
-    std::str::from_utf8(line).ok()?.strip_prefix("logged ")?.parse().ok()
-}
-
-#[test]
-fn test_processes_that_start_at_once_get_numbers_of_their_own() {
-    let folder = memory_folder();
-    let children: Vec<_> = (0..4).map(|_| start_writer(folder.path())).collect();
-    let numbers: Vec<_> =
-        run_folder(folder.path()).writers().unwrap().iter().map(|entry| entry.number).collect();
-    assert_eq!(numbers, [1, 2, 3, 4]);
-    for (mut child, ..) in children {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
 }

@@ -1,0 +1,135 @@
+//! Summing up a whole spool.
+
+use std::path::Path;
+
+use super::SpoolError;
+use super::frame::{FrameHeader, FrameKind};
+use super::scanner::{Scanner, Step};
+use super::segment::{segment_numbers, segment_path};
+use crate::types::{BatchKind, Lsn, Seq, WriterId};
+
+/// What a spool holds, read from headers alone; payloads of batches are not checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpoolSummary {
+    /// Its segments, oldest first.
+    pub segments: Vec<SegmentSummary>,
+    /// The first batch there is; 0: none.
+    pub first_seq: Seq,
+    /// The last batch there is, or the one before the last segment; 0: none.
+    pub last_seq: Seq,
+    /// Where the sealed points end in the ring's stream.
+    pub points_end: Lsn,
+    /// Where the sealed attributes end in the ring's stream.
+    pub attributes_end: Lsn,
+}
+
+/// One segment of a [`SpoolSummary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Its number.
+    pub number: u64,
+    /// Its length, a torn tail included.
+    pub bytes: u64,
+    /// The last batch in it, or before it.
+    pub last_seq: Seq,
+    /// Where a frame begins that the file's end cuts off.
+    pub torn_at: Option<u64>,
+}
+
+impl SpoolSummary {
+    /// Where the sealed records of this kind end in the ring's stream.
+    pub fn end(&self, kind: BatchKind) -> Lsn {
+        match kind {
+            BatchKind::Points => self.points_end,
+            BatchKind::Attributes => self.attributes_end,
+        }
+    }
+
+    fn add(&mut self, header: &FrameHeader) {
+        if self.first_seq == Seq(0) {
+            self.first_seq = header.seq;
+        }
+        self.last_seq = self.last_seq.max(header.seq);
+        let end = match header.kind.batch() {
+            Some(BatchKind::Points) => &mut self.points_end,
+            Some(BatchKind::Attributes) => &mut self.attributes_end,
+            None => return,
+        };
+        *end = (*end).max(Lsn(header.lsn_last.0 + 1));
+    }
+}
+
+/// Sums a spool up; `declared` gets the payload of every declarations frame, in order.
+///
+/// # Errors
+///
+/// When the folder cannot be read, or a newer engine wrote something in it.
+pub fn summarize(
+    folder: &Path,
+    writer_id: WriterId,
+    mut declared: impl FnMut(&[u8]),
+) -> Result<SpoolSummary, SpoolError> {
+    let mut summary = SpoolSummary::default();
+    let numbers = segment_numbers(folder).map_err(SpoolError::io("listing", folder))?;
+    for number in numbers {
+        let mut scanner = Scanner::open(&segment_path(folder, number))?;
+        scanner.expect_writer(writer_id);
+        if let Some(header) = scanner.header()? {
+            // Known even if every frame in it is damaged.
+            summary.last_seq = summary.last_seq.max(Seq(header.first_seq.0.saturating_sub(1)));
+        }
+        let torn_at = loop {
+            match scanner.next(|header| header.kind == FrameKind::Declarations)? {
+                Step::Frame(header) if header.kind == FrameKind::Declarations => {
+                    declared(&scanner.payload);
+                }
+                Step::Frame(header) => summary.add(&header),
+                Step::Damaged(_) => {}
+                Step::Partial { offset, .. } => break Some(offset),
+                Step::End => break None,
+            }
+        };
+        summary.segments.push(SegmentSummary {
+            number,
+            bytes: scanner.len(),
+            last_seq: summary.last_seq,
+            torn_at,
+        });
+    }
+    Ok(summary)
+}
+
+/// The last batch of a spool, 0 if there never was one: read from as few segments as needed.
+///
+/// # Errors
+///
+/// See [`summarize`].
+pub fn last_seq(folder: &Path, writer_id: WriterId) -> Result<Seq, SpoolError> {
+    let numbers = segment_numbers(folder).map_err(SpoolError::io("listing", folder))?;
+    for number in numbers.into_iter().rev() {
+        let mut scanner = Scanner::open(&segment_path(folder, number))?;
+        scanner.expect_writer(writer_id);
+        let before = scanner.header()?.map(|header| Seq(header.first_seq.0.saturating_sub(1)));
+        let mut last = before.unwrap_or(Seq(0));
+        loop {
+            match scanner.next(|_| false)? {
+                Step::Frame(header) => last = last.max(header.seq),
+                Step::Damaged(_) => {}
+                Step::Partial { .. } | Step::End => break,
+            }
+        }
+        if last > Seq(0) {
+            return Ok(last);
+        }
+    }
+    Ok(Seq(0))
+}
+
+/// Whether a folder holds no segments.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn is_empty(folder: &Path) -> Result<bool, SpoolError> {
+    Ok(segment_numbers(folder).map_err(SpoolError::io("listing", folder))?.is_empty())
+}
