@@ -14,6 +14,7 @@ mod closing;
 pub mod config;
 pub mod counters;
 pub mod declarations;
+pub mod deliver;
 mod drain;
 pub mod engine;
 pub mod error;

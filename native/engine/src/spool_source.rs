@@ -12,17 +12,27 @@ use crate::types::{BatchKind, Seq};
 #[derive(Clone, Debug)]
 pub struct SpoolSource {
     folder: PathBuf,
+    has_ended: bool,
 }
 
 impl SpoolSource {
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), has_ended: false }
+    }
+
+    /// Of a writer that is dead or closed: what is torn stays torn.
+    pub fn ended(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), has_ended: true }
     }
 }
 
 impl Spool for SpoolSource {
     fn open(&self, first: Seq) -> io::Result<Box<dyn FrameSource>> {
-        Ok(Box::new(Frames(SpoolReader::open(&self.folder, first)?)))
+        let mut reader = SpoolReader::open(&self.folder, first)?;
+        if self.has_ended {
+            reader.writer_has_ended();
+        }
+        Ok(Box::new(Frames(reader)))
     }
 }
 

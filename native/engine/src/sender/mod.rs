@@ -36,6 +36,9 @@ pub use shared::{Cancel, Canceller, CloseReport, Connection, ConnectionState, Se
 pub use spool::{FrameSource, Spool, SpoolItem};
 pub use thread::{PendingOpen, Sender};
 
+pub(crate) use session::Ending;
+pub(crate) use thread::send_all;
+
 use crate::transport::{Heartbeat, OpenRun, OpenedRun, Refusal};
 use crate::types::{RunId, Seq, WriterId};
 

@@ -7,6 +7,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 
 use super::backoff::{Backoff, random_fraction};
 use super::session::Ending;
@@ -187,16 +188,39 @@ async fn open_run(
     }
 }
 
+/// Sends all that a finished spool holds, in this thread. Blocks.
+///
+/// # Errors
+///
+/// The system has no descriptors to spare.
+pub(crate) fn send_all(
+    config: SenderConfig,
+    ending: Ending,
+    cancel: &Cancel,
+) -> io::Result<CloseReport> {
+    let shared = Shared::new(Seq(u64::MAX));
+    shared.close();
+    let supervisor = Supervisor::new(config, Arc::clone(&shared), ending);
+    let runtime = runtime()?;
+    let report = runtime.block_on(async {
+        let sending = supervisor.run();
+        tokio::pin!(sending);
+        tokio::select! {
+            report = &mut sending => return report,
+            () = cancel.cancelled() => shared.stop(),
+        }
+        sending.await
+    });
+    runtime.shutdown_background();
+    Ok(report)
+}
+
 /// Runs `work` in a thread with a runtime of its own.
 fn spawn(
     name: &str,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_time();
-    #[cfg(feature = "grpc")]
-    runtime.enable_io();
-    let runtime = runtime.build()?;
+    let runtime = runtime()?;
     without_signals(|| {
         Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(work);
@@ -204,4 +228,12 @@ fn spawn(
             runtime.shutdown_background();
         })
     })
+}
+
+fn runtime() -> io::Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time();
+    #[cfg(feature = "grpc")]
+    runtime.enable_io();
+    runtime.build()
 }

@@ -1,0 +1,174 @@
+//! Finding and delivering every dead writer of a destination: what `init()` does beside its own
+//! run, and `metrana sync`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{DeliverError, Delivered, DeliveryOptions, OnProgress, deliver};
+use crate::recovery::{RecoveryOptions, recover};
+use crate::run_folder::{Liveness, RunFolder, RunFolderError, WriterEntry, WriterLock};
+use crate::sender::{BackgroundJob, Cancel};
+use crate::types::Seq;
+
+/// Most batches in flight beside a living sender, whose acknowledgements should not wait.
+const BACKGROUND_PENDING_REQUESTS: usize = 4;
+
+/// What a sweep tells while it runs.
+#[derive(Debug)]
+pub enum DeliveryEvent<'a> {
+    /// Everything up to the first seq of at most the second is at the server.
+    Progress {
+        run: &'a RunFolder,
+        number: u32,
+        acked: Seq,
+        last: Seq,
+    },
+    Delivered {
+        run: &'a RunFolder,
+        number: u32,
+        delivered: Delivered,
+    },
+    Failed {
+        run: &'a RunFolder,
+        number: u32,
+        error: DeliverError,
+    },
+    /// A run's folder that cannot be read.
+    Unreadable(RunFolderError),
+}
+
+/// The dead writers of one destination in one data directory.
+#[derive(Clone, Debug)]
+pub struct DeadWriters {
+    pub data_dir: PathBuf,
+    /// Only runs whose own destination is this; `None`: all of them.
+    pub of_destination: Option<String>,
+    pub options: DeliveryOptions,
+    /// How rings' rests are sealed.
+    pub recovery: RecoveryOptions,
+    /// Take over writers of other machines too (`sync --force`).
+    pub force: bool,
+}
+
+impl DeadWriters {
+    /// Delivers them, run after run, in the order in which the writers began. Ends early when the
+    /// server cannot be reached any more. Writers that live, or that somebody else delivers, are
+    /// left alone. Blocks.
+    pub fn deliver(
+        &self,
+        cancel: &Cancel,
+        on_event: &Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>,
+    ) {
+        let runs = match RunFolder::list(&self.data_dir) {
+            Ok(runs) => runs,
+            Err(error) => return on_event(DeliveryEvent::Unreadable(error)),
+        };
+        for run in runs.iter().filter(|run| self.is_wanted(run)) {
+            if self.deliver_run(run, cancel, on_event).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// The work of [`Self::deliver`] beside a living sender; `report` hears what the user should.
+    pub fn in_background(
+        mut self,
+        report: impl Fn(String) + Send + Sync + 'static,
+    ) -> BackgroundJob {
+        let pending = &mut self.options.settings.max_pending_requests;
+        *pending = (*pending).min(BACKGROUND_PENDING_REQUESTS);
+        let on_event: Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync> =
+            Arc::new(move |event| event.problems().into_iter().for_each(&report));
+        Box::new(move |cancel| self.deliver(&cancel, &on_event))
+    }
+
+    fn is_wanted(&self, run: &RunFolder) -> bool {
+        self.of_destination.as_ref().is_none_or(|wanted| *wanted == run.run().destination)
+    }
+
+    /// `Err`: it makes no sense to go on.
+    fn deliver_run(
+        &self,
+        run: &RunFolder,
+        cancel: &Cancel,
+        on_event: &Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>,
+    ) -> Result<(), ()> {
+        let entries = match run.writers() {
+            Ok(entries) => entries,
+            Err(error) => {
+                on_event(DeliveryEvent::Unreadable(error));
+                return Ok(());
+            }
+        };
+        for entry in entries.iter().filter(|entry| self.is_dead(entry)) {
+            if cancel.is_cancelled() {
+                return Err(());
+            }
+            let number = entry.number;
+            match self.deliver_writer(run, entry, cancel, on_event) {
+                Ok(Some(delivered)) => {
+                    on_event(DeliveryEvent::Delivered { run, number, delivered });
+                }
+                // There was nothing, or somebody else is at it.
+                Ok(None) | Err(DeliverError::Folder(RunFolderError::WriterLives(_))) => {}
+                Err(error) => {
+                    let is_for_all = error.is_for_all();
+                    if !cancel.is_cancelled() {
+                        on_event(DeliveryEvent::Failed { run, number, error });
+                    }
+                    if is_for_all {
+                        return Err(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_dead(&self, entry: &WriterEntry) -> bool {
+        match entry.liveness {
+            Liveness::Live => false,
+            Liveness::Dead => true,
+            Liveness::Foreign => self.force,
+        }
+    }
+
+    /// `None`: it never logged anything.
+    fn deliver_writer(
+        &self,
+        run: &RunFolder,
+        entry: &WriterEntry,
+        cancel: &Cancel,
+        on_event: &Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>,
+    ) -> Result<Option<Delivered>, DeliverError> {
+        let mut lock = WriterLock::take(&entry.path, self.force)?;
+        let recovered = recover(&mut lock, &self.recovery)?;
+        if recovered.last_seq == Seq(0) && recovered.is_complete() {
+            lock.remove_delivered()?;
+            return Ok(None);
+        }
+        let (on_event, progress_run) = (Arc::clone(on_event), run.clone());
+        let number = entry.number;
+        let progress: OnProgress = Arc::new(move |acked, last| {
+            on_event(DeliveryEvent::Progress { run: &progress_run, number, acked, last });
+        });
+        let mut delivered = deliver(run, lock, &recovered, &self.options, cancel, progress)?;
+        delivered.problems.splice(0..0, recovered.problems);
+        Ok(Some(delivered))
+    }
+}
+
+impl DeliveryEvent<'_> {
+    /// What of it the user should hear when nobody watches the progress.
+    fn problems(self) -> Vec<String> {
+        match self {
+            Self::Progress { .. } => Vec::new(),
+            Self::Delivered { delivered, .. } => delivered.problems,
+            Self::Failed { run, number, error } => {
+                let name = &run.run().run_name;
+                vec![format!("writer {number} of run {name:?} could not be delivered: {error}")]
+            }
+            Self::Unreadable(error) => vec![error.to_string()],
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Delivering what dead writers left: the same stream a living writer has, from a spool that grows
+//! no more.
+//!
+//! Whoever delivers holds the dead writer's lock, so two of them never meet, and has run
+//! [`recover`](crate::recovery::recover), so the spool is all there is. A batch that the server has
+//! already is recognised by its seq, so a delivery may be broken off and begun again anywhere.
+
+mod dead_writers;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use dead_writers::{DeadWriters, DeliveryEvent};
+
+use crate::recovery::{RecoveryError, RecoveryReport, RingOutcome, cursors_of};
+use crate::run_folder::{
+    RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, read_acked, write_acked,
+};
+use crate::sender::{
+    Cancel, Connector, Ending, SenderConfig, SenderHost, SenderProblem, SenderSettings, WhenSpent,
+    send_all,
+};
+use crate::spool::{CursorsError, SpoolError};
+use crate::spool_source::SpoolSource;
+use crate::transport::{NameConflict, OpenRun, OpenedRun, Refusal, ResumeStrategy, WriterIdentity};
+use crate::types::Seq;
+
+/// Hears how far a delivery has got: everything up to the first seq of at most the second is at the
+/// server.
+pub type OnProgress = Arc<dyn Fn(Seq, Seq) + Send + Sync>;
+
+/// How deliveries are made.
+#[derive(Clone)]
+pub struct DeliveryOptions {
+    /// The server.
+    pub connector: Arc<dyn Connector>,
+    /// What it is called in `run.json`: `local` or the normalised URL. A run's data may go to
+    /// another one too (`sync --url`), from its beginning.
+    pub destination: String,
+    pub settings: SenderSettings,
+}
+
+impl DeliveryOptions {
+    /// Settings for one who waits for the end: it gives up after about a minute without a server.
+    pub fn new(connector: Arc<dyn Connector>, destination: impl Into<String>) -> Self {
+        let settings = SenderSettings {
+            max_send_retries: Some(12),
+            when_spent: WhenSpent::GiveUp,
+            ..SenderSettings::default()
+        };
+        Self { connector, destination: destination.into(), settings }
+    }
+}
+
+impl fmt::Debug for DeliveryOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliveryOptions")
+            .field("destination", &self.destination)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A writer whose batches are all at the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Under which name and id the server keeps the run.
+    pub opened: OpenedRun,
+    /// The last batch there ever was; 0: none.
+    pub last_seq: Seq,
+    /// Its folder is gone. It stays while its ring may still turn up.
+    pub is_removed: bool,
+    /// For the user: what was damaged.
+    pub problems: Vec<String>,
+}
+
+/// Why a writer could not be delivered. Its data stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// The server will not have it.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It was broken off: no server, or cancelled.
+    #[error("delivered up to batch {acked} of {last}: {error}")]
+    Incomplete {
+        /// All up to here is at the server.
+        acked: Seq,
+        /// All there is.
+        last: Seq,
+        /// Why not all.
+        error: String,
+    },
+    /// Its folder cannot be read or written.
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    /// It could not be recovered.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// Its positions cannot be read or written, so its folder stays although all is delivered.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// As [`DeliverError::Spool`].
+    #[error(transparent)]
+    Cursors(#[from] CursorsError),
+    /// The system has no descriptors to spare.
+    #[error("cannot begin to deliver: {0}")]
+    Start(#[from] io::Error),
+}
+
+impl DeliverError {
+    /// Whether the next writer would fare no better.
+    pub fn is_for_all(&self) -> bool {
+        matches!(self, Self::Incomplete { .. } | Self::Start(_))
+    }
+}
+
+/// Delivers a dead writer that was recovered, ends it at the server, and removes its folder. If its
+/// ring may still turn up, the writer stays open and its folder where it is. Blocks.
+///
+/// # Errors
+///
+/// See [`DeliverError`]; what was delivered until then is at the server, and the rest is kept.
+pub fn deliver(
+    run: &RunFolder,
+    lock: WriterLock,
+    recovered: &RecoveryReport,
+    options: &DeliveryOptions,
+    cancel: &Cancel,
+    progress: OnProgress,
+) -> Result<Delivered, DeliverError> {
+    let folder = lock.path().to_owned();
+    let is_own = run.run().destination == options.destination;
+    let first = first_seq(recovered).max(Seq(if is_own { read_acked(&folder)?.0 + 1 } else { 1 }));
+    let host = Arc::new(Host { last: recovered.last_seq, progress, heard: Mutex::default() });
+    let config = SenderConfig {
+        connector: Arc::clone(&options.connector),
+        spool: Box::new(SpoolSource::ended(&folder)),
+        host: Arc::clone(&host) as Arc<dyn SenderHost>,
+        run_id: run.run().run_id,
+        writer_id: lock.info().writer_id,
+        first_seq: first,
+        open: Some(open_run(run.run(), lock.info(), earlier_writers(run, lock.info().number)?)),
+        settings: options.settings.clone(),
+        background: None,
+    };
+    let report = send_all(config, ending(lock.info(), recovered), cancel)?;
+    let heard = std::mem::take(&mut *host.heard.lock());
+    // What another server has says nothing about the run's own.
+    if is_own && report.acked >= first {
+        write_acked(&folder, report.acked)?;
+    }
+    if !report.ended {
+        return Err(heard.refusal.map_or_else(
+            || DeliverError::Incomplete {
+                acked: report.acked,
+                last: recovered.last_seq,
+                error: report.error.unwrap_or_else(|| "it was cancelled".to_owned()),
+            },
+            DeliverError::Refused,
+        ));
+    }
+    let is_removed = recovered.is_complete();
+    if is_removed {
+        remove(run, lock)?;
+    }
+    let Heard { opened, problems, .. } = heard;
+    Ok(Delivered { opened, last_seq: recovered.last_seq, is_removed, problems })
+}
+
+/// Removes the folder; the writer's positions outlive it.
+fn remove(run: &RunFolder, lock: WriterLock) -> Result<(), DeliverError> {
+    if !run.has_cursors(lock.info().number) {
+        lock.write_cursors(&cursors_of(&lock)?.0)?;
+    }
+    lock.remove_delivered()?;
+    Ok(())
+}
+
+/// The first batch there is. What lay before it was acknowledged while the writer lived.
+fn first_seq(recovered: &RecoveryReport) -> Seq {
+    match recovered.ring {
+        _ if recovered.first_seq > Seq(0) => recovered.first_seq,
+        RingOutcome::Sealed { batch_count } => Seq(recovered.last_seq.0 + 1 - batch_count),
+        _ => Seq(recovered.last_seq.0 + 1),
+    }
+}
+
+fn ending(info: &WriterInfo, recovered: &RecoveryReport) -> Ending {
+    match info.ended {
+        _ if !recovered.is_complete() => Ending::LeftOpen,
+        Some(WriterEnd::Closed) => Ending::Closed,
+        _ => Ending::Died,
+    }
+}
+
+fn earlier_writers(run: &RunFolder, number: u32) -> Result<Vec<WriterIdentity>, RunFolderError> {
+    let entries = run.writers()?.into_iter();
+    Ok(entries
+        .filter(|entry| entry.number < number && entry.is_undelivered)
+        .filter_map(|entry| entry.info.as_ref().map(WriterIdentity::from))
+        .collect())
+}
+
+/// How a run is opened for a writer whose data exists already: it is stored under another name
+/// rather than refused.
+fn open_run(run: &RunInfo, writer: &WriterInfo, earlier_writers: Vec<WriterIdentity>) -> OpenRun {
+    OpenRun {
+        run_id: run.run_id,
+        workspace_name: run.workspace_name.clone(),
+        project_name: run.project_name.clone(),
+        run_name: run.run_name.clone(),
+        experiment_name: writer.options.experiment_name.clone(),
+        orchestration_id: run.orchestration_id.clone(),
+        resume_strategy: match writer.options.resume_strategy.as_str() {
+            "allow" => ResumeStrategy::Allow,
+            _ => ResumeStrategy::Never,
+        },
+        name_conflict: NameConflict::Rename,
+        create_project_if_missing: writer.options.create_project_if_missing,
+        by_run_id: run.run_name.is_empty(),
+        created_at_ms: run.created_at_ms,
+        writer: writer.into(),
+        earlier_writers,
+        want_cursors: false,
+    }
+}
+
+impl From<&WriterInfo> for WriterIdentity {
+    fn from(info: &WriterInfo) -> Self {
+        Self {
+            writer_id: info.writer_id,
+            number: info.number,
+            logger_id: info.logger_id.clone(),
+            host: info.host.clone(),
+            pid: info.pid,
+            client_version: info.client_version.clone(),
+            opened_at_ms: info.opened_at_ms,
+        }
+    }
+}
+
+/// Who hears of a delivery.
+struct Host {
+    last: Seq,
+    progress: OnProgress,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Default)]
+struct Heard {
+    opened: OpenedRun,
+    refusal: Option<Refusal>,
+    problems: Vec<String>,
+}
+
+impl SenderHost for Host {
+    fn on_acked(&self, seq: Seq) {
+        (self.progress)(seq, self.last.max(seq));
+    }
+
+    fn on_problem(&self, problem: SenderProblem) {
+        match problem {
+            SenderProblem::Refused { refusal, .. } => self.heard.lock().refusal = Some(refusal),
+            // The error that ends the delivery says as much.
+            SenderProblem::RetriesSpent { .. } => {}
+            problem => self.heard.lock().problems.push(problem.to_string()),
+        }
+    }
+
+    fn on_opened(&self, opened: &OpenedRun) {
+        self.heard.lock().opened = opened.clone();
+    }
+}
