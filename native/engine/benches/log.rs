@@ -6,10 +6,13 @@
 //!
 //! `cargo bench -p metrana-engine --no-default-features`
 
+#![allow(clippy::expect_used, reason = "a benchmark that cannot set itself up has failed")]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
+use metrana_engine::attributes::CloseStatus;
 use metrana_engine::calls::{EnvCall, Point, SeriesCall, Spread, Steps, Values};
 use metrana_engine::config::{BackpressureStrategy, EngineConfig, RunConfig};
 use metrana_engine::engine::Engine;
@@ -22,6 +25,9 @@ fn with_engine(run: impl FnOnce(&Engine)) {
     config.queue.strategy = BackpressureStrategy::Block;
     let engine = Engine::open(config, &mut || false).expect("an engine");
     run(&engine);
+    engine
+        .close(Duration::from_secs(60), CloseStatus::Finished, &mut || false)
+        .expect("a closed engine");
 }
 
 /// Times calls that put `record_bytes` each into the ring, in bursts of an eighth of it.

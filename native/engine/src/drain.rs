@@ -200,14 +200,13 @@ impl Drain {
                 Ok(())
             }
             Err(error) => {
-                let delay = match &self.retry {
-                    Some(retry) => (retry.delay * 2).min(LAST_RETRY),
-                    None => {
-                        self.shared.report(format!(
-                            "nothing can be written to the spool, points wait in memory: {error}"
-                        ));
-                        FIRST_RETRY
-                    }
+                let delay = if let Some(retry) = &self.retry {
+                    (retry.delay * 2).min(LAST_RETRY)
+                } else {
+                    self.shared.report(format!(
+                        "nothing can be written to the spool, points wait in memory: {error}"
+                    ));
+                    FIRST_RETRY
                 };
                 self.retry = Some(Retry { at: Instant::now() + delay, delay });
                 Err(())
@@ -268,7 +267,9 @@ impl Drain {
         self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
         // Release: whoever sees this room sees the ring's too.
         self.shared.sealed_points.fetch_add(points, Ordering::Release);
-        piece.problems.into_iter().for_each(|problem| self.shared.report(problem));
+        for problem in piece.problems {
+            self.shared.report(problem);
+        }
         self.shared
             .advance(|progress| (progress.sealed, progress.last_seq) = (piece.end, last_seq));
         if has_batches && let Some(sender) = &self.sender {
@@ -392,5 +393,4 @@ impl Drain {
     pub fn is_empty(&self) -> bool {
         self.successor.is_none() && self.consumer.tail() == self.consumer.committed()
     }
-
 }

@@ -559,7 +559,7 @@ impl<'a> BlockParts<'a> {
                 BlockTimestamps::Rows { rows, per_row, done: done + start }
             }
         };
-        Self { values, timestamps, ..*self }
+        Self { timestamps, values, ..*self }
     }
 }
 

@@ -47,7 +47,7 @@ impl Engine {
         let (run_folder, claim) = claim_run(&config)?;
         let found =
             if claim == Claim::Created { Vec::new() } else { recover_dead(&config, &run_folder) };
-        let claimed = Claimed::take(&config, run_folder.clone(), claim);
+        let claimed = Claimed::take(config, run_folder.clone(), claim);
         let result = claimed.and_then(|claimed| {
             claimed.note(found);
             claimed.connect(check_interrupt)
@@ -155,7 +155,7 @@ struct Claimed {
 }
 
 impl Claimed {
-    fn take(config: &EngineConfig, run_folder: RunFolder, claim: Claim) -> Result<Self, OpenError> {
+    fn take(config: EngineConfig, run_folder: RunFolder, claim: Claim) -> Result<Self, OpenError> {
         let writer_id = WriterId(
             platform::random_bytes().map_err(|source| io_error("naming the writer", source))?,
         );
@@ -168,7 +168,7 @@ impl Claimed {
                 return Err(io_error("making the ring", std::io::Error::other(error)));
             }
         };
-        let info = writer_info(config, run_folder.run(), &folder, &ring, writer_id);
+        let info = writer_info(&config, run_folder.run(), &folder, &ring, writer_id);
         if let Err(error) = folder.write_info(&info) {
             let _ = ring.unlink();
             let _ = folder.withdraw();
@@ -178,20 +178,13 @@ impl Claimed {
             RingKind::Memory { reason } => Some(reason.clone()),
             RingKind::Tmpfs { .. } => None,
         };
-        let shared = Arc::new(share(config, producer, ring, folder));
+        let shared = Arc::new(share(&config, producer, ring, folder));
         if let Some(reason) = memory_reason {
             let note = format!("points not yet in the spool die with the process: {reason}");
             shared.problems.lock().note(note);
         }
-        let claimed = Self {
-            config: config.clone(),
-            run_folder,
-            claim,
-            writer_id,
-            info,
-            shared,
-            consumer: Some(consumer),
-        };
+        let claimed =
+            Self { config, run_folder, claim, writer_id, info, shared, consumer: Some(consumer) };
         claimed.seed();
         Ok(claimed)
     }
@@ -207,7 +200,9 @@ impl Claimed {
 
     fn note(&self, problems: Vec<String>) {
         let mut shown = self.shared.problems.lock();
-        problems.into_iter().for_each(|problem| shown.note(problem));
+        for problem in problems {
+            shown.note(problem);
+        }
     }
 
     fn connect(self, check_interrupt: InterruptCheck<'_>) -> Result<Engine, OpenError> {
@@ -445,12 +440,11 @@ fn wait_for_server(
             Some(Err(TransportError::Unreachable(problem))) if is_required => {
                 return Err(not_connected(server, wait, problem));
             }
-            Some(Err(TransportError::Unreachable(_))) => return Ok(None),
             None if left > Duration::ZERO => {}
             None if is_required => {
                 return Err(not_connected(server, wait, "no answer".to_owned()));
             }
-            None => return Ok(None),
+            Some(Err(TransportError::Unreachable(_))) | None => return Ok(None),
         }
         if check_interrupt() {
             return Err(OpenError::Interrupted);

@@ -25,6 +25,9 @@ use crate::spool::{
 };
 use crate::types::{BatchKind, Compression, EnvNo, Lsn, MetricNo, Position, Scale, Seq, UNUSED};
 
+/// A metric's scale, name and labels.
+pub type MetricParts = (Scale, String, Vec<(String, String)>);
+
 /// What the numbers of a writer stand for, as its ring or spool declared them.
 #[derive(Debug, Default)]
 pub struct DeclarationTable {
@@ -56,7 +59,7 @@ impl DeclarationTable {
     }
 
     /// What a metric's number stands for: scale, name, labels.
-    pub fn metric_parts(&self, no: MetricNo) -> Option<(Scale, String, Vec<(String, String)>)> {
+    pub fn metric_parts(&self, no: MetricNo) -> Option<MetricParts> {
         match Declaration::decode(&self.metrics.get(&no)?.1) {
             Ok((Declaration::Metric { scale, name, labels, .. }, _)) => Some((scale, name, labels)),
             _ => None,

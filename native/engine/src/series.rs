@@ -3,7 +3,7 @@
 //! Numbers are given out on first sight and declared in the ring on first use: one that is known
 //! only from a cursor, or from asking for a last step, costs the run nothing.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -122,9 +122,7 @@ impl Registry {
     }
 
     fn hash_metric(&self, name: &str, scale: Scale, labels: &[(&str, &str)]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        (name, scale, labels).hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one((name, scale, labels))
     }
 
     /// What this number stands for.
@@ -222,9 +220,7 @@ impl Metric {
     fn hash(&self, hasher: &FixedState) -> u64 {
         let labels: Vec<(&str, &str)> =
             self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let mut hasher = hasher.build_hasher();
-        (self.name.as_str(), self.scale, labels.as_slice()).hash(&mut hasher);
-        hasher.finish()
+        hasher.hash_one((self.name.as_str(), self.scale, labels.as_slice()))
     }
 }
 

@@ -7,9 +7,9 @@
 //!
 //! | scale | automatic position | cursor |
 //! |---|---|---|
-//! | ML_STEP, or any scale without an environment | the series' greatest + 1 | of the metric |
+//! | `ML_STEP`, or any scale without an environment | the series' greatest + 1 | of the metric |
 //! | EPISODE of an environment | the (metric, environment)'s greatest episode + 1 | of (metric, environment) |
-//! | ENVIRONMENT_STEP of an environment | the episode's next step: it starts at 0 when the episode of (metric, environment) changes and goes on across `rl_step`s | of (metric, environment) |
+//! | `ENVIRONMENT_STEP` of an environment | the episode's next step: it starts at 0 when the episode of (metric, environment) changes and goes on across `rl_step`s | of (metric, environment) |
 //!
 //! The *current episode* of an environment, which steps without an episode belong to, is the last
 //! one that steps were logged in, else 0; an EPISODE point of episode k ends every episode up to k.
@@ -33,9 +33,9 @@ const PAGE_ENVS: usize = 16;
 struct EnvSeries {
     /// This writer's last, which is its greatest too: it may not go back. −1: only seeded.
     rl_step: i64,
-    /// ENVIRONMENT_STEP: the episode of the last step. EPISODE: the greatest. −1: none.
+    /// `ENVIRONMENT_STEP`: the episode of the last step. EPISODE: the greatest. −1: none.
     episode: i64,
-    /// ENVIRONMENT_STEP: the next step of `episode`.
+    /// `ENVIRONMENT_STEP`: the next step of `episode`.
     next_step: i64,
     /// Of this writer's greatest position, whose `rl_step` is the one above.
     greatest_episode: i64,
@@ -176,6 +176,11 @@ impl StepTable {
             .ok_or_else(|| InvalidArgument::new("metric_name", format!("unknown number {no}")))
     }
 
+    /// The metric's scale.
+    ///
+    /// # Errors
+    ///
+    /// A number that was never given out.
     pub fn scale(&self, no: MetricNo) -> Result<Scale, InvalidArgument> {
         Ok(self.metric(no)?.scale)
     }
@@ -299,6 +304,7 @@ impl StepTable {
     pub fn pass_env_call(&mut self, call: &EnvCall<'_>, out: &mut Vec<BlockSegment>) {
         let metric = &mut self.metrics[call.metric.0 as usize - 1];
         let is_episode = metric.scale == Scale::Episode;
+        out.reserve(call.envs.len());
         for (at, env) in call.envs.iter().enumerate() {
             let steps = &mut self.envs[env.0 as usize - 1];
             steps.rl_step = steps.rl_step.max(call.rl_step);
@@ -510,9 +516,9 @@ impl Run {
             let part = count.min(MAX_SEGMENT_POINTS as i64);
             out.push(BlockSegment::new(self.env, part as u32, rewound, self.episode, self.step));
             if self.episode_grows {
-                self.episode += part
+                self.episode += part;
             } else {
-                self.step += part
+                self.step += part;
             }
             count -= part;
         }

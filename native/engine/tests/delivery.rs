@@ -1,5 +1,7 @@
 //! The engine with a server: what is acknowledged, what flush and close wait for.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The engine whole, without a server: what is logged is in the spool.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! `fork` in the middle of logging: the parent goes on, the child writes on its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -29,10 +30,7 @@ fn in_child(engine: &Engine) -> i32 {
     if !matches!(log(engine, 1), Err(LogError::Closed | LogError::Invalid(_))) {
         return 2;
     }
-    let own = match Engine::open(engine.child_config(), &mut || false) {
-        Ok(own) => own,
-        Err(_) => return 3,
-    };
+    let Ok(own) = Engine::open(engine.child_config(), &mut || false) else { return 3 };
     if own.identity().run_id != engine.identity().run_id || log(&own, 10).is_err() {
         return 4;
     }
@@ -48,7 +46,7 @@ fn test_parent_and_child_both_log_to_the_run_after_a_fork() {
     config.queue.strategy = BackpressureStrategy::Block;
     let engine = open(config);
     let is_over = AtomicBool::new(false);
-    let mut logged = 0;
+    let mut total = 0;
     std::thread::scope(|scope| {
         // Another thread logs all the while.
         let logger = scope.spawn(|| {
@@ -79,11 +77,11 @@ fn test_parent_and_child_both_log_to_the_run_after_a_fork() {
             }
         }
         is_over.store(true, Ordering::Relaxed);
-        logged = logger.join().unwrap();
+        total = logger.join().unwrap();
     });
     close(&engine);
     let run = std::fs::read_dir(folder.path().join("spool")).unwrap().next().unwrap().unwrap();
-    assert_eq!(read(&run.path().join("000001")).points.len(), logged);
+    assert_eq!(read(&run.path().join("000001")).points.len(), total);
     for writer in 2..=FORKS + 1 {
         assert_eq!(read(&run.path().join(format!("{writer:06}"))).points.len(), 10);
     }

@@ -1,5 +1,7 @@
 //! Backpressure: what happens when the spool cannot keep up, and that every point is accounted for.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 mod common;
 
 use std::path::Path;
@@ -34,13 +36,13 @@ fn behind_gate(
     (config, gate)
 }
 
-fn array<'a>(metric: MetricNo, values: &'a [f64]) -> SeriesCall<'a> {
+fn array(metric: MetricNo, values: &[f64]) -> SeriesCall<'_> {
     let values = Values::F64(values);
     SeriesCall { metric, steps: Steps::Next, timestamps: None, values, distributed: false }
 }
 
 fn log(engine: &Engine, call: SeriesCall<'_>) -> Result<(), LogError> {
-    engine.log_series(&[call])?.settle(&mut || false)
+    engine.log_series(std::slice::from_ref(&call))?.settle(&mut || false)
 }
 
 fn check(counters: &Counters) {
@@ -73,7 +75,7 @@ fn test_drop_new_drops_what_has_no_room_and_keeps_its_steps() {
     close(&engine);
     let seen = contents(folder.path(), 1).points;
     assert_eq!(seen.len() as u64, accepted + 1);
-    assert!(seen[..accepted as usize].iter().all(|seen| seen.step as f64 == seen.value));
+    assert!(seen[..accepted as usize].iter().all(|seen| seen.step == seen.value as i64));
     assert_eq!(seen.last().map(|seen| (seen.step, seen.value)), Some((25, 100.0)));
 }
 
@@ -166,7 +168,11 @@ fn test_a_full_disk_is_reported_once_and_everything_arrives_when_it_has_room() {
         for i in 0..50 {
             log(&engine, array(metric, &[f64::from(round * 50 + i)])).unwrap();
         }
-        engine.log_attributes(&[update.clone()]).unwrap().settle(&mut || false).unwrap();
+        engine
+            .log_attributes(std::slice::from_ref(&update))
+            .unwrap()
+            .settle(&mut || false)
+            .unwrap();
         let before = engine.counters().errors_reported;
         wait_until("a report", || engine.counters().errors_reported > before);
         gate.open();
@@ -241,7 +247,9 @@ fn test_threads_keep_their_own_order_and_share_the_steps() {
                 })
             })
             .collect();
-        loggers.into_iter().for_each(|logger| logger.join().unwrap());
+        for logger in loggers {
+            logger.join().unwrap();
+        }
         is_over.store(true, Ordering::Relaxed);
         looker.join().unwrap();
     });

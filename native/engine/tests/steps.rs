@@ -1,5 +1,7 @@
 //! Step assignment against a model that logs one point at a time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use std::collections::HashMap;
 
 use metrana_engine::calls::{EnvCall, Spread, Steps, Values};
