@@ -5,7 +5,7 @@
 //! `(delta, run length)`. A counter that grows by one costs two varints however long it is.
 
 use super::error::DecodeError;
-use super::varint::{Reader, put_varint, put_zigzag, varint_len, zigzag};
+use super::varint::{Reader, put_varint, put_zigzag};
 
 /// Takes a column series by series.
 pub trait DeltaSink {
@@ -14,27 +14,33 @@ pub trait DeltaSink {
     /// `count` steps of `delta`.
     fn steps(&mut self, delta: i64, count: u64);
     /// The series ends.
-    fn end(&mut self);
+    fn end(&mut self) {}
 }
 
 /// Writes runs of equal deltas.
-pub struct RunWriter<'a> {
-    out: &'a mut Vec<u8>,
+#[derive(Debug, Default)]
+pub struct RunWriter {
+    bytes: Vec<u8>,
     delta: i64,
     count: u64,
 }
 
-impl<'a> RunWriter<'a> {
-    /// Appends to `out`.
-    pub const fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, delta: 0, count: 0 }
+impl RunWriter {
+    /// What was written since [`Self::clear`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets all but the buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
     }
 }
 
-impl DeltaSink for RunWriter<'_> {
+impl DeltaSink for RunWriter {
     #[inline]
     fn first(&mut self, delta: i64) {
-        put_zigzag(self.out, delta);
+        put_zigzag(&mut self.bytes, delta);
     }
 
     #[inline]
@@ -49,74 +55,88 @@ impl DeltaSink for RunWriter<'_> {
     #[inline]
     fn end(&mut self) {
         if self.count > 0 {
-            put_zigzag(self.out, self.delta);
-            put_varint(self.out, self.count);
+            put_zigzag(&mut self.bytes, self.delta);
+            put_varint(&mut self.bytes, self.count);
             self.count = 0;
         }
     }
 }
 
 /// Writes every delta.
-pub struct DeltaWriter<'a> {
-    out: &'a mut Vec<u8>,
+#[derive(Debug, Default)]
+pub struct DeltaWriter {
+    bytes: Vec<u8>,
 }
 
-impl<'a> DeltaWriter<'a> {
-    /// Appends to `out`.
-    pub const fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out }
-    }
-}
-
-impl DeltaSink for DeltaWriter<'_> {
+impl DeltaSink for DeltaWriter {
     #[inline]
     fn first(&mut self, delta: i64) {
-        put_zigzag(self.out, delta);
+        put_zigzag(&mut self.bytes, delta);
     }
 
     #[inline]
     fn steps(&mut self, delta: i64, count: u64) {
         for _ in 0..count {
-            put_zigzag(self.out, delta);
+            put_zigzag(&mut self.bytes, delta);
+        }
+    }
+}
+
+/// How far one encoding may fall behind the other before it is given up.
+const HOPELESS_BYTES: usize = 16 * 1024;
+
+/// Writes a column both ways and gives the shorter.
+#[derive(Debug, Default)]
+pub struct ShorterWriter {
+    runs: RunWriter,
+    deltas: DeltaWriter,
+    without_runs: bool,
+    without_deltas: bool,
+}
+
+impl ShorterWriter {
+    /// The shorter column, and whether it is that of deltas.
+    pub fn bytes(&self) -> (&[u8], bool) {
+        let (runs, deltas) = (&self.runs.bytes, &self.deltas.bytes);
+        let by_deltas = !self.without_deltas && (self.without_runs || deltas.len() < runs.len());
+        (if by_deltas { deltas } else { runs }, by_deltas)
+    }
+
+    /// Forgets all but the buffers.
+    pub fn clear(&mut self) {
+        self.runs.bytes.clear();
+        self.deltas.bytes.clear();
+        (self.without_runs, self.without_deltas) = (false, false);
+    }
+}
+
+impl DeltaSink for ShorterWriter {
+    #[inline]
+    fn first(&mut self, delta: i64) {
+        if !self.without_runs {
+            self.runs.first(delta);
+        }
+        if !self.without_deltas {
+            self.deltas.first(delta);
         }
     }
 
     #[inline]
-    fn end(&mut self) {}
-}
-
-/// Counts what both writers would write.
-#[derive(Debug, Default)]
-pub struct LengthCounter {
-    delta: i64,
-    count: u64,
-    /// Bytes of [`RunWriter`], without the firsts.
-    pub run_bytes: u64,
-    /// Bytes of [`DeltaWriter`], without the firsts.
-    pub delta_bytes: u64,
-}
-
-impl DeltaSink for LengthCounter {
-    #[inline]
-    fn first(&mut self, _delta: i64) {}
-
-    #[inline]
     fn steps(&mut self, delta: i64, count: u64) {
-        if delta != self.delta {
-            self.end();
-            self.delta = delta;
+        if !self.without_runs {
+            self.runs.steps(delta, count);
         }
-        self.count += count;
+        if !self.without_deltas {
+            self.deltas.steps(delta, count);
+        }
     }
 
     #[inline]
     fn end(&mut self) {
-        if self.count > 0 {
-            let delta_bytes = varint_len(zigzag(self.delta)) as u64;
-            self.delta_bytes += delta_bytes * self.count;
-            self.run_bytes += delta_bytes + varint_len(self.count) as u64;
-            self.count = 0;
-        }
+        self.runs.end();
+        let (runs, deltas) = (self.runs.bytes.len(), self.deltas.bytes.len());
+        self.without_runs |= !self.without_deltas && runs > deltas + HOPELESS_BYTES;
+        self.without_deltas |= !self.without_runs && deltas > runs + HOPELESS_BYTES;
     }
 }
 

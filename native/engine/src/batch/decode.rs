@@ -99,9 +99,12 @@ pub struct PointsDecoder {
     series: Vec<Series>,
     sections: SectionReader,
     column: Vec<u8>,
-    narrow: Vec<u32>,
-    wide: Vec<u64>,
+    /// Planes of the value groups, group after group.
+    planes: [[Vec<u8>; f64s::PLANES]; GROUPS],
 }
+
+/// Value groups: f32 plain, f32 differences, f64 plain, f64 differences.
+const GROUPS: usize = 4;
 
 /// An entry of the series section.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +118,16 @@ struct Series {
 impl Series {
     const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Which of the value groups it is in.
+    const fn group(self) -> usize {
+        match (self.has(series_flags::WIDE), self.has(series_flags::DIFFERENCES)) {
+            (false, false) => 0,
+            (false, true) => 1,
+            (true, false) => 2,
+            (true, true) => 3,
+        }
     }
 }
 
@@ -296,47 +309,43 @@ impl PointsDecoder {
         reader: &mut Reader<'_>,
         out: &mut Vec<f64>,
     ) -> Result<(), DecodeError> {
-        let count = |is_wide| {
-            let of_width = self.series.iter().filter(|s| s.has(series_flags::WIDE) == is_wide);
-            of_width.map(|series| series.count as usize).sum::<usize>()
-        };
-        let (narrow, wide) = (count(false), count(true));
-        self.narrow.clear();
-        self.narrow.resize(narrow, 0);
-        for index in 0..f32s::PLANES {
-            let section = self.sections.read(reader, narrow, &mut self.column)?;
-            f32s::join(&mut self.narrow, index, plane(section, narrow)?);
+        let mut points = [0; GROUPS];
+        for series in &self.series {
+            points[series.group()] += series.count as usize;
         }
-        self.wide.clear();
-        self.wide.resize(wide, 0);
-        for index in 0..f64s::PLANES {
-            let section = self.sections.read(reader, wide, &mut self.column)?;
-            f64s::join(&mut self.wide, index, plane(section, wide)?);
+        for (group, (planes, points)) in self.planes.iter_mut().zip(points).enumerate() {
+            let planes = &mut planes[..if group < 2 { f32s::PLANES } else { f64s::PLANES }];
+            for plane in planes {
+                plane.clear();
+                // A group without points has no sections.
+                if points > 0 {
+                    read_plane(&mut self.sections, reader, points, &mut self.column, plane)?;
+                }
+            }
         }
         self.append_values(out);
         Ok(())
     }
 
     fn append_values(&self, out: &mut Vec<f64>) {
-        let (mut narrow, mut wide) = (&self.narrow[..], &self.wide[..]);
+        let mut ends = [0; GROUPS];
         for series in &self.series {
-            let count = series.count as usize;
-            if series.has(series_flags::WIDE) {
-                let (words, rest) = wide.split_at(count);
-                wide = rest;
-                let mut ordered = 0;
-                out.extend(words.iter().map(|word| {
-                    ordered = f64s::undo_difference(*word, ordered);
-                    f64::from_bits(f64s::unorder(ordered))
-                }));
-            } else {
-                let (words, rest) = narrow.split_at(count);
-                narrow = rest;
-                let mut ordered = 0;
-                out.extend(words.iter().map(|word| {
-                    ordered = f32s::undo_difference(*word, ordered);
-                    f64::from_bits(widen(f32s::unorder(ordered)))
-                }));
+            let group = series.group();
+            let range = ends[group]..ends[group] + series.count as usize;
+            ends[group] = range.end;
+            let planes = &self.planes[group];
+            let narrow = |bits| f64::from_bits(widen(bits));
+            match group {
+                0 => out.extend(f32s::join(planes, range).map(|word| narrow(f32s::plain(word)))),
+                1 => out.extend(f32s::undo_differences(f32s::join(planes, range)).map(narrow)),
+                2 => {
+                    let words = f64s::join(planes, range);
+                    out.extend(words.map(|word| f64::from_bits(f64s::plain(word))));
+                }
+                _ => {
+                    let words = f64s::undo_differences(f64s::join(planes, range));
+                    out.extend(words.map(f64::from_bits));
+                }
             }
         }
     }
@@ -368,11 +377,22 @@ fn plain(section: Option<(u8, &[u8])>) -> Result<&[u8], DecodeError> {
     }
 }
 
-/// The bytes of a plane; absent means zeros, which joining may leave out.
-fn plane(section: Option<(u8, &[u8])>, count: usize) -> Result<&[u8], DecodeError> {
-    let bytes = plain(section)?;
-    if section.is_some() && bytes.len() != count {
-        return Err(DecodeError::Malformed("a byte plane is not as long as its column"));
+/// Reads a byte plane of `points` bytes into `plane`.
+fn read_plane(
+    sections: &mut SectionReader,
+    reader: &mut Reader<'_>,
+    points: usize,
+    buffer: &mut Vec<u8>,
+    plane: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    match sections.read(reader, points, buffer)? {
+        // Absent means zeros.
+        None => plane.resize(points, 0),
+        section => plane.extend_from_slice(plain(section)?),
     }
-    Ok(bytes)
+    if plane.len() == points {
+        Ok(())
+    } else {
+        Err(DecodeError::Malformed("a byte plane is not as long as its column"))
+    }
 }

@@ -9,9 +9,11 @@
 //!
 //! A payload has no magic and no checksum: the frame around it has both.
 
+mod bound;
 mod columns;
 mod decode;
 mod error;
+mod groups;
 mod ordinals;
 mod points;
 mod seal;
@@ -42,8 +44,10 @@ mod series_flags {
     pub const REWOUND: u8 = 4;
     /// It has ordinals other than 0.
     pub const ORDINALS: u8 = 8;
+    /// Its values are differences, not plain words.
+    pub const DIFFERENCES: u8 = 16;
     /// All that are defined.
-    pub const ALL: u8 = DISTRIBUTED | WIDE | REWOUND | ORDINALS;
+    pub const ALL: u8 = DISTRIBUTED | WIDE | REWOUND | ORDINALS | DIFFERENCES;
 }
 
 /// What a payload says of itself in its first bytes.

@@ -11,38 +11,29 @@ use super::staged::{Piece, SeriesState};
 use super::varint::put_varint;
 use crate::types::Position;
 
-/// Finds repeats; its buffers are kept from batch to batch.
+/// Finds repeats series by series; its buffers are kept from batch to batch.
 #[derive(Debug, Default)]
 pub struct Ordinals {
     seen: HashMap<Position, u16, RandomState>,
-    series: Vec<u32>,
     bytes: Vec<u8>,
 }
 
 impl Ordinals {
-    /// Finds the series with repeats among `series` and their points' ordinals.
-    pub fn find<'a>(&mut self, series: impl Iterator<Item = (&'a SeriesState, &'a [Piece])>) {
-        self.series.clear();
-        self.bytes.clear();
-        for (index, (state, pieces)) in series.enumerate() {
-            if state.late > 0 && self.append(pieces) {
-                self.series.push(index as u32);
-            }
-        }
-    }
-
-    /// Indices of the series with repeats, rising.
-    pub fn series(&self) -> &[u32] {
-        &self.series
-    }
-
-    /// A varint for each point of these series.
+    /// A varint for each point of the series that have repeats.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether any position repeats; if not, nothing is appended.
-    fn append(&mut self, pieces: &[Piece]) -> bool {
+    /// Forgets the batch before.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Whether a position of the series repeats; if not, nothing is appended.
+    pub fn append(&mut self, state: &SeriesState, pieces: &[Piece]) -> bool {
+        if state.late == 0 {
+            return false;
+        }
         let start = self.bytes.len();
         self.seen.clear();
         let mut repeats = false;
@@ -50,7 +41,7 @@ impl Ordinals {
             let count = self.seen.entry(position).or_insert(0);
             put_varint(&mut self.bytes, u64::from(*count));
             repeats |= *count > 0;
-            // The encoder takes at most 65,535 pieces that may repeat, so this never wraps.
+            // The encoder takes at most 65,535 pieces that may repeat: what wraps is never read.
             *count = count.wrapping_add(1);
         }
         if !repeats {

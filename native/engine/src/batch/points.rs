@@ -170,9 +170,10 @@ impl PointsEncoder {
         }
         let series = self.find(key);
         let state = &self.staged.series[series as usize];
+        let is_late = state.is_late(segment.start);
         // Within a segment positions only grow, so a position's repeats are at most the segments
         // that do not begin above all before them.
-        if state.is_late(segment.start) && state.late == u32::from(MAX_ORDINAL) {
+        if is_late && state.late == u32::from(MAX_ORDINAL) {
             return Err(EncodeError::Full);
         }
         self.staged.push(series, segment, timestamps, values, is_rl);
@@ -180,23 +181,29 @@ impl PointsEncoder {
     }
 
     /// The index of the series with this key.
+    #[inline]
     fn find(&mut self, key: SeriesKey) -> u32 {
         // Callers come around in the same order again and again: what followed the last series
         // before most likely follows it now, which saves the hash.
-        let series = &mut self.staged.series;
+        let series = &self.staged.series;
         let hint = series.get(self.last as usize).map_or(0, |last| last.next);
-        let found = match series.get(hint as usize) {
+        self.last = match series.get(hint as usize) {
             Some(state) if state.key == key => hint,
-            _ => match self.index.entry(key) {
-                Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => {
-                    series.push(SeriesState::new(key));
-                    *entry.insert(series.len() as u32 - 1)
-                }
-            },
+            _ => self.look_up(key),
+        };
+        self.last
+    }
+
+    fn look_up(&mut self, key: SeriesKey) -> u32 {
+        let series = &mut self.staged.series;
+        let found = match self.index.entry(key) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                series.push(SeriesState::new(key));
+                *entry.insert(series.len() as u32 - 1)
+            }
         };
         series[self.last as usize].next = found;
-        self.last = found;
         found
     }
 

@@ -11,7 +11,7 @@
 use std::fmt;
 
 use super::error::{DecodeError, EncodeError};
-use super::varint::{Reader, put_varint};
+use super::varint::{Reader, put_varint, varint_len};
 use crate::types::Compression;
 
 /// No bytes: what that means is each section's own.
@@ -53,7 +53,9 @@ impl SectionWriter {
     ) -> Result<(), EncodeError> {
         if compression == Compression::Zstd && raw.len() >= MIN_COMPRESSED_BYTES {
             self.compress(raw).map_err(EncodeError::Compression)?;
-            if self.stored.len() < raw.len() {
+            // A stored length of its own must pay for itself.
+            let stored_bytes = self.stored.len() + varint_len(self.stored.len() as u64);
+            if stored_bytes < raw.len() {
                 out.push(ZSTD + encoding);
                 put_varint(out, raw.len() as u64);
                 put_varint(out, self.stored.len() as u64);

@@ -1,17 +1,10 @@
 //! Points on their way into a batch: segments in the order of the calls, and what sealing wants to
 //! know of each series.
 
+use super::bound::Bound;
 use super::points::{Axis, PointsSummary, Segment, SeriesKey, Timestamps, Values};
 use super::values;
-use super::varint::{varint_len, zigzag};
 use crate::types::{Position, UNUSED};
-
-/// Header and the heads of all sections.
-const PAYLOAD_BYTES: usize = 160;
-/// An entry of the series section, the firsts of four columns and their longest first runs.
-const SERIES_BYTES: usize = 14 + 4 * 10 + 3 * 4 + 4;
-/// Longest varint of a number up to 1,000,000.
-const COUNT_BYTES: usize = 3;
 
 const COUNT_MASK: u32 = 0x00ff_ffff;
 const REWOUND: u32 = 1 << 24;
@@ -33,10 +26,6 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// To fill a buffer with before its pieces are written.
-    pub const BLANK: Self =
-        Self { series: 0, count_and_flags: 0, start: Position::NONE, time: 0, value: 0 };
-
     /// Points.
     pub const fn count(&self) -> u32 {
         self.count_and_flags & COUNT_MASK
@@ -86,6 +75,15 @@ pub enum PieceTimes<'a> {
     All(i64),
     /// One per point.
     Each(&'a [i64]),
+}
+
+impl PieceTimes<'_> {
+    fn last(&self) -> i64 {
+        match *self {
+            Self::All(time) | Self::Each(&[.., time]) => time,
+            Self::Each(&[]) => 0,
+        }
+    }
 }
 
 /// A piece's values, as bits.
@@ -175,11 +173,9 @@ pub struct SeriesState {
     pub wide: bool,
     /// Whether a point is rewound.
     pub rewound: bool,
-    greatest: Position,
-    end: Position,
-    end_time: i64,
-    /// Coordinates that have changed since the series' first point.
-    moved: [bool; 3],
+    pub(super) greatest: Position,
+    pub(super) end: Position,
+    pub(super) end_time: i64,
 }
 
 impl SeriesState {
@@ -196,7 +192,6 @@ impl SeriesState {
             greatest: Position::NONE,
             end: Position::NONE,
             end_time: 0,
-            moved: [false; 3],
         }
     }
 
@@ -206,93 +201,21 @@ impl SeriesState {
         self.points > 0 && start <= self.greatest
     }
 
-    /// Counts a piece in; returns how many bytes it can add to the payload at most.
+    /// Counts a piece in.
     #[inline]
-    fn add(&mut self, piece: &Piece, times: &PieceTimes<'_>) -> usize {
-        let count = piece.count() as usize;
-        let mut bytes = self.position_bytes(piece) + self.time_bytes(count, times);
-        bytes += self.value_bytes(piece) + self.repeat_bytes(piece);
-        if piece.rewound() {
-            bytes += 2 * COUNT_BYTES;
-            self.rewound = true;
-        }
+    fn add(&mut self, piece: &Piece, end_time: i64) {
         self.end = piece.end();
-        self.greatest = if self.points == 0 { self.end } else { self.greatest.max(self.end) };
+        if self.is_late(piece.start) {
+            self.late += 1;
+            self.greatest = self.greatest.max(self.end);
+        } else {
+            self.greatest = self.end;
+        }
+        self.end_time = end_time;
         self.points += piece.count();
         self.pieces += 1;
-        bytes
-    }
-
-    /// Delta runs of the three positions. A coordinate that never changes is one run, which
-    /// [`SERIES_BYTES`] has counted.
-    #[inline]
-    fn position_bytes(&mut self, piece: &Piece) -> usize {
-        let (start, before) = (piece.start, self.end);
-        let links = [
-            start.rl_step - before.rl_step,
-            start.episode - before.episode,
-            start.step - before.step,
-        ];
-        let grows = match piece.axis() {
-            Axis::Step => [false, false, true],
-            Axis::Episode => [false, true, false],
-        };
-        let many = piece.count() > 1;
-        let mut bytes = 0;
-        for ((link, grows), moved) in links.into_iter().zip(grows).zip(&mut self.moved) {
-            if self.points > 0 {
-                *moved |= link != 0;
-                bytes += if *moved { varint_len(zigzag(link)) + 1 } else { 0 };
-            }
-            *moved |= grows && many;
-            bytes += if *moved && many { 1 + COUNT_BYTES } else { 0 };
-        }
-        bytes
-    }
-
-    #[inline]
-    fn time_bytes(&mut self, count: usize, times: &PieceTimes<'_>) -> usize {
-        let step = |from: i64, to: i64| varint_len(zigzag(to.wrapping_sub(from))) + 1;
-        match *times {
-            PieceTimes::All(time) => {
-                let link = step(self.end_time, time);
-                self.end_time = time;
-                if count > 1 { link + 1 + COUNT_BYTES } else { link }
-            }
-            PieceTimes::Each(times) => {
-                let mut bytes = 0;
-                for &time in times {
-                    bytes += step(self.end_time, time);
-                    self.end_time = time;
-                }
-                bytes
-            }
-        }
-    }
-
-    #[inline]
-    fn value_bytes(&mut self, piece: &Piece) -> usize {
-        let mut bytes = piece.count() as usize * if self.wide { 8 } else { 4 };
-        if piece.wide() && !self.wide {
-            self.wide = true;
-            bytes = self.points as usize * 4 + piece.count() as usize * 8;
-        }
-        bytes
-    }
-
-    #[inline]
-    fn repeat_bytes(&mut self, piece: &Piece) -> usize {
-        let mut bytes = 0;
-        if self.is_late(piece.start) {
-            if self.late == 0 {
-                bytes += self.points as usize * COUNT_BYTES;
-            }
-            self.late += 1;
-        }
-        if self.late > 0 {
-            bytes += piece.count() as usize * COUNT_BYTES;
-        }
-        bytes
+        self.wide |= piece.wide();
+        self.rewound |= piece.rewound();
     }
 }
 
@@ -307,20 +230,34 @@ pub struct Totals {
     pub used: [bool; 3],
     /// Whether the pieces of each series are next to each other already.
     pub grouped: bool,
-    bytes: usize,
+    bound: Bound,
 }
 
 impl Default for Totals {
     fn default() -> Self {
-        let summary = PointsSummary::default();
-        Self { points: 0, summary, used: [false; 3], grouped: true, bytes: PAYLOAD_BYTES }
+        let (summary, bound) = (PointsSummary::default(), Bound::default());
+        Self { points: 0, summary, used: [false; 3], grouped: true, bound }
     }
 }
 
 impl Totals {
     /// No payload of the batch is longer.
-    pub const fn payload_bound(&self) -> usize {
-        self.bytes
+    pub fn payload_bound(&self) -> usize {
+        self.bound.bytes()
+    }
+
+    #[inline]
+    fn add(&mut self, piece: &Piece, is_rl: bool) {
+        let count = piece.count();
+        self.points += count as usize;
+        let kind = if is_rl { &mut self.summary.rl_points } else { &mut self.summary.float_points };
+        *kind += u64::from(count);
+        // The axis of a piece of several points is used, and its start says so.
+        let start = piece.start;
+        let used = [start.rl_step, start.episode, start.step];
+        for (flag, coordinate) in self.used.iter_mut().zip(used) {
+            *flag |= coordinate != UNUSED;
+        }
     }
 }
 
@@ -354,14 +291,13 @@ impl Staged {
         let count_and_flags = segment.count | times_flag | wide_flag | rewound | axis;
         let piece = Piece { series, count_and_flags, start: segment.start, time, value };
         let before = self.pieces.last().map(|piece| piece.series);
-        let state = &mut self.series[series as usize];
-        let is_new = state.points == 0;
-        let bytes = state.add(&piece, &self.arenas.times(&piece));
-        self.pieces.push(piece);
-        let totals = &mut self.totals;
-        totals.bytes += bytes + if is_new { SERIES_BYTES } else { 0 };
-        totals.grouped &= is_new || before == Some(series);
+        let (state, totals) = (&mut self.series[series as usize], &mut self.totals);
+        totals.grouped &= state.points == 0 || before == Some(series);
         totals.add(&piece, is_rl);
+        let times = self.arenas.times(&piece);
+        totals.bound.add(state, &piece, &times);
+        state.add(&piece, times.last());
+        self.pieces.push(piece);
     }
 
     /// Counts the series' states anew after pieces were taken away.
@@ -370,7 +306,7 @@ impl Staged {
             *state = SeriesState::new(state.key);
         }
         for piece in &self.pieces {
-            self.series[piece.series as usize].add(piece, &self.arenas.times(piece));
+            self.series[piece.series as usize].add(piece, self.arenas.times(piece).last());
         }
     }
 
@@ -382,21 +318,5 @@ impl Staged {
         self.arenas.wide.clear();
         self.arenas.times.clear();
         self.totals = Totals::default();
-    }
-}
-
-impl Totals {
-    #[inline]
-    fn add(&mut self, piece: &Piece, is_rl: bool) {
-        let count = piece.count();
-        self.points += count as usize;
-        let kind = if is_rl { &mut self.summary.rl_points } else { &mut self.summary.float_points };
-        *kind += u64::from(count);
-        // The axis of a piece of several points is used, and its start says so.
-        let start = piece.start;
-        let used = [start.rl_step, start.episode, start.step];
-        for (flag, coordinate) in self.used.iter_mut().zip(used) {
-            *flag |= coordinate != UNUSED;
-        }
     }
 }
