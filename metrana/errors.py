@@ -12,6 +12,8 @@ MetranaError                                     anything below
 ├── MetranaRunAlreadyExistsError(FileExistsError)        init(): the name is another job's
 │   └── MetranaOrchestrationIdMismatchError              … of another orchestration_id
 ├── MetranaProcessForkError(RuntimeError)        a parent's handle used in a forked child
+├── MetranaNotFoundError(LookupError)            metrana.query: no such run, metric or environment
+├── MetranaQueryError(RuntimeError)              metrana.query: no answer, from server or store
 ├── MetranaUnavailableError(NotImplementedError) a function this version does not have yet
 └── NoMetranaApiKeyError(PermissionError)        a server that is not on this machine, and no key
 
@@ -27,9 +29,11 @@ __all__ = [
     "MetranaEventQueueFullError",
     "MetranaLoggerClosedError",
     "MetranaLoggerInitError",
+    "MetranaNotFoundError",
     "MetranaNotInitializedError",
     "MetranaOrchestrationIdMismatchError",
     "MetranaProcessForkError",
+    "MetranaQueryError",
     "MetranaRunAlreadyExistsError",
     "MetranaSenderError",
     "MetranaUnavailableError",
@@ -81,6 +85,14 @@ class MetranaOrchestrationIdMismatchError(MetranaRunAlreadyExistsError):
 
 class MetranaProcessForkError(MetranaError, RuntimeError):
     """A parent's rendering or closing handle was used in a forked child."""
+
+
+class MetranaNotFoundError(MetranaError, LookupError):
+    """A run, metric or environment that nobody knows; the message names the nearest names."""
+
+
+class MetranaQueryError(MetranaError, RuntimeError):
+    """A question that could not be answered: no server, or the store is in use or failing."""
 
 
 class MetranaUnavailableError(MetranaError, NotImplementedError):

@@ -137,6 +137,11 @@ def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     return _directory(value or "~/.metrana")
 
 
+def default_api_key(environ: Mapping[str, str] | None = None) -> str | None:
+    """The key when none is given: `$METRANA_API_KEY`, else None."""
+    return (os.environ if environ is None else environ).get("METRANA_API_KEY") or None
+
+
 def normalise_url(url: str) -> str:
     """The one spelling of a server's URL, by which spools are told apart.
 

@@ -1,0 +1,127 @@
+"""Arguments, exit codes, and which command runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from metrana import __version__
+from metrana.cli.output import DONE, FAILED, NOT_FOUND, USAGE, complain
+from metrana.errors import MetranaError, MetranaNotFoundError, MetranaValidationError
+
+_INSTALL: Final = "pip install 'metrana[server]'"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 1 failed, 2 usage, 3 nothing found."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return DONE
+    try:
+        command = importlib.import_module(f"metrana.cli.{chosen.command}")
+        return int(command.run(chosen))
+    except ModuleNotFoundError as error:
+        complain(f"metrana {chosen.command} needs {error.name}, which is not installed: {_INSTALL}")
+        return FAILED
+    except MetranaNotFoundError as error:
+        complain(str(error))
+        return NOT_FOUND
+    except MetranaValidationError as error:
+        complain(str(error))
+        return USAGE
+    except (MetranaError, OSError, RuntimeError) as error:
+        # What the stores and the server raise on purpose is a RuntimeError with a sentence.
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="metrana", description="Look at runs, serve them, deliver what was logged offline."
+    )
+    parser.add_argument("--version", action="version", version=f"metrana {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_server(commands, "server", "take runs over gRPC and serve them over HTTP, until stopped")
+    ui = _add_server(commands, "ui", "the same, and open it in the browser")
+    ui.add_argument("--no-browser", action="store_true", help="only print the address")
+
+    runs = _add(commands, "runs", "list runs, newest first")
+    runs.add_argument("--project", metavar="P", help="only runs of this project")
+    _add_reading(runs)
+
+    show = _add(commands, "show", "one run: config, tags, every metric with a plot")
+    show.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
+    show.add_argument("--project", metavar="P", default="default", help="default: default")
+    _add_reading(show)
+
+    export = _add(commands, "export", "write a run's points to a file")
+    export.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
+    export.add_argument("--project", metavar="P", default="default", help="default: default")
+    export.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet")
+    export.add_argument("-o", "--output", type=Path, metavar="PATH", help="default: RUN.FORMAT")
+    _add_reading(export, json=False)
+
+    sync = _add(commands, "sync", "deliver what was logged offline, or left by a killed process")
+    sync.add_argument("path", nargs="?", type=Path, metavar="PATH", help="a data directory")
+    sync.add_argument("--url", help="a server elsewhere (default: the local store)")
+    sync.add_argument("--api-key", help="of that server (default: METRANA_API_KEY)")
+
+    status = _add(commands, "status", "what is not delivered yet, by run and writer")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    _add_data_dir(status)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+
+def _add_server(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    parser = _add(commands, name, what)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=7670, help="for HTTP (7670); 0: any free one")
+    parser.add_argument(
+        "--grpc-port", type=_port, default=7671, help="for writers (7671); 0: any free one"
+    )
+    parser.add_argument("--no-token", action="store_true", help="let in everyone on this machine")
+    _add_data_dir(parser)
+    return parser
+
+
+def _add_reading(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    if json:
+        parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--url", help="a server (default: the local one, or the local store)")
+    _add_data_dir(parser)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="default: METRANA_DIR, else ~/.metrana"
+    )
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""`metrana server`: takes runs and serves them until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+
+from metrana.cli.output import DONE, show
+from metrana.server.main import ServerOptions, serve
+from metrana.settings import default_api_key, default_data_dir
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves; returns after SIGTERM or SIGINT."""
+    return serve_with(arguments, _wait)
+
+
+def _wait(_http_url: str, _token: str | None) -> None:
+    """There is nothing to do once it serves."""
+
+
+def serve_with(arguments: argparse.Namespace, on_ready: Callable[[str, str | None], None]) -> int:
+    """Serves, and calls `on_ready` with the HTTP URL and the token once it does."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+    def ready(http_url: str, grpc_url: str, token: str | None) -> None:
+        show(f"http  {http_url}")
+        show(f"grpc  {grpc_url}")
+        on_ready(http_url, token)
+
+    options = ServerOptions(
+        data_dir=arguments.data_dir or default_data_dir(),
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        token=default_api_key(),
+        ask_token=not arguments.no_token,
+    )
+    serve(options, ready)
+    return DONE

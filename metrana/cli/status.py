@@ -1,0 +1,57 @@
+"""`metrana status`: what is not delivered yet. Reads the spools alone, so it needs no extra."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from metrana import _native
+from metrana.cli.output import DONE, complain, note, print_json, show
+from metrana.settings import default_data_dir
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Lists writers with something undelivered."""
+    data_dir = arguments.data_dir or default_data_dir()
+    rows = undelivered(data_dir)
+    if arguments.json:
+        print_json(rows)
+    elif not rows:
+        note(f"everything under {data_dir} is delivered")
+    for row in () if arguments.json else rows:
+        show(
+            f"{row['project_name']}/{row['run_name']}  writer {row['writer']} ({row['state']}) "
+            f"for {row['destination']}: {row['spooled_bytes']:,} bytes in the spool"
+        )
+    return DONE
+
+
+def undelivered(data_dir: Path) -> list[dict[str, Any]]:
+    """Gives a row for every writer that has something its destination did not acknowledge."""
+    rows = []
+    spool_dir = data_dir / "spool"
+    for path in sorted(spool_dir.iterdir()) if spool_dir.is_dir() else ():
+        try:
+            folder = _native.RunFolder(path)
+            writers = folder.writers()
+        except (RuntimeError, OSError) as error:
+            complain(f"cannot read {path}: {error}")
+            continue
+        rows += [_row(folder.run, writer) for writer in writers if writer.undelivered]
+    return rows
+
+
+def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
+    return {
+        "workspace_name": run["workspace_name"],
+        "project_name": run["project_name"],
+        "run_name": run["run_name"],
+        "run_id": run["run_id"],
+        "destination": run["destination"],
+        "writer": writer.number,
+        "writer_id": writer.writer_id,
+        "state": writer.state,
+        "sender": writer.sender,
+        "spooled_bytes": sum(file.stat().st_size for file in Path(writer.path).glob("*.spool")),
+    }

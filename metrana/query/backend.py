@@ -1,0 +1,30 @@
+"""Where answers come from: a server over HTTP, or the embedded store in this process.
+
+Both give the same Arrow tables and the same errors; `Client` turns them into frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+# Names of an HTTP query string and of the fields of the server's requests alike.
+Arguments: TypeAlias = Mapping[str, Any]
+
+
+class Backend(Protocol):
+    """Answers by the names of the routes under `/api/v1`. Thread-safe; every call blocks."""
+
+    def frame(self, route: str, arguments: Arguments) -> Any:
+        """Gives an Arrow table.
+
+        Raises:
+            MetranaNotFoundError: No such run, metric or environment.
+            MetranaQueryError: It could not be answered.
+        """
+
+    def value(self, route: str, arguments: Arguments) -> Any:
+        """Gives plain Python values; raises as `frame` does."""
+
+    def close(self) -> None:
+        """Lets go of connections; twice is once."""

@@ -1,0 +1,389 @@
+"""`Client`: runs, series, points and curves as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from metrana import _native, checks
+from metrana.errors import MetranaError, MetranaValidationError
+from metrana.query.backend import Backend
+from metrana.query.frames import FrameKind, check_kind, convert
+from metrana.query.remote import RemoteBackend
+from metrana.query.run_info import RunInfo
+from metrana.settings import default_api_key, default_data_dir
+
+_LOCAL_PROBE_S: Final = 0.2
+_STATUSES: Final = ("running", "finished", "failed", "lost")
+_SCALES: Final = ("ML_STEP", "EPISODE", "ENVIRONMENT_STEP")
+_AXES: Final = ("step", "rl_step", "episode", "timestamp")
+_LOGGERS: Final = ("mean", "min", "max", "each")
+
+
+class Client:
+    """Reads what was logged. Thread-safe; every call blocks until the answer is here.
+
+    With a URL, that server is asked. Without, the local server of the data directory if one runs,
+    else the embedded store is opened in this process for each call, after everything that is
+    sealed in the spools was delivered to it, that of live runs too.
+
+    A frame is a pandas DataFrame; `as_="arrow"` gives a pyarrow Table, `as_="polars"` a polars
+    DataFrame. A run is named by `run_name` within `project_name` and `workspace_name`, or by its
+    `run_id` alone.
+
+    Args:
+        url: HTTP address of a server, `http://127.0.0.1:7670` for instance. Default: local.
+        api_key: What the server asks for. Default: `METRANA_API_KEY`; a local server's token is
+            found by itself.
+        data_dir: The data directory, without a URL. Default: `METRANA_DIR`, else `~/.metrana`.
+        timeout_secs: Longest silence while waiting for a server, in seconds. Default 30.
+
+    Raises:
+        MetranaError: No URL, no local server, and the extra `server` is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        data_dir: str | Path | None = None,
+        timeout_secs: float = 30.0,
+    ) -> None:
+        checks.number("timeout_secs", timeout_secs, minimum=0.001)
+        directory = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+        self._backend = _backend(url, api_key, directory, timeout_secs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes connections; twice is once."""
+        self._backend.close()
+
+    def runs(
+        self,
+        project_name: str | None = None,
+        *,
+        tags: Sequence[str] | None = None,
+        status: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives one row a run, newest first.
+
+        Args:
+            project_name: Only this project's.
+            tags: Only runs that have all of these.
+            status: Only `running`, `finished`, `failed` or `lost` ones.
+            as_: Kind of frame.
+
+        Returns:
+            A frame of `run_id, workspace_name, project_name, run_name, experiment_name, status,
+            created_at, updated_at, finished_at, tags, description, git_sha, point_count`.
+
+        Raises:
+            MetranaValidationError: For an argument that is not allowed, as all calls do.
+            MetranaQueryError: If it could not be answered, as all calls do.
+        """
+        if isinstance(tags, str):
+            raise MetranaValidationError(f"tags: must be a sequence of strings, not {tags!r}")
+        if status is not None:
+            checks.word("status", status, _STATUSES)
+        arguments = {"project_name": project_name, "tags": tags and list(tags), "status": status}
+        return self._frame("runs", arguments, as_)
+
+    def run(
+        self,
+        run_name: str | None = None,
+        *,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+    ) -> RunInfo:
+        """Gives one run with its config, attributes and a summary on demand.
+
+        Raises:
+            MetranaNotFoundError: Naming the nearest names.
+        """
+        name = _run_arguments(run_name, project_name, workspace_name, run_id)
+        fields = self._backend.value("run", name)
+        for moment in ("created_at", "updated_at", "finished_at"):
+            fields[moment] = _utc(fields[moment])
+        by_id = {"run_id": fields["run_id"]}
+        return RunInfo(**fields, _summary=lambda: self._frame("series", by_id, "pandas"))
+
+    def series(
+        self,
+        run_name: str | None = None,
+        *,
+        metric_name: str | None = None,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives one row a series: its identity and its statistics.
+
+        Returns:
+            A frame of `series_id, metric_name, scale, labels, env_id, point_count, first_step,
+            last_step, last_value, min_value, max_value, mean_value, nonfinite_count`. Steps are on
+            the scale's own axis; counts are of all stored points, the statistics of those shown.
+
+        Raises:
+            MetranaNotFoundError: No such run or metric.
+        """
+        name = _run_arguments(run_name, project_name, workspace_name, run_id)
+        return self._frame("series", {**name, "metric_name": metric_name}, as_)
+
+    def points(
+        self,
+        run_name: str | None = None,
+        metric_name: str | None = None,
+        *,
+        scale: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        env_id: str | None = None,
+        episode: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int | None = None,
+        duplicates: str = "last",
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives points, ordered by series, then position.
+
+        Args:
+            run_name: The run.
+            metric_name: Only this metric.
+            scale: Only `ML_STEP`, `EPISODE` or `ENVIRONMENT_STEP` metrics.
+            labels: Only metrics with at least these; `{}`: those without any.
+            env_id: Only this environment.
+            episode: Only this episode.
+            start: Least position on the scale's own axis.
+            end: First position after the range.
+            limit: At most so many points.
+            duplicates: Of a position logged more than once, `last` shows the newest, `all` each.
+            project_name: The run's project.
+            workspace_name: The run's workspace.
+            run_id: The run, by its id.
+            as_: Kind of frame.
+
+        Returns:
+            A frame of `metric_name, scale, labels, env_id, rl_step, episode, step, timestamp,
+            value, writer_id, logger_id`. A position that the scale does not use is null, as is
+            `logger_id` but for `log_distributed`, which gives a row a logger.
+
+        Raises:
+            MetranaNotFoundError: No such run, metric or environment.
+        """
+        checks.word("duplicates", duplicates, ("last", "all"))
+        if limit is not None:
+            checks.whole_number("limit", limit, minimum=0)
+        arguments = {
+            **_run_arguments(run_name, project_name, workspace_name, run_id),
+            **_series_arguments(metric_name, scale, labels, env_id),
+            **_range_arguments(episode, start, end),
+            "limit": limit,
+            "duplicates": duplicates,
+        }
+        return self._frame("points", arguments, as_)
+
+    def buckets(
+        self,
+        run_name: str | None = None,
+        metric_name: str | None = None,
+        *,
+        x: str | None = None,
+        bucket_count: int = 1000,
+        loggers: str = "mean",
+        scale: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        env_id: str | None = None,
+        episode: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives curves reduced to buckets that hide no spike.
+
+        Args:
+            run_name: The run.
+            metric_name: The metric; None for all.
+            x: What is divided: `step`, `rl_step`, `episode` or `timestamp` (Unix milliseconds).
+                Default: the scale's own axis.
+            bucket_count: The most buckets over the whole range, all equally wide. Default 1000.
+            loggers: How `log_distributed` points of one position are merged: `mean`, `min`, `max`,
+                or `each` for a curve a logger.
+            scale: As for `points`, like the arguments not named here.
+            labels: As for `points`.
+            env_id: As for `points`.
+            episode: As for `points`.
+            start: Least x.
+            end: First x after the range.
+            project_name: As for `points`.
+            workspace_name: As for `points`.
+            run_id: As for `points`.
+            as_: Kind of frame.
+
+        Returns:
+            A frame of `metric_name, scale, labels, env_id, logger_id, bucket, x_min, x_max, count,
+            min, max, mean, first, last, nonfinite_count`, a row a bucket that has points.
+
+        Raises:
+            MetranaNotFoundError: No such run, metric or environment.
+        """
+        if x is not None:
+            checks.word("x", x, _AXES)
+        checks.word("loggers", loggers, _LOGGERS)
+        checks.whole_number("bucket_count", bucket_count, minimum=1)
+        arguments = {
+            **_run_arguments(run_name, project_name, workspace_name, run_id),
+            **_series_arguments(metric_name, scale, labels, env_id),
+            **_range_arguments(episode, start, end),
+            "x": x,
+            "bucket_count": bucket_count,
+            "loggers": loggers,
+        }
+        return self._frame("buckets", arguments, as_)
+
+    def env_steps(
+        self,
+        run_name: str | None,
+        metric_name: str,
+        env_id: str,
+        episode: int,
+        *,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives one episode's points of a metric: `step, rl_step, timestamp, value`, by step.
+
+        Raises:
+            MetranaNotFoundError: No such run, metric or environment.
+        """
+        checks.whole_number("episode", episode, minimum=0)
+        arguments = {
+            **_run_arguments(run_name, project_name, workspace_name, run_id),
+            "metric_name": metric_name,
+            "env_id": env_id,
+            "episode": episode,
+        }
+        return self._frame("env_steps", arguments, as_)
+
+    def env_attributes(
+        self,
+        run_name: str | None = None,
+        *,
+        env_id: str | None = None,
+        episode: int | None = None,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives attributes of environments and episodes: `env_id, episode, path, value`.
+
+        `episode` is null for an attribute of the environment itself. Values keep their types in
+        pandas; in Arrow and polars, whose columns have one type, they are text.
+
+        Raises:
+            MetranaNotFoundError: No such run.
+        """
+        check_kind(as_)
+        arguments = {
+            **_run_arguments(run_name, project_name, workspace_name, run_id),
+            "env_id": env_id,
+            "episode": episode,
+        }
+        return attribute_frame(self._backend.value("env_attributes", arguments), as_)
+
+    def _frame(self, route: str, arguments: Mapping[str, Any], kind: FrameKind) -> Any:
+        check_kind(kind)
+        return convert(self._backend.frame(route, arguments), kind)
+
+
+def attribute_frame(rows: list[dict[str, Any]], kind: FrameKind) -> Any:
+    """Builds the frame of `env_attributes`."""
+    import pyarrow as pa
+
+    if kind == "pandas":
+        import pandas as pd
+
+        frame = pd.DataFrame(rows, columns=["env_id", "episode", "path", "value"], dtype=object)
+        return frame.astype({"episode": "Int64"})
+    schema = pa.schema(
+        [("env_id", pa.string()), ("episode", pa.int64()), ("path", pa.string())]
+    ).append(pa.field("value", pa.string()))
+    texts = [{**row, "value": str(row["value"])} for row in rows]
+    return convert(pa.Table.from_pylist(texts, schema), kind)
+
+
+def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs: float) -> Backend:
+    if url is not None:
+        return RemoteBackend(url, api_key or default_api_key(), timeout_secs)
+    found = _native.find_local_server(data_dir, _LOCAL_PROBE_S)
+    if found is not None:
+        return RemoteBackend(found["http_url"], api_key or found["token"], timeout_secs)
+    try:
+        from metrana.query.embedded import EmbeddedBackend
+    except ImportError as error:
+        raise MetranaError(
+            f"no local server runs for {data_dir}, and the embedded store is not installed "
+            f"({error.name} is missing): pip install 'metrana[server]'"
+        ) from error
+    return EmbeddedBackend(data_dir)
+
+
+def _run_arguments(
+    run_name: str | None, project_name: str, workspace_name: str, run_id: str | None
+) -> dict[str, Any]:
+    if run_id is not None:
+        return {"run_id": checks.text("run_id", run_id)}
+    if run_name is None:
+        raise MetranaValidationError("run_name: must be the name of a run, or give run_id")
+    return {
+        "run_name": checks.text("run_name", run_name),
+        "project_name": checks.text("project_name", project_name),
+        "workspace_name": checks.text("workspace_name", workspace_name),
+    }
+
+
+def _series_arguments(
+    metric_name: str | None,
+    scale: str | None,
+    labels: Mapping[str, str] | None,
+    env_id: str | None,
+) -> dict[str, Any]:
+    if scale is not None:
+        scale = checks.word("scale", str(scale).upper(), _SCALES)
+    if labels is not None:
+        labels = dict(checks.mapping("labels", labels))
+        for key, value in labels.items():
+            checks.text("labels", key)
+            checks.text(f"labels[{key!r}]", value)
+    return {"metric_name": metric_name, "scale": scale, "labels": labels, "env_id": env_id}
+
+
+def _range_arguments(episode: int | None, start: int | None, end: int | None) -> dict[str, Any]:
+    arguments = {"episode": episode, "start": start, "end": end}
+    for name, value in arguments.items():
+        if value is not None:
+            checks.whole_number(name, value, minimum=0)
+    return arguments
+
+
+def _utc(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

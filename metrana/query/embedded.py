@@ -1,0 +1,54 @@
+"""The embedded store of a data directory, opened in this process for each call.
+
+What is sealed in the spools is delivered first, so a notebook that logged a moment ago sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from metrana.errors import MetranaNotFoundError, MetranaQueryError
+from metrana.query.backend import Arguments
+from metrana.server.catalog import CatalogError, NotFoundError
+from metrana.server.embedded import NetworkFileSystemError, deliver_spools, open_stores
+from metrana.server.lock import StoreInUseError
+from metrana.server.points import PointsError
+from metrana.server.reads import Reads
+from metrana.server.reads.routes import answer_frame, answer_value
+
+
+class EmbeddedBackend:
+    """Reads a data directory's stores.
+
+    Args:
+        data_dir: The data directory.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    def frame(self, route: str, arguments: Arguments) -> Any:
+        """Gives an Arrow table."""
+        table: pa.Table = self._ask(lambda reads: answer_frame(reads, route, arguments))
+        return table
+
+    def value(self, route: str, arguments: Arguments) -> Any:
+        """Gives plain Python values."""
+        return self._ask(lambda reads: answer_value(reads, route, arguments))
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def _ask(self, question: Callable[[Reads], Any]) -> Any:
+        try:
+            with open_stores(self._data_dir) as stores:
+                deliver_spools(self._data_dir, stores)
+                return question(Reads(stores.catalog, stores.points))
+        except NotFoundError as error:
+            raise MetranaNotFoundError(str(error)) from error
+        except (StoreInUseError, NetworkFileSystemError, CatalogError, PointsError) as error:
+            raise MetranaQueryError(str(error)) from error

@@ -1,0 +1,77 @@
+"""A server over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import httpx
+import pyarrow as pa
+
+from metrana.errors import (
+    MetranaError,
+    MetranaNotFoundError,
+    MetranaQueryError,
+    MetranaValidationError,
+    NoMetranaApiKeyError,
+)
+from metrana.query import wire
+from metrana.query.backend import Arguments
+
+_ERRORS: Final[dict[str, type[MetranaError]]] = {
+    "not_found": MetranaNotFoundError,
+    "invalid": MetranaValidationError,
+    "unauthenticated": NoMetranaApiKeyError,
+}
+
+
+class RemoteBackend:
+    """Asks a server.
+
+    Args:
+        url: Where it listens for HTTP.
+        token: What it asks of everyone; None if nothing.
+        timeout_secs: Longest silence while waiting for an answer, in seconds.
+    """
+
+    def __init__(self, url: str, token: str | None, timeout_secs: float) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._url = url
+        self._client = httpx.Client(
+            base_url=f"{url.rstrip('/')}/api/v1", headers=headers, timeout=timeout_secs
+        )
+
+    def frame(self, route: str, arguments: Arguments) -> Any:
+        """Gives an Arrow table, read from the answer as it arrives."""
+        return pa.ipc.open_stream(self._get(route, arguments)).read_all()
+
+    def value(self, route: str, arguments: Arguments) -> Any:
+        """Gives plain Python values."""
+        return wire.loads(self._get(route, arguments))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def _get(self, route: str, arguments: Arguments) -> bytes:
+        parameters = {
+            key: json.dumps(value) if isinstance(value, dict) else value
+            for key, value in arguments.items()
+            if value is not None
+        }
+        try:
+            answer = self._client.get(route, params=parameters)
+        except httpx.HTTPError as error:
+            raise MetranaQueryError(f"no answer from {self._url}: {error}") from error
+        if answer.is_success:
+            return answer.content
+        raise _error(answer)
+
+
+def _error(answer: httpx.Response) -> MetranaError:
+    try:
+        error = answer.json()["error"]
+        return _ERRORS.get(error["code"], MetranaQueryError)(error["message"])
+    except (ValueError, KeyError, TypeError):
+        # Not one of ours: a proxy, or another server altogether.
+        return MetranaQueryError(f"{answer.url.host} answered {answer.status_code}")

@@ -1,0 +1,81 @@
+"""The embedded stores of a data directory: SQLite for the catalog, chDB for points, one owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from metrana import _native
+from metrana.server.catalog import Catalog
+from metrana.server.ingest import Ingestor
+from metrana.server.lock import StoreLock
+from metrana.server.points import PointsStore, open_points
+from metrana.server.spools import DeliveryReport, SpoolDelivery
+
+
+class NetworkFileSystemError(RuntimeError):
+    """The embedded store cannot be on a network file system; the message names `--data-dir`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a run's data is in.
+
+    Attributes:
+        catalog: Names, attributes, writers.
+        points: Every logged value.
+    """
+
+    catalog: Catalog
+    points: PointsStore
+
+
+@contextmanager
+def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
+    """Opens the stores of a data directory for this process alone, for as long as the block runs.
+
+    Args:
+        data_dir: The data directory; its `server` folder is made if missing.
+        wait_s: How long to wait for another owner, in seconds.
+
+    Raises:
+        StoreInUseError: Another process kept the store.
+        NetworkFileSystemError: The directory is on a network file system.
+    """
+    server_dir = data_dir / "server"
+    server_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _native.is_network_file_system(server_dir):
+        raise NetworkFileSystemError(
+            f"{data_dir} is on a network file system, where the embedded store cannot be: pass "
+            "--data-dir (or data_dir=) with a local directory; spools may stay where they are"
+        )
+    with StoreLock(server_dir, wait_s=wait_s):
+        catalog = Catalog.open(f"sqlite:///{server_dir / 'catalog.sqlite'}")
+        try:
+            with open_points(f"chdb://{quote(str(server_dir.resolve() / 'points'))}") as points:
+                yield Stores(catalog, points)
+        finally:
+            catalog.close()
+
+
+def deliver_spools(data_dir: Path, stores: Stores) -> DeliveryReport:
+    """Brings everything that is sealed in the directory's local spools into its stores. Blocks.
+
+    Dead writers are finished and their folders removed; live ones without a sender are read as far
+    as they have sealed.
+
+    Args:
+        data_dir: The data directory whose spools are read.
+        stores: Where to; open in this process.
+
+    Returns:
+        What was delivered, and what could not be.
+    """
+    ingestor = Ingestor(stores.catalog, stores.points)
+    try:
+        return SpoolDelivery(data_dir, ingestor).deliver_all()
+    finally:
+        ingestor.close()

@@ -1,0 +1,302 @@
+"""The reads themselves: names to numbers, the points store's answer, numbers to names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metrana.server.catalog import NotFoundError, RunFilter
+from metrana.server.points import BucketsQuery, LoggerRule, PointsQuery, XAxis
+from metrana.server.reads.names import TEXT, TIMESTAMP, Names, timestamps
+from metrana.server.reads.requests import BucketsRequest, PointsRequest, RunName, SeriesFilter
+
+if TYPE_CHECKING:
+    from metrana.server.catalog import Catalog, RunRecord
+    from metrana.server.points import PointsStore
+
+_METRIC: Final = [("metric_name", TEXT), ("scale", TEXT), ("labels", TEXT), ("env_id", TEXT)]
+
+POINTS_SCHEMA: Final = pa.schema(
+    [
+        *_METRIC,
+        ("rl_step", pa.int64()),
+        ("episode", pa.int64()),
+        ("step", pa.int64()),
+        ("timestamp", TIMESTAMP),
+        ("value", pa.float64()),
+        ("writer_id", TEXT),
+        ("logger_id", TEXT),
+    ]
+)
+RUNS_SCHEMA: Final = pa.schema(
+    [
+        *(
+            (name, pa.string())
+            for name in ("run_id", "workspace_name", "project_name", "run_name", "experiment_name")
+        ),
+        ("status", pa.string()),
+        *((name, TIMESTAMP) for name in ("created_at", "updated_at", "finished_at")),
+        ("tags", pa.list_(pa.string())),
+        ("description", pa.string()),
+        ("git_sha", pa.string()),
+        ("point_count", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The series of a run that a filter chose, by number; None does not restrict."""
+
+    metric_nos: tuple[int, ...] | None
+    env_nos: tuple[int, ...] | None
+
+
+class Reads:
+    """Answers questions about runs. Thread-safe; every call may block.
+
+    Args:
+        catalog: Names, attributes.
+        points: Values.
+    """
+
+    def __init__(self, catalog: Catalog, points: PointsStore) -> None:
+        self._catalog = catalog
+        self._points = points
+
+    def runs(self, wanted: RunFilter) -> Any:
+        """Gives one row a run, newest first: `RUNS_SCHEMA`."""
+        records = self._catalog.runs(wanted)
+        counts = self._points.point_counts([record.run_no for record in records])
+        rows = [run_row(record, counts[record.run_no]) for record in records]
+        return pa.Table.from_pylist(rows, RUNS_SCHEMA)
+
+    def run(self, name: RunName) -> dict[str, Any]:
+        """Gives a run's row with `config` (nested) and `attributes` (flat path → value).
+
+        Raises:
+            NotFoundError: Naming the nearest names.
+        """
+        record = self._run(name)
+        count = self._points.point_counts([record.run_no])[record.run_no]
+        return {
+            **run_row(record, count),
+            "config": self._catalog.config(record.run_no),
+            "attributes": self._catalog.attributes(record.run_no),
+        }
+
+    def series(self, name: RunName, wanted: SeriesFilter) -> Any:
+        """Gives one row a series with its statistics, ordered by metric and environment.
+
+        Raises:
+            NotFoundError: No such run or metric.
+        """
+        record = self._run(name)
+        selection = self._select(record, wanted)
+        table = self._points.summaries([record.run_no], selection.metric_nos)
+        names = Names(self._catalog, record.run_no)
+        columns = {
+            "series_id": pa.array(
+                [
+                    f"{metric}-{env}"
+                    for metric, env in zip(
+                        table["metric_no"].to_pylist(), table["env_no"].to_pylist(), strict=True
+                    )
+                ],
+                pa.string(),
+            ),
+            **names.metric_columns(table["metric_no"]),
+            "env_id": names.env_ids(table["env_no"]),
+            "point_count": table["point_count"].cast(pa.int64()),
+            "first_step": _own_axis(table, "first"),
+            "last_step": _own_axis(table, "last"),
+            **{
+                column: table[column]
+                for column in ("last_value", "min_value", "max_value", "mean_value")
+            },
+            "nonfinite_count": table["nonfinite_count"].cast(pa.int64()),
+        }
+        return pa.table(columns)
+
+    def points(self, name: RunName, request: PointsRequest) -> Iterator[Any]:
+        """Gives points as record batches of `POINTS_SCHEMA`, ordered by series, then position.
+
+        Raises:
+            NotFoundError: No such run or metric; at once, not at the first batch.
+        """
+        record = self._run(name)
+        selection = self._select(record, request.series)
+        query = PointsQuery(
+            run_no=record.run_no,
+            metric_nos=selection.metric_nos,
+            env_nos=selection.env_nos,
+            episode=request.episode,
+            start=request.start,
+            end=request.end,
+            limit=request.limit,
+            duplicates=request.duplicates,
+        )
+        return self._named_points(record, query)
+
+    def buckets(self, name: RunName, request: BucketsRequest) -> Any:
+        """Gives curves reduced to buckets, a row a bucket.
+
+        Raises:
+            NotFoundError: No such run or metric.
+        """
+        record = self._run(name)
+        selection = self._select(record, request.series)
+        table = self._points.buckets(
+            BucketsQuery(
+                run_no=record.run_no,
+                metric_nos=selection.metric_nos,
+                env_nos=selection.env_nos,
+                x=XAxis(request.x),
+                bucket_count=request.bucket_count,
+                loggers=LoggerRule(request.loggers),
+                episode=request.episode,
+                start=request.start,
+                end=request.end,
+            )
+        )
+        names = Names(self._catalog, record.run_no)
+        return pa.table(
+            {
+                **names.metric_columns(table["metric_no"]),
+                "env_id": names.env_ids(table["env_no"]),
+                "logger_id": names.logger_ids(table["logger_no"]),
+                "bucket": table["bucket"].cast(pa.int64()),
+                "x_min": table["x_min"],
+                "x_max": table["x_max"],
+                "count": table["point_count"].cast(pa.int64()),
+                **{column: table[column] for column in ("min", "max", "mean", "first", "last")},
+                "nonfinite_count": table["nonfinite_count"].cast(pa.int64()),
+            }
+        )
+
+    def env_steps(self, name: RunName, metric_name: str, env_id: str, episode: int) -> Any:
+        """Gives one episode's points of a metric, ordered by step.
+
+        Raises:
+            NotFoundError: No such run, metric or environment.
+        """
+        record = self._run(name)
+        wanted = SeriesFilter(metric_name=metric_name, scale="ENVIRONMENT_STEP", env_id=env_id)
+        selection = self._select(record, wanted)
+        tables = [
+            self._points.env_steps(record.run_no, metric_no, env_no, episode)
+            for metric_no in selection.metric_nos or ()
+            for env_no in selection.env_nos or ()
+        ]
+        table = pa.concat_tables(tables)
+        return pa.table(
+            {
+                "step": table["step"],
+                "rl_step": table["rl_step"],
+                "timestamp": timestamps(table["timestamp_ms"]),
+                "value": table["value"],
+            }
+        )
+
+    def env_attributes(self, name: RunName, env_id: str | None, episode: int | None) -> list[Any]:
+        """Gives attributes of environments and episodes as `(env_id, episode, path, value)` rows.
+
+        Raises:
+            NotFoundError: No such run.
+        """
+        record = self._run(name)
+        found = self._catalog.env_attributes(record.run_no, env_id=env_id, episode=episode)
+        return [
+            {"env_id": a.env_id, "episode": a.episode, "path": a.path, "value": a.value}
+            for a in found
+        ]
+
+    def _run(self, name: RunName) -> RunRecord:
+        return self._catalog.run(
+            name.run_name,
+            project_name=name.project_name,
+            workspace_name=name.workspace_name,
+            run_id=name.run_id,
+        )
+
+    def _select(self, record: RunRecord, wanted: SeriesFilter) -> _Selection:
+        return _Selection(self._metric_nos(record, wanted), self._env_nos(record, wanted.env_id))
+
+    def _metric_nos(self, record: RunRecord, wanted: SeriesFilter) -> tuple[int, ...] | None:
+        if wanted.metric_name is None and wanted.scale is None and wanted.labels is None:
+            return None
+        metrics = self._catalog.metrics(
+            project_id=record.project_id,
+            name=wanted.metric_name,
+            scale=wanted.scale,
+            labels=wanted.labels,
+        )
+        numbers = {metric.metric_no for metric in metrics}
+        summaries = self._points.summaries([record.run_no], numbers or None)
+        in_run = set(summaries["metric_no"].to_pylist())
+        if wanted.metric_name is not None and not numbers & in_run:
+            near = self._catalog.nearest_metrics(wanted.metric_name, record.project_id, in_run)
+            raise NotFoundError(
+                f"run {record.run_name!r} has no metric {wanted.metric_name!r}{_of(wanted)}",
+                [] if wanted.metric_name in near else near,
+            )
+        return tuple(sorted(numbers & in_run))
+
+    def _env_nos(self, record: RunRecord, env_id: str | None) -> tuple[int, ...] | None:
+        if env_id is None:
+            return None
+        known = self._catalog.env_nos(record.project_id, [env_id])
+        if env_id not in known:
+            raise NotFoundError(f"run {record.run_name!r} has no environment {env_id!r}")
+        return (known[env_id],)
+
+    def _named_points(self, record: RunRecord, query: PointsQuery) -> Iterator[Any]:
+        names = Names(self._catalog, record.run_no)
+        with self._points.points(query) as batches:
+            for batch in batches:
+                yield pa.record_batch(
+                    {
+                        **names.metric_columns(batch["metric_no"]),
+                        "env_id": names.env_ids(batch["env_no"]),
+                        **{column: batch[column] for column in ("rl_step", "episode", "step")},
+                        "timestamp": timestamps(batch["timestamp_ms"]),
+                        "value": batch["value"],
+                        "writer_id": names.writer_ids(batch["writer_no"]),
+                        "logger_id": names.logger_ids(batch["logger_no"]),
+                    },
+                    schema=POINTS_SCHEMA,
+                )
+
+
+def run_row(record: RunRecord, point_count: int) -> dict[str, Any]:
+    """Gives a run as a row of `RUNS_SCHEMA`; times are Unix milliseconds."""
+    return {
+        "run_id": record.run_id,
+        "workspace_name": record.workspace_name,
+        "project_name": record.project_name,
+        "run_name": record.run_name,
+        "experiment_name": record.experiment_name,
+        "status": record.status,
+        "created_at": record.created_at_ms,
+        "updated_at": record.updated_at_ms,
+        "finished_at": record.finished_at_ms,
+        "tags": list(record.tags),
+        "description": record.description,
+        "git_sha": record.git_sha,
+        "point_count": point_count,
+    }
+
+
+def _own_axis(table: Any, end: str) -> Any:
+    """Gives the first or last position on the scale's own axis: step, or episode without one."""
+    return pc.coalesce(table[f"{end}_step"], table[f"{end}_episode"])
+
+
+def _of(wanted: SeriesFilter) -> str:
+    scale = f" of scale {wanted.scale}" if wanted.scale is not None else ""
+    labels = f" with labels {dict(wanted.labels)}" if wanted.labels else ""
+    return scale + labels

@@ -1,0 +1,88 @@
+"""Questions as they travel: plain values with the contract's names, checked by who makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+LoggerChoice = Literal["mean", "min", "max", "each"]
+AxisChoice = Literal["step", "rl_step", "episode", "timestamp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunName:
+    """Names a run: by its id alone, or by name within project and workspace.
+
+    Attributes:
+        run_name: Its name; None with `run_id`.
+        project_name: The project.
+        workspace_name: The workspace.
+        run_id: 32 hex digits; then the names are not looked at.
+    """
+
+    run_name: str | None = None
+    project_name: str = "default"
+    workspace_name: str = "default"
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFilter:
+    """Chooses series of a run; None does not restrict.
+
+    Attributes:
+        metric_name: Exact name.
+        scale: `ML_STEP`, `EPISODE` or `ENVIRONMENT_STEP`.
+        labels: At least these; an empty mapping: none at all.
+        env_id: Exact id.
+    """
+
+    metric_name: str | None = None
+    scale: str | None = None
+    labels: Mapping[str, str] | None = None
+    env_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointsRequest:
+    """Which points of which series.
+
+    Attributes:
+        series: The series.
+        episode: Only this episode.
+        start: Least position on the scale's own axis.
+        end: First position after the range.
+        limit: At most so many points.
+        duplicates: `last`: the newest of a position; `all`: each.
+    """
+
+    series: SeriesFilter = field(default_factory=SeriesFilter)
+    episode: int | None = None
+    start: int | None = None
+    end: int | None = None
+    limit: int | None = None
+    duplicates: Literal["last", "all"] = "last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketsRequest:
+    """Curves of series, reduced to buckets.
+
+    Attributes:
+        series: The series; `metric_name` is given.
+        x: The axis divided; None: the scale's own.
+        bucket_count: The most buckets.
+        loggers: How loggers are merged at a position.
+        episode: Only this episode.
+        start: Least x.
+        end: First x after the range.
+    """
+
+    series: SeriesFilter
+    x: AxisChoice | None = None
+    bucket_count: int = 1000
+    loggers: LoggerChoice = "mean"
+    episode: int | None = None
+    start: int | None = None
+    end: int | None = None

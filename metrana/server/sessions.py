@@ -1,0 +1,164 @@
+"""A writer whose batches are being taken: what its numbers mean and how far it has come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from metrana import _native
+
+if TYPE_CHECKING:
+    from metrana.server.catalog import Catalog
+
+
+class IngestRefusedError(Exception):
+    """What a writer sent cannot be taken, now or ever; the stream ends with this.
+
+    Args:
+        code: Name of a `RefusalCode` of the wire contract, without its prefix.
+        message: One sentence for the user.
+        retryable: Sending the same again later may succeed.
+    """
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+
+
+class Listener(Protocol):
+    """Who brings a writer's batches, told what became of them. Called from the commit thread."""
+
+    def durable(self, seq: int) -> None:
+        """Everything up to `seq` is in every store."""
+
+    def ended(self) -> None:
+        """The end that was submitted is recorded."""
+
+    def refused(self, refusal: IngestRefusedError) -> None:
+        """Nothing more of this session is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch:
+    """A batch as it was sealed: from a stream, or from a spool.
+
+    Attributes:
+        seq: Its number within the writer, from 1.
+        kind: What its payload holds, `points` or `attributes`.
+        payload: The sealed bytes.
+        crc: CRC32C of the payload, from the frame.
+        urgent: Somebody waits for it.
+    """
+
+    seq: int
+    kind: str
+    payload: bytes
+    crc: int
+    urgent: bool = False
+
+
+@dataclass(slots=True)
+class WriterSession:
+    """One writer's open stream of batches, from wherever they come.
+
+    The side that submits uses `declare` and `admit`, one thread at a time; the rest belongs to the
+    ingestor.
+
+    Attributes:
+        next_seq: The batch that must come next.
+        lost: Ranges of seqs, both ends included, that will never come.
+        points_seq: Points batches up to here are in the points store.
+        attr_seq: Attributes batches up to here are in the catalog.
+        heard_at: When the writer last gave a sign of life, on the monotonic clock.
+        closed: Superseded, refused or ended: what still waits is dropped.
+        committing: The commit thread works on batches of it.
+    """
+
+    run_no: int
+    project_id: int
+    writer_no: int
+    logger_no: int
+    listener: Listener
+    next_seq: int
+    lost: Sequence[tuple[int, int]]
+    points_seq: int
+    attr_seq: int
+    heard_at: float = field(default_factory=time.monotonic)
+    closed: bool = False
+    committing: bool = False
+    _metric_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
+    _env_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
+
+    def declare(self, catalog: Catalog, payload: bytes, crc: int) -> None:
+        """Commits declarations to the catalog and learns its numbers for them. Blocks.
+
+        Raises:
+            IngestRefusedError: The bytes are damaged or no declarations.
+        """
+        if _native.crc32c(payload) != crc:
+            raise IngestRefusedError("MALFORMED", "declarations arrived with a wrong checksum")
+        try:
+            entries = _native.decode_declarations(payload)
+        except ValueError as error:
+            raise IngestRefusedError("MALFORMED", f"declarations: {error}") from error
+        numbers = catalog.declare(self.project_id, entries)
+        for (kind, local, *_), number in zip(entries, numbers, strict=True):
+            if kind == "metric":
+                self._metric_nos = _set(self._metric_nos, local, number)
+            else:
+                self._env_nos = _set(self._env_nos, local, number)
+
+    def admit(self, batch: SealedBatch) -> bool:
+        """Says whether a batch is the next one; a batch that came before in this stream is not.
+
+        Raises:
+            IngestRefusedError: Batches before it are missing that were not announced as lost, or
+                its checksum is wrong.
+        """
+        if batch.seq < self.next_seq:
+            return False
+        expected = self.next_seq
+        while expected < batch.seq:
+            after = next((last + 1 for first, last in self.lost if first <= expected <= last), None)
+            if after is None:
+                raise IngestRefusedError(
+                    "SEQUENCE_GAP", f"batch {expected} is missing before batch {batch.seq}"
+                )
+            expected = after
+        if _native.crc32c(batch.payload) != batch.crc:
+            raise IngestRefusedError(
+                "MALFORMED", f"batch {batch.seq} arrived with a wrong checksum"
+            )
+        self.next_seq = batch.seq + 1
+        return True
+
+    def number_map(self, seq: int) -> _native.NumberMap:
+        """Gives the catalog's numbers for one batch of this writer."""
+        return _native.NumberMap(
+            self.run_no, self.writer_no, seq, self.logger_no, self._metric_nos, self._env_nos
+        )
+
+    def env_no(self, local: int) -> int:
+        """Gives the catalog's number of an environment.
+
+        Raises:
+            IngestRefusedError: It was not declared.
+        """
+        number = int(self._env_nos[local]) if local < len(self._env_nos) else 0
+        if not number:
+            raise IngestRefusedError("MALFORMED", f"environment {local} was not declared")
+        return number
+
+
+def _set(numbers: np.ndarray, local: int, number: int) -> np.ndarray:
+    """Returns `numbers` with one more entry, grown in doublings if it has to be."""
+    if local >= len(numbers):
+        numbers = np.concatenate([numbers, np.zeros(max(len(numbers), local + 1), np.uint32)])
+    numbers[local] = number
+    return numbers

@@ -1,0 +1,336 @@
+"""Delivery from spools: dead writers are finished, live ones without a sender are followed.
+
+The same passes serve the server (again and again), `metrana sync` and the embedded client (until
+nothing is left). A writer is pumped a few megabytes a pass, so a large spool of a dead one does
+not keep a live run from being seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from metrana import _native
+from metrana.server.catalog import CatalogError, OpenRun, RunRefusal, WriterOpening
+from metrana.server.ingest import Ingestor
+from metrana.server.points import PointsError
+from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+
+_log = logging.getLogger(__name__)
+
+LOCAL: Final = "local"
+_PASS_S: Final = 0.25
+_PUMP_BYTES: Final = 8 << 20
+_SETTLE_S: Final = 0.01
+_PUT_OFF_S: Final = 30.0
+_BAD_FOLDER: Final = (IngestRefusedError, CatalogError, PointsError, RuntimeError, OSError)
+
+
+@dataclass(slots=True)
+class DeliveryReport:
+    """What passes over the spools came to.
+
+    Attributes:
+        delivered: `project/run` and writer number of each writer that was finished.
+        following: How many live writers are followed.
+        batch_count: Batches brought to the stores.
+        problems: What could not be delivered, in sentences.
+    """
+
+    delivered: list[tuple[str, int]] = field(default_factory=list)
+    following: int = 0
+    batch_count: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class _Progress:
+    """Hears what becomes of a writer's batches, for the thread that pumps them."""
+
+    def __init__(self) -> None:
+        self.acked = 0
+        self.is_ended = False
+        self.refusal: IngestRefusedError | None = None
+
+    def durable(self, seq: int) -> None:
+        self.acked = seq
+
+    def ended(self) -> None:
+        self.is_ended = True
+
+    def refused(self, refusal: IngestRefusedError) -> None:
+        self.refusal = refusal
+
+
+class _WriterDelivery:
+    """One writer's spool on its way into the stores."""
+
+    def __init__(self, folder: Any, writer: Any, ingestor: Ingestor) -> None:
+        self.name = f"{folder.run['project_name']}/{folder.run['run_name']}"
+        self.number: int = writer.number
+        self.batch_count = 0
+        self.is_dead = False
+        self._folder = folder
+        self._ingestor = ingestor
+        self._progress = _Progress()
+        self._held = ExitStack()
+        self._noted = 0
+        self._submitted = 0
+        self._is_whole = True
+        self._end_submitted = False
+        self._follower = _native.SpoolFollower(writer.path)
+        self._session = self._open(writer)
+
+    @property
+    def problem(self) -> IngestRefusedError | None:
+        """Why it cannot go on."""
+        return self._progress.refusal
+
+    @property
+    def is_complete(self) -> bool:
+        """The writer is ended and all it left is durable."""
+        return self._progress.is_ended
+
+    @property
+    def awaits_end(self) -> bool:
+        """Everything was submitted and its end is about to be recorded."""
+        return self._end_submitted
+
+    @property
+    def is_settled(self) -> bool:
+        """All that was found so far is durable."""
+        return self._progress.acked >= self._submitted
+
+    def take_over(self, recovery: Any) -> None:
+        """Goes on with a writer that died: seals what its ring holds; its lock is kept."""
+        self._held.enter_context(recovery)
+        self.is_dead = True
+        self._is_whole = recovery.report["is_complete"]
+        self._follower.writer_has_ended()
+
+    def pump(self) -> bool:
+        """Submits what is sealed, up to a few megabytes; True if there was nothing more. Blocks."""
+        self._session.heard_at = time.monotonic()
+        messages = self._follower.read(_PUMP_BYTES)
+        self._session.lost = [(first, last) for first, last, _ in self._follower.damage()]
+        for message in messages:
+            self._take(message)
+        self._note()
+        if not messages and self.is_dead and self._is_whole and not self._end_submitted:
+            # The catalog knows whether a close record came; a writer without one is lost.
+            self._ingestor.end(self._session, died=True)
+            self._end_submitted = True
+        return not messages
+
+    def finish(self) -> None:
+        """Removes the folder of a writer whose every batch is durable."""
+        self._note()
+        self.close()
+        self._folder.remove_delivered(self.number)
+
+    def close(self) -> None:
+        """Stops; what is not acknowledged stays in the spool."""
+        self._ingestor.close_session(self._session)
+        self._held.close()
+
+    def _take(self, message: Any) -> None:
+        if message.kind == "declarations":
+            self._session.declare(self._ingestor.catalog, message.payload, message.crc)
+            return
+        batch = SealedBatch(message.seq, message.kind, message.payload, message.crc, message.urgent)
+        if self._session.admit(batch):
+            self._ingestor.submit(self._session, batch)
+            self._submitted = batch.seq
+            self.batch_count += 1
+
+    def _note(self) -> None:
+        """Tells the writer what is durable, so that it can free segments."""
+        acked = self._progress.acked
+        if acked > self._noted:
+            self._follower.acknowledge(acked)
+            self._noted = acked
+
+    def _open(self, writer: Any) -> WriterSession:
+        catalog = self._ingestor.catalog
+        answer = catalog.open_run(_open_run(self._folder.run, writer))
+        if isinstance(answer, RunRefusal):
+            raise IngestRefusedError(answer.code.name, answer.message)
+        if answer.warning:
+            _log.warning("%s", answer.warning)
+        record = catalog.writer(writer.writer_id)
+        if record is None:
+            raise IngestRefusedError("RUN_NOT_FOUND", f"writer {writer.writer_id} is not known")
+        self._noted = self._submitted = self._progress.acked = self._follower.acknowledged
+        return self._ingestor.open_session(
+            record, self._progress, self._follower.acknowledged + 1, new=answer.new_writer
+        )
+
+
+class SpoolDelivery:
+    """Delivers what lies in a data directory's spools for the local store.
+
+    One thread at a time may use it, but for `stop`.
+
+    Args:
+        data_dir: The data directory.
+        ingestor: Where batches go.
+    """
+
+    def __init__(self, data_dir: Path, ingestor: Ingestor) -> None:
+        self.report = DeliveryReport()
+        self._spool_dir = data_dir / "spool"
+        self._ingestor = ingestor
+        self._active: dict[tuple[str, int], _WriterDelivery] = {}
+        # When a writer that failed is looked at again, on the monotonic clock, and what was said.
+        self._put_off: dict[tuple[str, int], tuple[float, str]] = {}
+        # Folders without a writer, by the time of their last change.
+        self._idle: dict[str, int] = {}
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Makes passes until `stop`. Blocks."""
+        while not self._stop.is_set():
+            busy = self.make_pass()
+            self._stop.wait(_SETTLE_S if busy else _PASS_S)
+        self.close()
+
+    def stop(self) -> None:
+        """Ends `run`. Thread-safe; does not block."""
+        self._stop.set()
+
+    def deliver_all(self) -> DeliveryReport:
+        """Makes passes until all that is sealed now is durable. Blocks.
+
+        Live writers that have no sender are read as far as they have sealed.
+        """
+        while not self._stop.is_set():
+            busy = self.make_pass()
+            unsettled = any(
+                delivery.awaits_end or not delivery.is_settled for delivery in self._active.values()
+            )
+            if not busy and not unsettled:
+                break
+            self._stop.wait(_SETTLE_S)
+        self.close()
+        return self.report
+
+    def make_pass(self) -> bool:
+        """Looks at every writer once; True if there is more to do at once."""
+        busy = False
+        for folder in self._folders():
+            for writer in folder.writers():
+                key = (folder.path, writer.number)
+                if self._put_off.get(key, (0.0, ""))[0] > time.monotonic():
+                    continue
+                try:
+                    busy |= self._attend(folder, writer, key)
+                except _BAD_FOLDER as error:  # one must not stop the others
+                    self._fail(key, folder, writer, error)
+        self.report.following = sum(not d.is_dead for d in self._active.values())
+        return busy
+
+    def close(self) -> None:
+        """Stops following; everything not acknowledged stays in the spools."""
+        for delivery in self._active.values():
+            delivery.close()
+        self._active.clear()
+
+    def _folders(self) -> Iterator[Any]:
+        try:
+            paths = sorted(path for path in self._spool_dir.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return
+        for path in paths:
+            changed = path.stat().st_mtime_ns
+            if self._idle.get(str(path)) == changed:
+                continue
+            try:
+                folder = _native.RunFolder(path)
+            except (RuntimeError, OSError) as error:
+                _log.warning("cannot read %s: %s", path, error)
+                self._idle[str(path)] = changed
+                continue
+            if folder.run["destination"] != LOCAL or not folder.writers():
+                self._idle[str(path)] = changed
+                continue
+            yield folder
+
+    def _attend(self, folder: Any, writer: Any, key: tuple[str, int]) -> bool:
+        delivery = self._active.get(key)
+        if delivery is None:
+            if writer.state != "dead" and writer.sender != "none":
+                return False
+            if writer.writer_id is None:
+                raise RuntimeError(writer.problem)
+            delivery = self._begin(folder, writer)
+            self._active[key] = delivery
+        elif writer.state == "dead" and not delivery.is_dead:
+            delivery.take_over(folder.recover(writer.number))
+        if delivery.problem is not None:
+            raise delivery.problem
+        before = delivery.batch_count
+        exhausted = delivery.pump()
+        self.report.batch_count += delivery.batch_count - before
+        if delivery.is_complete:
+            del self._active[key]
+            delivery.finish()
+            self.report.delivered.append((delivery.name, delivery.number))
+            return True
+        return not exhausted or delivery.awaits_end
+
+    def _begin(self, folder: Any, writer: Any) -> _WriterDelivery:
+        """Opens a writer's run, and takes over from one that is dead."""
+        delivery = _WriterDelivery(folder, writer, self._ingestor)
+        if writer.state == "dead":
+            try:
+                delivery.take_over(folder.recover(writer.number))
+            except BaseException:  # whatever it is, the session goes first
+                delivery.close()
+                raise
+        return delivery
+
+    def _fail(self, key: tuple[str, int], folder: Any, writer: Any, error: Exception) -> None:
+        """Puts a writer off; says why, once as long as the reason is the same."""
+        delivery = self._active.pop(key, None)
+        if delivery is not None:
+            delivery.close()
+        run = folder.run
+        sentence = (
+            f"writer {writer.number} of run {run['project_name']}/{run['run_name']} was not "
+            f"delivered: {error}"
+        )
+        _, said = self._put_off.get(key, (0.0, ""))
+        self._put_off[key] = (time.monotonic() + _PUT_OFF_S, sentence)
+        if said != sentence:
+            self.report.problems.append(sentence)
+            _log.warning("%s", sentence)
+
+
+def _open_run(run: dict[str, Any], writer: Any) -> OpenRun:
+    info = writer.info
+    return OpenRun(
+        run_id=run["run_id"],
+        writer=WriterOpening(
+            writer_id=writer.writer_id,
+            number=writer.number,
+            opened_at_ms=info["opened_at_ms"],
+            logger_id=info["logger_id"],
+            host=info["host"],
+            pid=info["pid"],
+            client_version=info["client_version"],
+            alive=writer.state != "dead",
+        ),
+        created_at_ms=run["created_at_ms"],
+        workspace_name=run["workspace_name"],
+        project_name=run["project_name"],
+        run_name=run["run_name"],
+        experiment_name=run["experiment_name"],
+        orchestration_id=run["orchestration_id"],
+        resume_strategy=info["resume_strategy"],
+        name_conflict="rename",
+    )
