@@ -24,6 +24,7 @@ _SCALES = frozenset({"ML_STEP", "EPISODE", "ENVIRONMENT_STEP"})
 _MAX_NAME_BYTES = 512
 _MAX_LABELS = 32
 _MAX_LABEL_BYTES = 256
+_NO_LABELS = "{}"
 
 
 class _Metric(NamedTuple):
@@ -60,7 +61,7 @@ def declare(
 def canonical_labels(labels: Mapping[str, str]) -> str:
     """The one text that stands for a set of labels."""
     if not labels:
-        return "{}"
+        return _NO_LABELS
     return json.dumps(dict(sorted(labels.items())), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -74,12 +75,11 @@ def _key(entry: tuple[Any, ...]) -> _Metric | str:
 
 
 def _metric(scale: str, name: str, labels: dict[str, str]) -> _Metric:
-    longest = max((len(text.encode()) for pair in labels.items() for text in pair), default=0)
     if (
         scale not in _SCALES
         or not 1 <= len(name.encode()) <= _MAX_NAME_BYTES
         or len(labels) > _MAX_LABELS
-        or longest > _MAX_LABEL_BYTES
+        or any(len(text.encode()) > _MAX_LABEL_BYTES for pair in labels.items() for text in pair)
     ):
         raise MalformedError(f"no metric within the limits: {name!r:.200} on {scale}")
     text = canonical_labels(labels)
@@ -96,6 +96,7 @@ def _metric_nos(connection: sa.Connection, project_id: int, wanted: set[_Metric]
     labels = (
         (str(added[metric.identity]), key, value)
         for metric in missing
+        if metric.labels != _NO_LABELS
         for key, value in json.loads(metric.labels).items()
     )
     _add_labels(connection, labels)
@@ -121,7 +122,7 @@ def _numbers(
         table.c.project_id == project_id,
         table.c[key].in_(sa.select(*listed(connection, wanted, 1))),
     )
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def _add(

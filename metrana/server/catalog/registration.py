@@ -102,7 +102,7 @@ def _insert_writer(
             pid=writer.pid or None,
             client_version=writer.client_version or None,
             created_run=created_run,
-            is_lead=False,
+            is_lead=True,  # until status.refresh finds somebody who lives
             lives=lives,
             delivered=_is_delivered(enrolment, writer),
             opened_at=writer.opened_at_ms,

@@ -104,4 +104,4 @@ def env_nos(
 def logger_ids(connection: sa.Connection, run_no: int) -> dict[int, str]:
     """The logger_id of each logger number of a run."""
     query = sa.select(*loggers.c["logger_no", "logger_id"]).where(loggers.c.run_no == run_no)
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())

@@ -41,20 +41,28 @@ class WriterLife(NamedTuple):
 
 
 def leads(lives: Iterable[WriterLife]) -> list[bool]:
-    """For each writer, by rising number, whether it opened the run while no other lived."""
+    """For each writer, by rising number, whether it opened the run while no other lived.
+
+    A writer comes in with `is_lead` set. What was decided when it opened also settles the case of
+    another that closed in the same millisecond: the times cannot say which was first.
+    """
     result: list[bool] = []
-    last_sign, last_close = -math.inf, -math.inf
+    heard_at = ended_at = closed_at = -math.inf
     for life in lives:
-        result.append(last_sign <= life.registered_at and last_close <= life.opened_at)
+        in_time = ended_at < life.registered_at or (
+            ended_at == life.registered_at and life.is_lead
+        )
+        result.append(
+            in_time and heard_at <= life.registered_at and closed_at <= life.opened_at
+        )
         if life.lives:
-            last_sign = math.inf
-        elif life.close_status in ("finished", "failed"):
-            if life.delivered and life.closed_at is not None:
-                last_close = max(last_close, life.closed_at)
-            else:
-                last_sign = max(last_sign, life.ended_at or life.heard_at)
+            heard_at = math.inf
+        elif life.close_status not in ("finished", "failed"):
+            heard_at = max(heard_at, life.heard_at)
+        elif life.delivered and life.closed_at is not None:
+            closed_at = max(closed_at, life.closed_at)
         else:
-            last_sign = max(last_sign, life.heard_at)
+            ended_at = max(ended_at, life.ended_at or life.heard_at)
     return result
 
 
