@@ -49,12 +49,8 @@ def leads(lives: Iterable[WriterLife]) -> list[bool]:
     result: list[bool] = []
     heard_at = ended_at = closed_at = -math.inf
     for life in lives:
-        in_time = ended_at < life.registered_at or (
-            ended_at == life.registered_at and life.is_lead
-        )
-        result.append(
-            in_time and heard_at <= life.registered_at and closed_at <= life.opened_at
-        )
+        in_time = ended_at < life.registered_at or (ended_at == life.registered_at and life.is_lead)
+        result.append(in_time and heard_at <= life.registered_at and closed_at <= life.opened_at)
         if life.lives:
             heard_at = math.inf
         elif life.close_status not in ("finished", "failed"):

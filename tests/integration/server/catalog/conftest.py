@@ -1,14 +1,16 @@
 """One catalog a test, on every engine.
 
-PostgreSQL is the server that METRANA_TEST_POSTGRESQL names by its URL; each test gets a schema
-of its own.
+PostgreSQL is the server that METRANA_TEST_POSTGRESQL names by its URL; tests make their own
+schemas there.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import sqlalchemy as sa
 
 from metrana.server.catalog import Catalog
 from metrana.server.catalog.engine import connect
+from metrana.server.catalog.tables import meta, metadata
 
 POSTGRESQL = os.environ.get("METRANA_TEST_POSTGRESQL", "postgresql://127.0.0.1:5432/test")
 
@@ -39,18 +42,68 @@ class Clock:
         pytest.param("postgresql", marks=pytest.mark.needs_program("psql", package="postgresql")),
     ]
 )
-def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.URL]:
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        yield sa.make_url(f"sqlite:///{tmp_path}/catalog.db")
-        return
-    schema = f"test_{secrets.token_hex(8)}"
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn."""
+    name: str = request.param
+    return name
+
+
+@contextmanager
+def own_schema() -> Iterator[sa.URL]:
+    """An empty schema on PostgreSQL."""
+    name = f"test_{secrets.token_hex(8)}"
     engine = connect(POSTGRESQL)
     with engine.begin() as connection:
-        connection.execute(sa.schema.CreateSchema(schema))
-    yield sa.make_url(POSTGRESQL).update_query_dict({"options": f"-csearch_path={schema}"})
+        connection.execute(sa.schema.CreateSchema(name))
+    yield sa.make_url(POSTGRESQL).update_query_dict({"options": f"-csearch_path={name}"})
     with engine.begin() as connection:
-        connection.execute(sa.schema.DropSchema(schema, cascade=True))
+        connection.execute(sa.schema.DropSchema(name, cascade=True))
+    engine.dispose()
+
+
+@pytest.fixture
+def empty_url(engine_name: str, tmp_path: Path) -> Iterator[sa.URL]:
+    """The URL of a database without a catalog."""
+    if engine_name == "sqlite":
+        yield sa.make_url(f"sqlite:///{tmp_path}/empty.db")
+    else:
+        with own_schema() as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog's file to copy: upgrading one for every test would take most of their time."""
+    path = tmp_path_factory.mktemp("catalog") / "template.db"
+    Catalog.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[sa.URL]:
+    """A catalog that tests share, and empty when they are done."""
+    with own_schema() as url:
+        Catalog.open(url).close()
+        yield url
+
+
+@pytest.fixture
+def catalog_url(
+    engine_name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[sa.URL]:
+    """The URL of a catalog without any run."""
+    if engine_name == "sqlite":
+        path = tmp_path / "catalog.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield sa.make_url(f"sqlite:///{path}")
+        return
+    url: sa.URL = request.getfixturevalue("postgresql_url")
+    yield url
+    engine = connect(url)
+    with engine.begin() as connection:
+        for table in reversed(metadata.sorted_tables):
+            if table is not meta:
+                connection.execute(sa.delete(table))
     engine.dispose()
 
 
@@ -62,6 +115,6 @@ def clock() -> Clock:
 
 @pytest.fixture
 def catalog(catalog_url: sa.URL, clock: Clock) -> Iterator[Catalog]:
-    """A catalog with the newest schema."""
+    """A catalog without any run."""
     with Catalog.open(catalog_url, clock=clock) as opened:
         yield opened

@@ -19,6 +19,7 @@ def four(catalog: Catalog) -> Catalog:
         ("c", "team", "p", ["y", "z"]),
         ("d", "default", "default", []),
     ]
+    writer_nos = {}
     for created_at, (name, workspace, project, tags) in enumerate(given):
         run = opened(
             catalog,
@@ -29,8 +30,9 @@ def four(catalog: Catalog) -> Catalog:
             created_at_ms=created_at,
         )
         catalog.apply_attributes(run.writer_no, [(1, [("set_tags", tags, False)])])
-    catalog.end_writer(catalog.run("a").run_no, died=False)
-    catalog.end_writer(catalog.run("d").run_no, died=True)
+        writer_nos[name] = run.writer_no
+    catalog.end_writer(writer_nos["a"], died=False)
+    catalog.end_writer(writer_nos["d"], died=True)
     return catalog
 
 

@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.Column("scale", sa.String(length=16), nullable=False),
         sa.Column("labels", _TEXT, nullable=False),
         sa.CheckConstraint(
-            "scale IN ('ML_STEP', 'EPISODE', 'ENVIRONMENT_STEP')", name="ck_metrics_scale"
+            "scale IN ('ML_STEP', 'EPISODE', 'ENVIRONMENT_STEP')", name=op.f("ck_metrics_scale")
         ),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.project_id"], name="fk_metrics_project_id"
@@ -97,7 +97,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
-            "status IN ('running', 'finished', 'failed', 'lost')", name="ck_runs_status"
+            "status IN ('running', 'finished', 'failed', 'lost')", name=op.f("ck_runs_status")
         ),
         sa.ForeignKeyConstraint(["project_id"], ["projects.project_id"], name="fk_runs_project_id"),
         sa.ForeignKeyConstraint(
@@ -206,7 +206,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("lease_owner", _TEXT, nullable=True),
         sa.CheckConstraint(
-            "close_status IN ('finished', 'failed', 'lost')", name="ck_writers_close_status"
+            "close_status IN ('finished', 'failed', 'lost')", name=op.f("ck_writers_close_status")
         ),
         sa.ForeignKeyConstraint(["logger_no"], ["loggers.logger_no"], name="fk_writers_logger_no"),
         sa.ForeignKeyConstraint(["run_no"], ["runs.run_no"], name="fk_writers_run_no"),
