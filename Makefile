@@ -88,6 +88,7 @@ format:
 
 bench: build
 	cargo bench --locked
+	for file in benchmarks/*.py; do $(bin)/python $$file || exit 1; done
 
 lock: $(stamps)/uv
 	UV=$(bin)/uv WHEELS=$(WHEELS) requirements/compile
