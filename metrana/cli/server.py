@@ -23,6 +23,8 @@ def _wait(_http_url: str, _token: str | None) -> None:
 def serve_with(arguments: argparse.Namespace, on_ready: Callable[[str, str | None], None]) -> int:
     """Serves, and calls `on_ready` with the HTTP URL and the token once it does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # A new catalog's every table is no news to whoever starts a server.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def ready(http_url: str, grpc_url: str, token: str | None) -> None:
         show(f"http  {http_url}")

@@ -16,9 +16,10 @@ from fastapi import Request
 
 from metrana.server.errors import UnauthenticatedError
 
-Continuation: TypeAlias = Callable[
-    [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
-]
+# A string, because grpc's classes take their parameters in its stubs alone.
+Continuation: TypeAlias = (
+    "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]]"
+)
 
 COOKIE: Final = "metrana_token"
 _MESSAGE: Final = (

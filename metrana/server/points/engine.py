@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+# chDB imports pandas at its first `Python(table)`: seconds that would be those of a first commit.
+import pandas as pd  # noqa: F401
 import pyarrow as pa
 
 from metrana.server.points.errors import PointsClosedError, PointsError, PointsInUseError
