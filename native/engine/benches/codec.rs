@@ -2,6 +2,9 @@
 //!
 //! `cargo bench -p metrana-engine --bench codec`: the table comes first, then criterion's times.
 
+// A benchmark whose workload does not fit may stop.
+#![allow(clippy::expect_used)]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -42,7 +45,7 @@ struct Call {
 /// Calls one after the other, with their values and times flat, as they lie in the ring.
 #[derive(Default)]
 struct Calls {
-    calls: Vec<Call>,
+    list: Vec<Call>,
     f32s: Vec<f32>,
     f64s: Vec<f64>,
     times: Vec<i64>,
@@ -51,7 +54,7 @@ struct Calls {
 impl Calls {
     fn push_all(&self, encoder: &mut PointsEncoder) {
         let mut at = 0;
-        for call in &self.calls {
+        for call in &self.list {
             let range = at..at + call.segment.count as usize;
             at = range.end;
             let times = match self.times.get(range.clone()) {
@@ -100,7 +103,7 @@ fn blocks_of(
                 }
             }
             let segment = ml_steps(start, count);
-            all.calls.push(Call { key: key(series, 0), segment, time: START_MS });
+            all.list.push(Call { key: key(series, 0), segment, time: START_MS });
         }
     }
     all
@@ -123,7 +126,7 @@ fn scalars(metrics: usize, steps: usize, narrow: bool) -> Calls {
             *value += random.normal();
             all.f64s.push(if narrow { f64::from(*value as f32) } else { *value });
             let (key, segment) = (key(metric, 0), ml_steps(step, 1));
-            all.calls.push(Call { key, segment, time: time as i64 });
+            all.list.push(Call { key, segment, time: time as i64 });
         }
     }
     all
@@ -141,7 +144,7 @@ fn environments(envs: usize, rl_steps: usize, value: fn(&mut Random) -> f64) -> 
             let segment = Segment { start, axis: Axis::Step, count: 1, rewound: false };
             all.f32s.push(value(&mut random) as f32);
             let time = START_MS + 7 * update as i64;
-            all.calls.push(Call { key: key(0, env + 1), segment, time });
+            all.list.push(Call { key: key(0, env + 1), segment, time });
             *step += 1;
             if random.uniform() < 0.005 {
                 (*episode, *step) = (*episode + 1, 0);

@@ -174,3 +174,112 @@ pub fn decode_declarations(payload: &[u8]) -> Result<Vec<Declaration>, DecodeErr
     reader.finish("bytes follow the last declaration")?;
     Ok(declarations)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn metric(no: u32, name: &str, labels: &[(&str, &str)]) -> Declaration {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let labels = labels.collect();
+        let scale = Scale::EnvironmentStep;
+        Declaration::Metric { no: MetricNo(no), scale, name: name.to_owned(), labels }
+    }
+
+    fn environment(no: u32, env_id: &str) -> Declaration {
+        Declaration::Environment { no: EnvNo(no), env_id: env_id.to_owned() }
+    }
+
+    fn encoded(declaration: &Declaration) -> Vec<u8> {
+        let mut out = Vec::new();
+        declaration.encode(&mut out);
+        out
+    }
+
+    fn payload(declarations: &[Declaration]) -> Vec<u8> {
+        let entries: Vec<_> = declarations.iter().map(encoded).collect();
+        let mut out = Vec::new();
+        encode_declarations(entries.iter().map(Vec::as_slice), &mut out);
+        out
+    }
+
+    #[test]
+    fn declarations_have_the_documented_bytes() {
+        let declarations = [metric(1, "a/b", &[("k", "v"), ("z", "")]), environment(300, "env-0")];
+        let golden = b"\x01\x00\x02\x01\x01\x03\x03a/b\x02\x01k\x01v\x01z\x00\x02\xac\x02\x05env-0";
+        assert_eq!(payload(&declarations), golden);
+        assert_eq!(decode_declarations(golden).as_deref(), Ok(&declarations[..]));
+    }
+
+    #[test]
+    fn labels_are_sorted_when_written() {
+        let sorted = metric(1, "a", &[("k", "v"), ("z", "w")]);
+        let unsorted = encoded(&metric(1, "a", &[("z", "w"), ("k", "v")]));
+        assert_eq!(unsorted, encoded(&sorted));
+        let padded = [&unsorted[..], &[0; 3]].concat();
+        assert_eq!(Declaration::decode(&padded), Ok((sorted, unsorted.len())));
+    }
+
+    #[test]
+    fn what_is_undefined_is_refused() {
+        let refused = |bytes: &[u8]| Declaration::decode(bytes).unwrap_err();
+        let unknown = |what, found| DecodeError::Unknown { what, found };
+        assert_eq!(refused(&[3, 1]), unknown("declaration", 3));
+        assert_eq!(refused(&[1, 1, 4, 1, b'a', 0]), unknown("scale", 4));
+        assert!(matches!(refused(&[1, 0, 1, 1, b'a', 0]), DecodeError::Malformed(_)));
+        assert!(matches!(refused(&[2, 1, 0]), DecodeError::Malformed(_)));
+        assert!(matches!(refused(&[1, 1, 1, 1, b'a', 33]), DecodeError::Limit(_)));
+        let repeated = [1, 1, 1, 1, b'a', 2, 1, b'k', 0, 1, b'k', 0];
+        assert!(matches!(refused(&repeated), DecodeError::Malformed(_)));
+        let long = encoded(&environment(1, &"e".repeat(MAX_ENV_ID_BYTES + 1)));
+        assert!(matches!(refused(&long), DecodeError::Limit(_)));
+        let mut newer = payload(&[]);
+        newer[0] = 2;
+        let error = decode_declarations(&newer).unwrap_err();
+        assert_eq!(error, DecodeError::Version { found: 2, supported: 1 });
+    }
+
+    #[test]
+    fn damaged_payloads_never_panic() {
+        let whole = payload(&[metric(70_000, "loss", &[("k", "v")]), environment(1, "a")]);
+        for length in 0..whole.len() {
+            assert!(decode_declarations(&whole[..length]).is_err());
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let _ = decode_declarations(&flipped);
+        }
+    }
+
+    fn declarations() -> impl Strategy<Value = Declaration> {
+        let labels = prop::collection::btree_map(".{0,20}", ".{0,20}", 0..5);
+        let scale = (1..=3_u8).prop_map(|number| Scale::from_u8(number).unwrap());
+        let metric =
+            (1..=u32::MAX, scale, ".{1,40}", labels).prop_map(|(no, scale, name, labels)| {
+                Declaration::Metric {
+                    no: MetricNo(no),
+                    scale,
+                    name,
+                    labels: labels.into_iter().collect(),
+                }
+            });
+        let environment = (1..=u32::MAX, "[A-Za-z0-9._~:-]{1,128}")
+            .prop_map(|(no, env_id)| Declaration::Environment { no: EnvNo(no), env_id });
+        prop_oneof![metric, environment]
+    }
+
+    proptest! {
+        #[test]
+        fn declarations_survive(declarations in prop::collection::vec(declarations(), 0..20)) {
+            prop_assert_eq!(decode_declarations(&payload(&declarations)), Ok(declarations));
+        }
+
+        #[test]
+        fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = decode_declarations(&[&[1, 0], &noise[..]].concat());
+        }
+    }
+}

@@ -79,12 +79,12 @@ impl Sealer {
         write_header(staged, out);
         let writer = &mut self.sections;
         let used = staged.totals.used;
-        self.columns.write(used, |raw, encoding| match raw {
-            Some(raw) => writer.write(out, raw, encoding, compression),
-            None => {
-                out.push(ABSENT);
-                Ok(())
+        self.columns.write(used, |raw, encoding| {
+            if let Some(raw) = raw {
+                return writer.write(out, raw, encoding, compression);
             }
+            out.push(ABSENT);
+            Ok(())
         })
     }
 

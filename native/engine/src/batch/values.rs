@@ -120,7 +120,9 @@ macro_rules! width {
                     return 0;
                 }
                 let length = <$unsigned>::BITS - size.leading_zeros() - size.trailing_zeros();
-                2 * i64::from(length) + 3
+                // Where a round number's bits end is uncertain too: that depends on the exponent.
+                let is_round = size.trailing_zeros() >= 8;
+                2 * i64::from(length) + if is_round { 7 } else { 3 }
             }
 
             /// Cuts words into planes, most significant bytes first.

@@ -135,7 +135,9 @@ fn positions_beyond_their_limits_are_refused() {
         let mut payload = header(points);
         payload.extend_from_slice(&[section::ABSENT, section::ABSENT, section::RAW]);
         let mut bytes = Vec::new();
-        column.iter().for_each(|number| varint::put_zigzag(&mut bytes, *number));
+        for number in column {
+            varint::put_zigzag(&mut bytes, *number);
+        }
         put_varint(&mut payload, bytes.len() as u64);
         payload.extend_from_slice(&bytes);
         decode(&payload).unwrap_err()

@@ -62,13 +62,11 @@ struct Point {
 fn reference(calls: &[Call]) -> Vec<Point> {
     let mut groups: Vec<(SeriesKey, Vec<Point>)> = Vec::new();
     for mut point in calls.iter().flat_map(Call::points) {
-        let index = match groups.iter().position(|(key, _)| *key == point.key) {
-            Some(index) => index,
-            None => {
-                groups.push((point.key, Vec::new()));
-                groups.len() - 1
-            }
-        };
+        let found = groups.iter().position(|(key, _)| *key == point.key);
+        let index = found.unwrap_or(groups.len());
+        if found.is_none() {
+            groups.push((point.key, Vec::new()));
+        }
         let points = &mut groups[index].1;
         point.ordinal = points.iter().filter(|before| before.at == point.at).count() as u16;
         points.push(point);
@@ -174,7 +172,9 @@ proptest! {
     #[test]
     fn batches_decode_to_what_was_pushed(calls in calls(), compression in compression()) {
         let mut encoder = PointsEncoder::new();
-        calls.iter().for_each(|call| call.push(&mut encoder));
+        for call in &calls {
+            call.push(&mut encoder);
+        }
         let expected = reference(&calls);
         prop_assert_eq!(encoder.point_count(), expected.len());
         let bound = encoder.payload_bound();
@@ -194,15 +194,26 @@ proptest! {
         prop_assert_eq!(info.float_point_count, summary.float_points);
         prop_assert_eq!(info.rl_point_count, summary.rl_points);
     }
+}
+
+proptest! {
+    // Each case is two or three batches.
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn batches_do_not_depend_on_what_the_encoder_did_before(first in calls(), second in calls()) {
         let mut used = PointsEncoder::new();
-        first.iter().for_each(|call| call.push(&mut used));
+        for call in &first {
+            call.push(&mut used);
+        }
         encode(&mut used, Compression::Zstd);
-        second.iter().for_each(|call| call.push(&mut used));
+        for call in &second {
+            call.push(&mut used);
+        }
         let mut fresh = PointsEncoder::new();
-        second.iter().for_each(|call| call.push(&mut fresh));
+        for call in &second {
+            call.push(&mut fresh);
+        }
         let payload = encode(&mut used, Compression::Zstd);
         prop_assert_eq!(&payload, &encode(&mut fresh, Compression::Zstd));
 
@@ -222,13 +233,19 @@ proptest! {
         later in calls(),
     ) {
         let mut encoder = PointsEncoder::new();
-        kept.iter().for_each(|call| call.push(&mut encoder));
+        for call in &kept {
+            call.push(&mut encoder);
+        }
         let mark = encoder.mark();
         let bound = encoder.payload_bound();
-        dropped.iter().for_each(|call| call.push(&mut encoder));
+        for call in &dropped {
+            call.push(&mut encoder);
+        }
         encoder.roll_back(&mark);
         prop_assert_eq!(encoder.payload_bound(), bound);
-        later.iter().for_each(|call| call.push(&mut encoder));
+        for call in &later {
+            call.push(&mut encoder);
+        }
         let mut fresh = PointsEncoder::new();
         kept.iter().chain(&later).for_each(|call| call.push(&mut fresh));
         prop_assert_eq!(encoder.payload_bound(), fresh.payload_bound());
@@ -244,7 +261,9 @@ proptest! {
         let mut columns = PointColumns::default();
         for calls in [&first, &second] {
             let mut encoder = PointsEncoder::new();
-            calls.iter().for_each(|call| call.push(&mut encoder));
+            for call in calls {
+                call.push(&mut encoder);
+            }
             decode_points(&encode(&mut encoder, Compression::Zstd), &mut columns).unwrap();
         }
         let expected: Vec<_> = reference(&first).into_iter().chain(reference(&second)).collect();
