@@ -24,7 +24,10 @@ def refusal(name: str, value: object, allowed: str) -> MetranaValidationError:
 
 def shown(value: object) -> str:
     """A value as error messages show it: short, with its type where that is what is wrong."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a broken __repr__, an int too long to write out
+        return f"a value of type {type(value).__name__}"
     if len(text) > _SHOWN_CHARACTERS:
         text = text[: _SHOWN_CHARACTERS - 1] + "…"
     if value is None or isinstance(value, (str, bool, int, float)):

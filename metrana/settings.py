@@ -52,6 +52,8 @@ _TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 # Below it a batch could not hold one point of every kind with its declarations.
 _MIN_MESSAGE_BYTES: Final = 16 * 1024
+# Batches of a few points would cost more than the points.
+_MIN_BATCH_AGE_S: Final = 0.001
 # A receiver that keeps gRPC's default takes no message above 4 MiB.
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
@@ -210,9 +212,9 @@ class _Source:
         value, label = self.get(name)
         return None if value is None else checks.entity_name(label, value)
 
-    def seconds(self, name: str) -> float:
+    def seconds(self, name: str, minimum: float = 0.0) -> float:
         value, label = self.get(name)
-        return checks.number(label, _parsed(label, name, value, float), minimum=0.0)
+        return checks.number(label, _parsed(label, name, value, float), minimum=minimum)
 
     def optional_count(self, name: str, *, minimum: int = 1) -> int | None:
         value, label = self.get(name)
@@ -276,7 +278,7 @@ def _strategies(source: _Source) -> dict[str, Any]:
 def _delivery(source: _Source) -> dict[str, Any]:
     data_dir, label = source.get("data_dir")
     return {
-        "data_dir": _directory(checks.path(label, data_dir or "~/.metrana")),
+        "data_dir": _directory(checks.path(label, "~/.metrana" if data_dir is None else data_dir)),
         "queue_capacity": source.optional_count("queue_capacity"),
         "spool_max_bytes": source.optional_count("spool_max_bytes"),
         "max_send_retries": source.optional_count("max_send_retries", minimum=0),
@@ -289,7 +291,7 @@ def _delivery(source: _Source) -> dict[str, Any]:
         "connect_timeout_secs": source.seconds("connect_timeout_secs"),
         "send_retry_initial_backoff_secs": source.seconds("send_retry_initial_backoff_secs"),
         "send_retry_max_backoff_secs": source.seconds("send_retry_max_backoff_secs"),
-        "batch_max_age_secs": source.seconds("batch_max_age_secs"),
+        "batch_max_age_secs": source.seconds("batch_max_age_secs", minimum=_MIN_BATCH_AGE_S),
     }
 
 

@@ -112,7 +112,9 @@ def _env_id(value: Any, name: str) -> str:
 
 def _as_array(value: Any, name: str, allowed: str) -> npt.NDArray[Any]:
     if isinstance(value, (np.ndarray, np.generic)):
-        return _masked_as_nan(np.asanyarray(value))
+        array = _masked_as_nan(np.asanyarray(value))
+        # Python numbers in an array of objects, as pandas makes them of mixed columns.
+        return array if array.dtype.kind != "O" else _as_array(array.tolist(), name, allowed)
     if value is None or isinstance(value, (str, bytes, bytearray, complex, Mapping, Set)):
         raise refusal(name, value, allowed)
     if isinstance(value, (int, float, numbers.Real, Decimal)):

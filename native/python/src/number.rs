@@ -4,8 +4,7 @@
 //! else goes through `metrana.values`, which knows every other kind of array.
 
 use metrana_engine::calls::Values;
-use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArrayMethods as _};
-use pyo3::ffi;
+use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArray, PyUntypedArrayMethods as _};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -116,10 +115,8 @@ fn scalar<'py>(number: f64) -> Block<'py> {
 /// A Python float, int or bool, and NumPy's float64, which is a float. None: another kind, or an
 /// int that no float64 is near to.
 pub fn plain(value: &Bound<'_, PyAny>) -> Option<f64> {
-    // SAFETY: the pointers are those of a live object and of static types.
-    let is_float = unsafe { ffi::PyFloat_Check(value.as_ptr()) } != 0;
-    if is_float {
-        return value.cast::<PyFloat>().ok().map(PyFloatMethods::value);
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Some(number.value());
     }
     if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
         return value.extract().ok();
@@ -128,7 +125,8 @@ pub fn plain(value: &Bound<'_, PyAny>) -> Option<f64> {
 }
 
 fn contiguous<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
-    if !numpy_is_loaded(value.py()) {
+    // Subclasses have meanings of their own, such as masked arrays.
+    if !numpy_is_loaded(value.py()) || !value.is_exact_instance_of::<PyUntypedArray>() {
         return None;
     }
     if let Ok(array) = value.cast::<PyArrayDyn<f32>>() {
@@ -215,5 +213,3 @@ pub fn numpy_is_loaded(py: Python<'_>) -> bool {
 pub fn mark_numpy_loaded() {
     NUMPY_IS_LOADED.store(true, std::sync::atomic::Ordering::Relaxed);
 }
-
-use pyo3::types::PyFloatMethods;

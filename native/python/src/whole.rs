@@ -1,7 +1,7 @@
 //! Whole numbers of a call: steps, `rl_step`, episodes and timestamps, with their shape.
 
 use metrana_engine::calls::{Spread, Steps};
-use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArrayMethods as _};
+use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArray, PyUntypedArrayMethods as _};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyInt, PyList};
@@ -33,6 +33,7 @@ impl<'py> Whole<'py> {
             return exact(value, name).map(Self::One);
         }
         if numpy_is_loaded(value.py())
+            && value.is_exact_instance_of::<PyUntypedArray>()
             && let Ok(array) = value.cast::<PyArrayDyn<i64>>()
             && array.is_c_contiguous()
             && array.ndim() > 0

@@ -10,7 +10,15 @@ import pytest
 
 from metrana import lifecycle
 
-_LAUNCHER_PREFIXES = ("METRANA_", "SLURM_", "OMPI_", "TORCHELASTIC_", "RAY_", "GROUP_WORLD", "MASTER_")
+_LAUNCHER_PREFIXES = (
+    "METRANA_",
+    "SLURM_",
+    "OMPI_",
+    "TORCHELASTIC_",
+    "RAY_",
+    "GROUP_WORLD",
+    "MASTER_",
+)
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 

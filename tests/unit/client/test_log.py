@@ -22,7 +22,11 @@ def test_steps_count_from_zero_per_series(data_dir: Path) -> None:
         metrana.log("accuracy", 1)
         metrana.log("loss", 0.125)
     logged = read_one(data_dir)
-    assert logged.of("loss") == [Point("loss", 0.5, 0), Point("loss", 0.25, 1), Point("loss", 0.125, 2)]
+    assert logged.of("loss") == [
+        Point("loss", 0.5, 0),
+        Point("loss", 0.25, 1),
+        Point("loss", 0.125, 2),
+    ]
     assert logged.of("accuracy") == [Point("accuracy", 1.0, 0)]
 
 

@@ -100,7 +100,9 @@ def test_timestamps_broadcast(data_dir: Path) -> None:
     ],
     ids=repr,
 )
-def test_environment_ids_are_strings_or_ints(data_dir: Path, env_ids: Any, names: list[str]) -> None:
+def test_environment_ids_are_strings_or_ints(
+    data_dir: Path, env_ids: Any, names: list[str]
+) -> None:
     with metrana.init(mode="offline"):
         for value in (1, 2):
             metrana.log_rl_environment_step("r", [value, value], 1, env_id=env_ids)
@@ -176,7 +178,7 @@ def test_rl_step_may_not_go_back(mode: str) -> None:
             metrana.log_rl_episode("return", 1, rl_step=4)
 
 
-def test_per_step_episodes_are_refused_by_the_row(data_dir: Path) -> None:
+def test_per_step_episodes_are_refused_by_the_row() -> None:
     with (
         metrana.init(mode="offline"),
         pytest.raises(metrana.MetranaValidationError, match="a row gives one per environment"),
