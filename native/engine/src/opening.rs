@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::clock::now_ms;
 use crate::config::{Connect, EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
+use crate::deliver::{DeadWriters, DeliveryOptions};
 use crate::drain::{Drain, DrainParts, DrainSettings};
 use crate::engine::{Engine, Identity, InterruptCheck, LOOK_INTERVAL, Parts};
 use crate::error::{InvalidArgument, OpenError, RefusalReason};
@@ -23,7 +24,7 @@ use crate::run_folder::{
     SenderKind, WriterFolder, WriterInfo, WriterLock, WriterOptions,
 };
 use crate::seal::{SealSettings, Sealer};
-use crate::sender::{PendingOpen, Sender, SenderConfig, SenderHost};
+use crate::sender::{BackgroundJob, PendingOpen, Sender, SenderConfig, SenderHost};
 use crate::shared::Shared;
 use crate::spool::SpoolWriter;
 use crate::spool_source::SpoolSource;
@@ -124,15 +125,17 @@ fn recover_writer(
         Err(RunFolderError::WriterLives(_)) => return Ok(()),
         taken => taken?,
     };
-    let options =
-        RecoveryOptions { spool: config.spool.options.clone(), seal: seal_settings(config) };
-    problems.extend(recover(&mut lock, &options)?.problems);
+    problems.extend(recover(&mut lock, &recovery_options(config))?.problems);
     let (mut cursors, unread) = cursors_of(&lock)?;
     problems.extend(unread);
     // What it wrote before it deleted segments is in there, and the others' do no harm.
     cursors.merge(run_folder.cursors().0);
     lock.write_cursors(&cursors)?;
     Ok(())
+}
+
+fn recovery_options(config: &EngineConfig) -> RecoveryOptions {
+    RecoveryOptions { spool: config.spool.options.clone(), seal: seal_settings(config) }
 }
 
 fn seal_settings(config: &EngineConfig) -> SealSettings {
@@ -314,10 +317,24 @@ impl Claimed {
             first_seq: Seq(1),
             open,
             settings: server.settings.clone(),
-            background: None,
+            background: Some(self.dead_writers(server)),
         };
         Sender::start(config, Seq(0))
             .map_err(|error| io_error("starting the sender", std::io::Error::other(error)))
+    }
+
+    /// What earlier processes left for the same destination is delivered beside this one's.
+    fn dead_writers(&self, server: &ServerConfig) -> BackgroundJob {
+        let destination = &self.run_folder.run().destination;
+        let dead = DeadWriters {
+            data_dir: self.config.data_dir.clone(),
+            of_destination: Some(destination.clone()),
+            options: DeliveryOptions::new(Arc::clone(&server.connector), destination),
+            recovery: recovery_options(&self.config),
+            force: false,
+        };
+        let shared = Arc::clone(&self.shared);
+        dead.in_background(move |problem| shared.report(problem))
     }
 
     fn drain(&self, consumer: Consumer, sender: Option<Arc<Sender>>, folder: &Path) -> Drain {

@@ -63,6 +63,7 @@ impl EnvSeries {
     }
 
     /// The same with `step` growing.
+    #[inline]
     fn pass_steps(&mut self, rl_step: i64, episode: i64, first: i64, count: i64) -> i64 {
         let last = first + count - 1;
         if rl_step > self.rl_step || episode > self.greatest_episode {
@@ -97,13 +98,26 @@ impl MetricSteps {
         Some(&self.pages.get(at / PAGE_ENVS)?.as_ref()?[at % PAGE_ENVS])
     }
 
+    #[inline]
     fn env_mut(&mut self, no: EnvNo) -> &mut EnvSeries {
         let at = no.0 as usize;
-        if at / PAGE_ENVS >= self.pages.len() {
-            self.pages.resize_with(at / PAGE_ENVS + 1, || None);
+        if !matches!(self.pages.get(at / PAGE_ENVS), Some(Some(_))) {
+            self.add_page(at / PAGE_ENVS);
         }
-        let page = &mut self.pages[at / PAGE_ENVS];
-        &mut page.get_or_insert_with(|| Box::new([EnvSeries::NEW; PAGE_ENVS]))[at % PAGE_ENVS]
+        match &mut self.pages[at / PAGE_ENVS] {
+            Some(page) => &mut page[at % PAGE_ENVS],
+            None => unreachable!("the page was just added"),
+        }
+    }
+}
+
+impl MetricSteps {
+    #[cold]
+    fn add_page(&mut self, page: usize) {
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, || None);
+        }
+        self.pages[page].get_or_insert_with(|| Box::new([EnvSeries::NEW; PAGE_ENVS]));
     }
 }
 
@@ -116,13 +130,10 @@ struct EnvSteps {
     current: i64,
     /// The greatest episode with an EPISODE point.
     ended: i64,
-    /// This writer logged to it.
-    is_own: bool,
 }
 
 impl EnvSteps {
-    const NEW: Self =
-        Self { rl_step: UNUSED, episode: UNUSED, current: 0, ended: UNUSED, is_own: false };
+    const NEW: Self = Self { rl_step: UNUSED, episode: UNUSED, current: 0, ended: UNUSED };
 
     fn end(&mut self, episode: i64) {
         self.ended = self.ended.max(episode);
@@ -308,7 +319,6 @@ impl StepTable {
         for (at, env) in call.envs.iter().enumerate() {
             let steps = &mut self.envs[env.0 as usize - 1];
             steps.rl_step = steps.rl_step.max(call.rl_step);
-            steps.is_own = true;
             let series = metric.env_mut(*env);
             let mut row = Row { env: *env, rl_step: call.rl_step, series, steps, out };
             let given = RowEpisodes::of(call, at);
@@ -395,7 +405,12 @@ impl StepTable {
 
     /// Each environment that this writer logged to.
     pub fn own_envs(&self) -> impl Iterator<Item = (EnvNo, EnvCursor)> + '_ {
-        (1_u32..).zip(&self.envs).filter(|(_, steps)| steps.is_own).map(|(no, steps)| {
+        let mut is_own = vec![false; self.envs.len()];
+        for (_, env, _) in self.own_series().filter(|(_, env, _)| *env != EnvNo::NONE) {
+            is_own[env.0 as usize - 1] = true;
+        }
+        let envs = (1_u32..).zip(&self.envs).zip(is_own).filter(|(_, is_own)| *is_own);
+        envs.map(|((no, steps), _)| {
             let EnvSteps { rl_step, episode, ended, .. } = *steps;
             (EnvNo(no), EnvCursor { rl_step, episode, ended_episode: ended })
         })
@@ -457,6 +472,7 @@ impl Row<'_> {
         }
     }
 
+    #[inline]
     fn episode_run(&mut self, first: i64, count: usize) {
         let count = count as i64;
         let last = first + count - 1;
@@ -468,6 +484,7 @@ impl Row<'_> {
         run.emit(count, rewound, self.out);
     }
 
+    #[inline]
     fn pass_steps(&mut self, given: RowEpisodes<'_>, count: usize) {
         match given {
             RowEpisodes::Automatic => self.step_run(self.steps.current, count),
@@ -482,6 +499,7 @@ impl Row<'_> {
         }
     }
 
+    #[inline]
     fn step_run(&mut self, episode: i64, count: usize) {
         let count = count as i64;
         let first = if self.series.episode == episode { self.series.next_step } else { 0 };
@@ -505,12 +523,20 @@ struct Run {
 impl Run {
     /// Splits exactly where points stop being rewound.
     #[inline]
-    fn emit(mut self, count: i64, rewound: i64, out: &mut Vec<BlockSegment>) {
+    fn emit(self, count: i64, rewound: i64, out: &mut Vec<BlockSegment>) {
+        if rewound == 0 && count <= MAX_SEGMENT_POINTS as i64 {
+            out.push(BlockSegment::new(self.env, count as u32, false, self.episode, self.step));
+        } else {
+            self.emit_parts(count, rewound, out);
+        }
+    }
+
+    #[cold]
+    fn emit_parts(mut self, count: i64, rewound: i64, out: &mut Vec<BlockSegment>) {
         self.emit_part(rewound, true, out);
         self.emit_part(count - rewound, false, out);
     }
 
-    #[inline]
     fn emit_part(&mut self, mut count: i64, rewound: bool, out: &mut Vec<BlockSegment>) {
         while count > 0 {
             let part = count.min(MAX_SEGMENT_POINTS as i64);

@@ -207,3 +207,29 @@ fn test_acknowledged_segments_are_deleted_and_their_positions_kept() {
         found == Some(40 * 200 - 1)
     });
 }
+
+#[test]
+fn test_what_an_earlier_process_left_is_delivered_beside_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::with_script(|_| Action::Drop);
+    let mut away = online(folder.path(), &server);
+    if let Some(server) = &mut away.server {
+        server.connect = Connect::Within(Duration::ZERO);
+    }
+    // One that closed without ever reaching the server, one that died.
+    let closed = open(away.clone());
+    log(&closed, 10);
+    close(&closed);
+    let died = open(away);
+    log(&died, 20);
+    drop(died);
+    server.script(|_| Action::Serve);
+    let engine = open(online(folder.path(), &server));
+    log(&engine, 40);
+    engine.flush(None, &mut || false).unwrap();
+    wait_until("all writers' points", || {
+        // The one that died lets go of its lock when its thread has ended, perhaps after the sweep.
+        points_at(&server) == 70 || (points_at(&server) == 50 && folders(folder.path()).len() == 2)
+    });
+    close(&engine);
+}
