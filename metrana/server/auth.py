@@ -16,10 +16,9 @@ from fastapi import Request
 
 from metrana.server.errors import UnauthenticatedError
 
-# A string, because grpc's classes take their parameters in its stubs alone.
-Continuation: TypeAlias = (
-    "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]]"
-)
+# Strings, because grpc's classes take their parameters in its stubs alone.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 COOKIE: Final = "metrana_token"
 _MESSAGE: Final = (
@@ -60,7 +59,7 @@ class TokenAuth:
             raise UnauthenticatedError(_MESSAGE)
 
 
-class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Guards gRPC calls.
 
     Args:
@@ -74,8 +73,8 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, _MESSAGE)
 
         # Both calls of the service answer with streams; one of them is asked by one message.
-        self._deny_unary_stream = grpc.unary_stream_rpc_method_handler(deny)
-        self._deny_stream_stream = grpc.stream_stream_rpc_method_handler(deny)
+        self._deny_unary_stream: Handler = grpc.unary_stream_rpc_method_handler(deny)
+        self._deny_stream_stream: Handler = grpc.stream_stream_rpc_method_handler(deny)
 
     async def intercept_service(
         self,
@@ -83,7 +82,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> Handler | None:
         """Lets a call through, or answers UNAUTHENTICATED."""
         metadata = dict(handler_call_details.invocation_metadata or ())
         handler = await continuation(handler_call_details)

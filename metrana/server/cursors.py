@@ -47,7 +47,7 @@ def _pages(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _series(row: dict[str, Any], metric: MetricRecord, env_ids: dict[int, str]) -> pb.SeriesCursor:
     return pb.SeriesCursor(
         metric_name=metric.name,
-        scale=pb.Scale.Value(f"SCALE_{metric.scale}"),
+        scale=f"SCALE_{metric.scale}",
         labels=metric.labels,
         env_id=env_ids.get(row["env_no"], ""),
         rl_step=row["rl_step"],

@@ -263,8 +263,7 @@ def _check_version(message: Any) -> pb.Refused | None:
 
 
 def _refused(code: str, message: str, *, retryable: bool = False) -> pb.Refused:
-    number = pb.RefusalCode.Value(f"REFUSAL_CODE_{code}")
-    return pb.Refused(code=number, message=message, retryable=retryable)
+    return pb.Refused(code=f"REFUSAL_CODE_{code}", message=message, retryable=retryable)
 
 
 def _opened(opened: OpenedRun) -> pb.Opened:

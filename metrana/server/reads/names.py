@@ -95,7 +95,7 @@ def _learn(known: dict[int, Any], numbers: Collection[int], ask: Callable[[Any],
 def _encoded(texts: list[str | None], positions: np.ndarray) -> Any:
     """Builds a dictionary-encoded column; texts that are equal share an entry."""
     entries = {text: index for index, text in enumerate(dict.fromkeys(t for t in texts if t))}
-    codes = np.array([entries.get(text, -1) for text in texts], np.int32)
+    codes = np.array([entries[text] if text else -1 for text in texts], np.int32)
     taken = codes[positions] if len(texts) else np.empty(0, np.int32)
     indices = pa.array(taken, mask=taken < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(entries), pa.string()))

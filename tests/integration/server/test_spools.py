@@ -1,0 +1,89 @@
+"""Delivery from spools: what a process left behind, and runs that are still going on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import metrana
+from metrana.query import Client
+from metrana.server.embedded import deliver_spools, open_stores
+from tests.local_server import LocalServer, wait_until
+
+KILLED = """
+import os, signal
+import metrana
+
+run = metrana.init(mode="offline", run_name="killed")
+for step in range(1000):
+    run.log("loss", float(step))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def log_offline(data_dir: Path, run_name: str, point_count: int) -> None:
+    with metrana.init(mode="offline", data_dir=data_dir, run_name=run_name) as run:
+        for step in range(point_count):
+            run.log("loss", float(step))
+
+
+def kill_a_writer(data_dir: Path) -> None:
+    environment = {**os.environ, "METRANA_DIR": str(data_dir)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_a_finished_run_is_delivered_once_and_its_writer_folder_removed(tmp_path: Path) -> None:
+    log_offline(tmp_path, "done", 100)
+    with open_stores(tmp_path) as stores:
+        first = deliver_spools(tmp_path, stores)
+        second = deliver_spools(tmp_path, stores)
+        (run,) = stores.catalog.runs()
+        assert stores.points.point_counts([run.run_no]) == {run.run_no: 100}
+    assert first.delivered == [("default/done", 1)]
+    assert (second.delivered, second.batch_count) == ([], 0)
+    assert run.status == "finished"
+    (folder,) = (tmp_path / "spool").iterdir()
+    assert not (folder / "000001").exists()
+    assert (folder / "run.json").exists()
+
+
+def test_every_accepted_point_of_a_killed_process_is_delivered(tmp_path: Path) -> None:
+    kill_a_writer(tmp_path)
+    with open_stores(tmp_path) as stores:
+        report = deliver_spools(tmp_path, stores)
+        (run,) = stores.catalog.runs()
+        assert stores.points.point_counts([run.run_no]) == {run.run_no: 1000}
+    assert report.problems == []
+    # It left no close record.
+    assert run.status == "lost"
+
+
+def test_a_live_run_without_a_sender_is_seen_while_it_trains(tmp_path: Path) -> None:
+    run = metrana.init(mode="offline", data_dir=tmp_path, run_name="live", batch_max_age_secs=0.05)
+    with run, LocalServer(tmp_path), Client(data_dir=tmp_path) as client:
+        run.log("loss", [1.0, 2.0, 3.0])
+        wait_until(lambda: _count(client) == 3, what="the first points")
+        assert client.run("live").status == "running"
+        run.log("loss", [4.0])
+        wait_until(lambda: _count(client) == 4, what="the next point")
+        run.close()
+        wait_until(lambda: client.run("live").status == "finished", what="the end")
+
+
+def _count(client: Client) -> int:
+    runs = client.runs(as_="arrow").to_pylist()
+    return runs[0]["point_count"] if runs else 0
+
+
+def test_a_damaged_folder_does_not_stop_the_others(tmp_path: Path) -> None:
+    log_offline(tmp_path, "first", 10)
+    log_offline(tmp_path, "second", 20)
+    broken = next(iter(sorted((tmp_path / "spool").iterdir())))
+    (broken / "run.json").write_text("{")
+    with open_stores(tmp_path) as stores:
+        deliver_spools(tmp_path, stores)
+        assert len(stores.catalog.runs()) == 1
