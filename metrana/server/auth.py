@@ -9,16 +9,15 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeVar
 
 import grpc
 from fastapi import Request
 
 from metrana.server.errors import UnauthenticatedError
 
-# Strings, because grpc's classes take their parameters in its stubs alone.
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
+_Asked = TypeVar("_Asked")
+_Told = TypeVar("_Told")
 
 COOKIE: Final = "metrana_token"
 _MESSAGE: Final = (
@@ -73,23 +72,25 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, _MESSAGE)
 
         # Both calls of the service answer with streams; one of them is asked by one message.
-        self._deny_unary_stream: Handler = grpc.unary_stream_rpc_method_handler(deny)
-        self._deny_stream_stream: Handler = grpc.stream_stream_rpc_method_handler(deny)
+        self._deny_unary_stream: Any = grpc.unary_stream_rpc_method_handler(deny)
+        self._deny_stream_stream: Any = grpc.stream_stream_rpc_method_handler(deny)
 
     async def intercept_service(
         self,
         continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Asked, _Told] | None]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Lets a call through, or answers UNAUTHENTICATED."""
-        metadata = dict(handler_call_details.invocation_metadata or ())
         handler = await continuation(handler_call_details)
-        if self._auth.admits(_bearer(metadata.get("authorization"))):
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        if handler is None or self._auth.admits(_bearer(metadata.get("authorization"))):
             return handler
-        streams = handler is not None and handler.request_streaming
-        return self._deny_stream_stream if streams else self._deny_unary_stream
+        denied: grpc.RpcMethodHandler[Any, Any] = (
+            self._deny_stream_stream if handler.request_streaming else self._deny_unary_stream
+        )
+        return denied
 
 
 def _bearer(header: str | bytes | None) -> str | None:
