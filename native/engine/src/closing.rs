@@ -133,11 +133,6 @@ impl Engine {
         }
     }
 
-    /// A server opened the run for this writer.
-    fn has_run_at_server(&self) -> bool {
-        self.shared().has_reached_server.load(Ordering::Acquire)
-    }
-
     fn drop_unacked(&self) {
         if let Some(sender) = &self.parts.sender {
             sender.stop();

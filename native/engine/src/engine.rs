@@ -377,13 +377,20 @@ impl Engine {
         }
     }
 
-    /// Whether a server took this run and may acknowledge more.
+    /// Whether a server took this run and may acknowledge more. Between the opening of the run and
+    /// the first stream it has not said a word yet, but it will.
     pub(crate) fn is_server_reached(&self) -> bool {
         let Some(sender) = &self.parts.sender else { return false };
         match sender.connection().state {
             ConnectionState::Connected | ConnectionState::Reconnecting => true,
-            ConnectionState::Connecting | ConnectionState::Over => false,
+            ConnectionState::Connecting => self.has_run_at_server(),
+            ConnectionState::Over => false,
         }
+    }
+
+    /// A server opened the run for this writer.
+    pub(crate) fn has_run_at_server(&self) -> bool {
+        self.shared().has_reached_server.load(Ordering::Acquire)
     }
 
     pub fn is_closed(&self) -> bool {
