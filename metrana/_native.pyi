@@ -1,6 +1,6 @@
 """The native module: what it exports, with types. `native/python/src` has the sources."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, final
@@ -228,4 +228,11 @@ class Recovery:
     @property
     def report(self) -> dict[str, Any] | None: ...
 
+def deliver_spools(
+    data_dir: str | PathLike[str],
+    url: str | None = None,
+    token: str | None = None,
+    force: bool = False,
+    on_delivered: Callable[[dict[str, Any]], object] | None = None,
+) -> dict[str, Any]: ...
 def is_network_file_system(path: str | PathLike[str]) -> bool: ...

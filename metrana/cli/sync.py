@@ -18,9 +18,8 @@ def run(arguments: argparse.Namespace) -> int:
     data_dir = arguments.path or default_data_dir()
     if arguments.url is not None:
         return _to_server(data_dir, arguments.url, arguments.api_key or default_api_key())
-    found = _native.find_local_server(data_dir, _LOCAL_PROBE_S)
-    if found is not None:
-        return _to_server(data_dir, found["grpc_url"], found["token"])
+    if _native.find_local_server(data_dir, _LOCAL_PROBE_S) is not None:
+        return _to_server(data_dir, None, None)
     return _to_store(data_dir)
 
 
@@ -34,11 +33,11 @@ def _to_store(data_dir: Path) -> int:
     return _summary(report.batch_count, len(report.delivered), report.problems)
 
 
-def _to_server(data_dir: Path, url: str, token: str | None) -> int:
+def _to_server(data_dir: Path, url: str | None, token: str | None) -> int:
     def delivered(event: dict[str, Any]) -> None:
         note(f"delivered {event['project_name']}/{event['run_name']}, writer {event['number']}")
 
-    report = _native.deliver_spools(data_dir, url, token, delivered)
+    report = _native.deliver_spools(data_dir, url, token, on_delivered=delivered)
     return _summary(report["batch_count"], report["writer_count"], report["problems"])
 
 

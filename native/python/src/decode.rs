@@ -119,12 +119,7 @@ impl Rows {
     }
 }
 
-fn translate(
-    numbers: &[u32],
-    local: u32,
-    kind: &'static str,
-    seq: u64,
-) -> Result<u32, RowsError> {
+fn translate(numbers: &[u32], local: u32, kind: &'static str, seq: u64) -> Result<u32, RowsError> {
     match numbers.get(local as usize) {
         Some(&number) if number != 0 => Ok(number),
         _ => Err(RowsError::Undeclared { seq, kind, number: local }),
@@ -181,7 +176,6 @@ pub struct BatchInfo {
 /// Raises:
 ///     ValueError: For bytes that are no payload of a known version.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
 pub fn batch_info(payload: PyBackedBytes) -> PyResult<BatchInfo> {
     let info = batch::peek(&payload).map_err(|error| value_error(&error))?;
     let kind = match info.kind {
@@ -205,7 +199,6 @@ pub fn batch_info(payload: PyBackedBytes) -> PyResult<BatchInfo> {
 /// Raises:
 ///     ValueError: For bytes that are no declarations payload of a known version.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
 pub fn decode_declarations(py: Python<'_>, payload: PyBackedBytes) -> PyResult<Bound<'_, PyList>> {
     let entries = py
         .detach(|| declarations::decode_declarations(&payload))
@@ -244,7 +237,6 @@ type Labels = std::collections::BTreeMap<String, String>;
 /// Raises:
 ///     ValueError: For bytes that are no attributes payload of a known version.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
 pub fn decode_attributes(py: Python<'_>, payload: PyBackedBytes) -> PyResult<Bound<'_, PyList>> {
     let updates = py
         .detach(|| attributes::decode_attributes(&payload))
@@ -307,7 +299,6 @@ fn typed_value(
 
 /// The CRC32C (Castagnoli) of some bytes, as frames and messages carry it.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
 pub fn crc32c(py: Python<'_>, data: PyBackedBytes) -> u32 {
     py.detach(|| ::crc32c::crc32c(&data))
 }
@@ -331,10 +322,7 @@ pub fn parse_update(update: &Bound<'_, PyTuple>) -> PyResult<attributes::Attribu
 }
 
 /// Reads a type and its value, as [`decode_attributes`] gives them.
-pub fn parse_value(
-    kind: &Bound<'_, PyAny>,
-    value: &Bound<'_, PyAny>,
-) -> PyResult<AttributeValue> {
+pub fn parse_value(kind: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<AttributeValue> {
     let kind: String = kind.extract()?;
     Ok(match kind.as_str() {
         "null" => AttributeValue::Null,

@@ -28,7 +28,6 @@ exceptions! {
     mismatch = "MetranaOrchestrationIdMismatchError",
     no_api_key = "NoMetranaApiKeyError",
     not_initialized = "MetranaNotInitializedError",
-    process_fork = "MetranaProcessForkError",
     queue_full = "MetranaEventQueueFullError",
     sender = "MetranaSenderError",
     validation = "MetranaValidationError",
@@ -104,7 +103,7 @@ pub fn waiting<T: Send, E: Send>(
 ) -> PyResult<T> {
     let mut raised = None;
     let result = py.detach(|| {
-        operation(&mut || match Python::attach(|py| py.check_signals()) {
+        operation(&mut || match Python::attach(Python::check_signals) {
             Ok(()) => false,
             Err(error) => {
                 raised = Some(error);

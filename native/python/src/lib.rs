@@ -4,10 +4,14 @@
 //! calls (`decode`, `spool`). Python has names, defaults and friendly messages; numbers, bytes,
 //! order, disk and network are on this side.
 
+#![allow(clippy::doc_markdown, reason = "what is exported is documented in Python's way")]
+#![allow(clippy::needless_pass_by_value, reason = "PyO3 gives arguments by value")]
+
 mod arguments;
 mod checker;
 mod current;
 mod decode;
+mod deliver;
 mod error;
 mod faults;
 mod fork;
@@ -35,6 +39,8 @@ mod _native {
         BatchInfo, NumberMap, batch_info, crc32c, decode_attributes, decode_declarations,
         decode_points,
     };
+    #[pymodule_export]
+    use super::deliver::deliver_spools;
     #[pymodule_export]
     use super::fork::{fork_in_child, fork_in_parent, fork_prepare};
     #[pymodule_export]

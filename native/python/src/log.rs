@@ -94,9 +94,8 @@ fn log_mapping<'py>(common: &Common<'_, 'py>, call: &LogCall<'_, 'py>) -> PyResu
     let entries: Vec<_> = mapping.iter().collect();
     let mut blocks = Vec::with_capacity(entries.len());
     for (key, value) in &entries {
-        let name = key
-            .cast::<PyString>()
-            .map_err(|_| refused(key, "a key of metric_name", "a string"))?;
+        let name =
+            key.cast::<PyString>().map_err(|_| refused(key, "a key of metric_name", "a string"))?;
         let block = block(value, &Entry(name))?;
         let metric = names::metric(common.writer, name, common.qualifiers)?;
         blocks.push((name, metric, block));

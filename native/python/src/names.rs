@@ -125,9 +125,9 @@ fn label_entries<'py>(labels: &Bound<'py, PyAny>) -> PyResult<Vec<LabelEntry<'py
     labels
         .iter()
         .map(|(key, value)| {
-            let key = key.cast_into::<PyString>().map_err(|error| {
-                refused(&error.into_inner(), "a key of labels", "a string")
-            })?;
+            let key = key
+                .cast_into::<PyString>()
+                .map_err(|error| refused(&error.into_inner(), "a key of labels", "a string"))?;
             let value = value.cast_into::<PyString>().map_err(|error| {
                 let name = format!("labels[{:?}]", key.to_string_lossy());
                 refused(&error.into_inner(), &name, "a string")
@@ -204,16 +204,15 @@ fn many(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Envs> {
     if let Some(numbers) = writer.names.lock().find_list(list) {
         return Ok(Envs::Many(numbers));
     }
-    let (ids, numbers) = match resolve(writer, list)? {
-        Some(numbers) => (list.clone(), numbers),
-        None => {
-            // Not all of them are strings. The caller's list is what comes again, so its elements
-            // are what is remembered, unless they are as short-lived as integers above 256.
-            let strings = converted(list)?.cast_into::<PyList>()?;
-            let numbers = resolve(writer, &strings)?
-                .ok_or_else(|| refused(list, "env_id", "a list of strings or ints"))?;
-            (list.clone(), numbers)
-        }
+    let (ids, numbers) = if let Some(numbers) = resolve(writer, list)? {
+        (list.clone(), numbers)
+    } else {
+        // Not all of them are strings. The caller's list is what comes again, so its elements
+        // are what is remembered, unless they are as short-lived as integers above 256.
+        let strings = converted(list)?.cast_into::<PyList>()?;
+        let numbers = resolve(writer, &strings)?
+            .ok_or_else(|| refused(list, "env_id", "a list of strings or ints"))?;
+        (list.clone(), numbers)
     };
     writer.names.lock().remember_list(&ids, &numbers);
     Ok(Envs::Many(numbers))
@@ -279,9 +278,8 @@ impl EnvList {
 ///
 /// `MetranaValidationError` for lone surrogates, which UTF-8 has no bytes for.
 pub fn utf8<'a>(text: &'a Bound<'_, PyString>, name: &str) -> PyResult<&'a str> {
-    text.to_str().map_err(|_| {
-        validation(text.py(), format!("{name}: must be text without lone surrogates"))
-    })
+    text.to_str()
+        .map_err(|_| validation(text.py(), format!("{name}: must be text without lone surrogates")))
 }
 
 /// The error for an argument of the wrong kind, in the client's one wording.

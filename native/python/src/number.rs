@@ -73,13 +73,19 @@ impl Block<'_> {
     ///
     /// Never: arrays are checked to be contiguous when they are taken.
     pub fn values(&self) -> PyResult<Values<'_>> {
-        // SAFETY: the engine copies the slice before the call that passes it returns. A thread that
-        // writes to the array meanwhile makes the values it writes undefined, as with NumPy itself.
         Ok(match &self.data {
             Data::One(number) => Values::F64(number),
             Data::Many(numbers) => Values::F64(numbers),
-            Data::F64(array) => Values::F64(unsafe { array.as_slice() }?),
-            Data::F32(array) => Values::F32(unsafe { array.as_slice() }?),
+            Data::F64(array) => {
+                // SAFETY: the engine copies the slice before the call that passes it returns. A
+                // thread that writes to the array meanwhile makes the values it writes undefined,
+                // as with NumPy itself.
+                Values::F64(unsafe { array.as_slice() }?)
+            }
+            Data::F32(array) => {
+                // SAFETY: as above.
+                Values::F32(unsafe { array.as_slice() }?)
+            }
         })
     }
 }
@@ -89,10 +95,7 @@ impl Block<'_> {
 /// # Errors
 ///
 /// `MetranaValidationError` naming `name` for what holds no real numbers.
-pub fn block<'py>(
-    value: &Bound<'py, PyAny>,
-    name: &dyn std::fmt::Display,
-) -> PyResult<Block<'py>> {
+pub fn block<'py>(value: &Bound<'py, PyAny>, name: &dyn std::fmt::Display) -> PyResult<Block<'py>> {
     if let Some(number) = plain(value) {
         return Ok(scalar(number));
     }
@@ -166,28 +169,21 @@ fn item(value: &Bound<'_, PyAny>) -> Option<f64> {
     plain(&value.call_method0(intern!(py, "item")).ok()?)
 }
 
-fn converted<'py>(
-    value: &Bound<'py, PyAny>,
-    name: &dyn std::fmt::Display,
-) -> PyResult<Block<'py>> {
+fn converted<'py>(value: &Bound<'py, PyAny>, name: &dyn std::fmt::Display) -> PyResult<Block<'py>> {
     static CONVERT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let convert = CONVERT.import(value.py(), "metrana.values", "as_values")?;
     let result = convert.call1((value, name.to_string()))?;
     mark_numpy_loaded();
-    match plain(&result) {
-        Some(number) => Ok(scalar(number)),
-        None => match result.cast::<PyArrayDyn<f32>>() {
-            Ok(array) => {
-                let shape = Shape::of(array.shape());
-                Ok(Block { data: Data::F32(array.clone()), shape })
-            }
-            Err(_) => {
-                let array = result.cast_into::<PyArrayDyn<f64>>()?;
-                let shape = Shape::of(array.shape());
-                Ok(Block { data: Data::F64(array), shape })
-            }
-        },
+    if let Some(number) = plain(&result) {
+        return Ok(scalar(number));
     }
+    if let Ok(array) = result.cast::<PyArrayDyn<f32>>() {
+        let shape = Shape::of(array.shape());
+        return Ok(Block { data: Data::F32(array.clone()), shape });
+    }
+    let array = result.cast_into::<PyArrayDyn<f64>>()?;
+    let shape = Shape::of(array.shape());
+    Ok(Block { data: Data::F64(array), shape })
 }
 
 static NUMPY_IS_LOADED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);

@@ -55,10 +55,8 @@ impl RunCore {
         use pyo3::sync::MutexExt as _;
         let (py, core) = (slf.py(), slf.get());
         // The guarded value is (), which a panic cannot leave half-written.
-        let _guard = core
-            .reopening
-            .lock_py_attached(py)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _guard =
+            core.reopening.lock_py_attached(py).unwrap_or_else(std::sync::PoisonError::into_inner);
         let parents = core.current().ok_or_else(|| run_is_closed(py))?;
         if !parents.is_inherited() {
             return Ok(parents);
@@ -114,7 +112,6 @@ impl RunCore {
         text_signature = "($self, metric_name, value=None, *, step=None, timestamp=None, scale=None, labels=None, evaluation=False)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the contract's")]
-    #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
     pub fn log<'py>(
         slf: &Bound<'py, Self>,
         metric_name: &Bound<'py, PyAny>,
@@ -150,7 +147,6 @@ impl RunCore {
         text_signature = "($self, metric_name, value=None, *, step=None, timestamp=None, scale=None, labels=None, evaluation=False)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the contract's")]
-    #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
     pub fn log_distributed<'py>(
         slf: &Bound<'py, Self>,
         metric_name: &Bound<'py, PyAny>,
@@ -189,7 +185,6 @@ impl RunCore {
         text_signature = "($self, metric_name, value, rl_step, episode=None, env_id=None, labels=None, evaluation=False, timestamp=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the contract's")]
-    #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
     pub fn log_rl_episode<'py>(
         slf: &Bound<'py, Self>,
         metric_name: &Bound<'py, PyAny>,
@@ -230,7 +225,6 @@ impl RunCore {
         text_signature = "($self, metric_name, value, rl_step, env_id=None, episode=None, labels=None, evaluation=False, timestamp=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the contract's")]
-    #[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
     pub fn log_rl_environment_step<'py>(
         slf: &Bound<'py, Self>,
         metric_name: &Bound<'py, PyAny>,
@@ -298,10 +292,7 @@ impl RunCore {
     }
 
     /// Log operations, given as the tuples of `decode_attributes`; values of ints as digits.
-    fn _log_attributes(
-        slf: &Bound<'_, Self>,
-        operations: Vec<Bound<'_, PyTuple>>,
-    ) -> PyResult<()> {
+    fn _log_attributes(slf: &Bound<'_, Self>, operations: Vec<Bound<'_, PyTuple>>) -> PyResult<()> {
         let writer = Self::writer(slf)?;
         let updates = operations.iter().map(parse_update).collect::<PyResult<Vec<_>>>()?;
         writer.log_attributes(slf.py(), &updates)

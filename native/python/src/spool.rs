@@ -166,9 +166,7 @@ impl SpoolFollower {
 
     /// Sentences on all damage met so far, that which cost no batch too.
     fn problems(&self, py: Python<'_>) -> Vec<String> {
-        py.detach(|| {
-            self.state.lock().damage.iter().map(|damage| damage.message.clone()).collect()
-        })
+        py.detach(|| self.state.lock().damage.iter().map(|damage| damage.message.clone()).collect())
     }
 
     /// The writer is dead or closed: what is torn now stays torn, so it counts as damage.
@@ -368,23 +366,27 @@ impl Recovery {
     fn take(&self) -> PyResult<()> {
         let mut lock =
             WriterLock::take(&self.path, self.force).map_err(|error| runtime_error(&error))?;
-        let options = RecoveryOptions {
-            spool: SpoolOptions::default(),
-            seal: SealSettings {
-                compression: Compression::default(),
-                payload_bytes: RECOVERED_PAYLOAD_BYTES,
-            },
-        };
-        let report = recover(&mut lock, &options).map_err(|error| runtime_error(&error))?;
+        let report =
+            recover(&mut lock, &recovery_options()).map_err(|error| runtime_error(&error))?;
         *self.report.lock() = Some(report);
         *self.lock.lock() = Some(lock);
         Ok(())
     }
 }
 
+/// How the rest of a dead writer's ring is sealed.
+pub fn recovery_options() -> RecoveryOptions {
+    RecoveryOptions {
+        spool: SpoolOptions::default(),
+        seal: SealSettings {
+            compression: Compression::default(),
+            payload_bytes: RECOVERED_PAYLOAD_BYTES,
+        },
+    }
+}
+
 /// Whether a folder is on a file system that machines share, or that cannot be told.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "what PyO3 extracts")]
 pub fn is_network_file_system(py: Python<'_>, path: PathBuf) -> bool {
     py.detach(|| existing(&path).map(platform::filesystem))
         .is_none_or(|kind| kind.is_ok_and(|kind| kind == Filesystem::Network))

@@ -190,7 +190,9 @@ impl<'py> Whole<'py> {
         match self {
             Self::One(number) => Ok(*number),
             _ if self.shape() == Shape::Row(1) => Ok(self.slice()?[0]),
-            Self::Absent => Err(validation(py, format!("{name}: must be a whole number, not None"))),
+            Self::Absent => {
+                Err(validation(py, format!("{name}: must be a whole number, not None")))
+            }
             _ => Err(validation(
                 py,
                 format!("{name}: must be one whole number, not of shape {}", self.shape().shown()),

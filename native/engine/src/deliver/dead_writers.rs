@@ -37,6 +37,9 @@ pub enum DeliveryEvent<'a> {
     Unreadable(RunFolderError),
 }
 
+/// Hears what a sweep tells; called from the thread that sweeps.
+pub type OnEvent = Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>;
+
 /// The dead writers of one destination in one data directory.
 #[derive(Clone, Debug)]
 pub struct DeadWriters {
@@ -54,11 +57,7 @@ impl DeadWriters {
     /// Delivers them, run after run, in the order in which the writers began. Ends early when the
     /// server cannot be reached any more. Writers that live, or that somebody else delivers, are
     /// left alone. Blocks.
-    pub fn deliver(
-        &self,
-        cancel: &Cancel,
-        on_event: &Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>,
-    ) {
+    pub fn deliver(&self, cancel: &Cancel, on_event: &OnEvent) {
         let runs = match RunFolder::list(&self.data_dir) {
             Ok(runs) => runs,
             Err(error) => return on_event(DeliveryEvent::Unreadable(error)),
@@ -77,7 +76,7 @@ impl DeadWriters {
     ) -> BackgroundJob {
         let pending = &mut self.options.settings.max_pending_requests;
         *pending = (*pending).min(BACKGROUND_PENDING_REQUESTS);
-        let on_event: Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync> =
+        let on_event: OnEvent =
             Arc::new(move |event| event.problems().into_iter().for_each(&report));
         Box::new(move |cancel| self.deliver(&cancel, &on_event))
     }
@@ -87,12 +86,7 @@ impl DeadWriters {
     }
 
     /// `Err`: it makes no sense to go on.
-    fn deliver_run(
-        &self,
-        run: &RunFolder,
-        cancel: &Cancel,
-        on_event: &Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>,
-    ) -> Result<(), ()> {
+    fn deliver_run(&self, run: &RunFolder, cancel: &Cancel, on_event: &OnEvent) -> Result<(), ()> {
         let entries = match run.writers() {
             Ok(entries) => entries,
             Err(error) => {
@@ -139,7 +133,7 @@ impl DeadWriters {
         run: &RunFolder,
         entry: &WriterEntry,
         cancel: &Cancel,
-        on_event: &Arc<dyn Fn(DeliveryEvent<'_>) + Send + Sync>,
+        on_event: &OnEvent,
     ) -> Result<Option<Delivered>, DeliverError> {
         let mut lock = WriterLock::take(&entry.path, self.force)?;
         let recovered = recover(&mut lock, &self.recovery)?;
@@ -160,7 +154,7 @@ impl DeadWriters {
 
 impl DeliveryEvent<'_> {
     /// What of it the user should hear when nobody watches the progress.
-    fn problems(self) -> Vec<String> {
+    pub fn problems(self) -> Vec<String> {
         match self {
             Self::Progress { .. } => Vec::new(),
             Self::Delivered { delivered, .. } => delivered.problems,
