@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-pub use dead_writers::{DeadWriters, DeliveryEvent};
+pub use dead_writers::{DeadWriters, DeliveryEvent, OnEvent};
 
 use crate::recovery::{RecoveryError, RecoveryReport, RingOutcome, cursors_of};
 use crate::run_folder::{

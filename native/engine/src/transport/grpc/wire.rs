@@ -8,7 +8,7 @@ use super::super::{
 use crate::types::{BatchKind, Position, RunId, Scale, Seq};
 
 /// The generated code of `metrana/v1/ingestion.proto`.
-#[allow(clippy::pedantic, missing_docs, reason = "generated")]
+#[allow(clippy::pedantic, unused_qualifications, reason = "generated")]
 pub(super) mod proto {
     tonic::include_proto!("metrana.v1");
 }
