@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::chunk::Chunk;
 use crate::config::BackpressureStrategy;
 use crate::counters::Tally;
 use crate::engine::{Engine, InterruptCheck};
 use crate::error::LogError;
-use crate::intake::Chunk;
 
 /// Longest wait between two looks for an interrupt.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
+use crate::chunk::{AttributesChunk, Chunk};
 use crate::clock::now_ms;
 use crate::config::EngineConfig;
 use crate::counters::Tally;
 use crate::drain::Drain;
 use crate::engine::{Engine, InterruptCheck, LOOK_INTERVAL};
 use crate::error::FlushError;
-use crate::intake::{AttributesChunk, Chunk};
 use crate::run_folder::WriterEnd;
 
 /// Sealing takes milliseconds, so that even a close without patience waits this long for the disk.

@@ -12,85 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::calls::{EnvCall, Point, SeriesCall, Spread, Steps, Values};
+use crate::chunk::{
+    AttributesChunk, BlockChunk, BlockParts, Chunk, MAX_SEGMENTS, PointChunk, QueueLimits, split,
+};
 use crate::counters::{Kind, Tally};
 use crate::error::{InvalidArgument, LogError};
 use crate::record::{
-    self, Block, BlockSegment, BlockTimestamps, FLAG_DISTRIBUTED, FLAG_REWOUND, value_count,
+    self, BlockSegment, BlockTimestamps, FLAG_DISTRIBUTED, FLAG_REWOUND, value_count,
 };
 use crate::ring::{POINT_BYTES, Producer};
 use crate::series::Registry;
 use crate::spool::{CursorSet, EnvironmentCursor, SeriesCursor};
 use crate::steps::{EnvCursor, StepTable};
 use crate::types::{EnvNo, MAX_BATCH_POINTS, MetricNo, Scale, UNUSED};
-
-/// Most segments of one BLOCK, so that a batch can always hold it.
-const MAX_SEGMENTS: usize = 65_000;
-
-/// A piece of a call that goes into the ring whole or not at all.
-#[derive(Debug)]
-pub(crate) enum Chunk<'a> {
-    Point(PointChunk),
-    Block(BlockChunk<'a>),
-    Attributes(AttributesChunk),
-}
-
-/// One point of `log`, its step assigned.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PointChunk {
-    metric: MetricNo,
-    flags: u8,
-    step: i64,
-    timestamp_ms: i64,
-    value: f64,
-}
-
-/// Points of an array, their steps assigned.
-#[derive(Debug)]
-pub(crate) struct BlockChunk<'a> {
-    block: BlockParts<'a>,
-    segments: Vec<BlockSegment>,
-}
-
-/// A block without its segments.
-#[derive(Clone, Copy, Debug)]
-struct BlockParts<'a> {
-    metric: MetricNo,
-    kind: Kind,
-    distributed: bool,
-    rl_step: i64,
-    timestamps: BlockTimestamps<'a>,
-    values: Values<'a>,
-}
-
-/// Attribute operations, encoded.
-#[derive(Debug)]
-pub(crate) struct AttributesChunk {
-    pub count: u32,
-    pub operations: Vec<u8>,
-    pub envs: Vec<EnvNo>,
-    pub tally: Tally,
-}
-
-impl Chunk<'_> {
-    pub fn tally(&self) -> Tally {
-        match self {
-            Self::Point(_) => Tally::of(Kind::Float, 1),
-            Self::Block(chunk) => {
-                Tally::of(chunk.block.kind, value_count(&chunk.block.values) as u64)
-            }
-            Self::Attributes(chunk) => chunk.tally,
-        }
-    }
-}
-
-/// The limits of a queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QueueLimits {
-    /// Most points that are accepted and not sealed.
-    pub points: u64,
-    /// Longest record, so that a message holds what is sealed from it.
-    pub record_bytes: usize,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -529,79 +463,6 @@ impl Intake {
     pub const fn dropped(&self) -> Tally {
         self.dropped
     }
-}
-
-impl<'a> BlockParts<'a> {
-    const fn with<'s>(&self, segments: &'s [BlockSegment]) -> Block<'s>
-    where
-        'a: 's,
-    {
-        Block {
-            metric: self.metric,
-            distributed: self.distributed,
-            rl_step: self.rl_step,
-            segments,
-            timestamps: self.timestamps,
-            values: self.values,
-        }
-    }
-
-    /// The part of `count` points that begins behind the first `start`.
-    fn part(&self, start: usize, count: usize) -> Self {
-        let values = match self.values {
-            Values::F32(values) => Values::F32(&values[start..start + count]),
-            Values::F64(values) => Values::F64(&values[start..start + count]),
-        };
-        let timestamps = match self.timestamps {
-            BlockTimestamps::All(timestamp_ms) => BlockTimestamps::All(timestamp_ms),
-            BlockTimestamps::Each(each) => BlockTimestamps::Each(&each[start..start + count]),
-            BlockTimestamps::Rows { rows, per_row, done } => {
-                BlockTimestamps::Rows { rows, per_row, done: done + start }
-            }
-        };
-        Self { timestamps, values, ..*self }
-    }
-}
-
-/// Cuts a block that is too large for one record, or for the queue, into chunks that are not.
-fn split<'a>(
-    block: &BlockParts<'a>,
-    segments: &[BlockSegment],
-    episode_grows: bool,
-    limits: QueueLimits,
-) -> Vec<BlockChunk<'a>> {
-    let most_points = (limits.points.div_ceil(4)).min(MAX_BATCH_POINTS as u64) as usize;
-    // 16 bytes a point hold a value and its timestamp; segments take what they need.
-    let most_bytes = limits.record_bytes - record::BLOCK_HEADER_BYTES;
-    let mut chunks = Vec::new();
-    let (mut start, mut count) = (0, 0);
-    let mut own = Vec::new();
-    let mut queue: VecDeque<BlockSegment> = segments.iter().copied().collect();
-    while let Some(segment) = queue.pop_front() {
-        let left = most_bytes.saturating_sub((own.len() + 1) * record::SEGMENT_BYTES + 16 * count);
-        let room = (left / 16).min(most_points - count);
-        if !own.is_empty() && (room == 0 || own.len() >= MAX_SEGMENTS) {
-            queue.push_front(segment);
-            chunks.push(BlockChunk { block: block.part(start, count), segments: own });
-            (start, count, own) = (start + count, 0, Vec::new());
-            continue;
-        }
-        let (taken, rest) = if segment.count() as usize > room.max(1) {
-            let (taken, rest) = segment.split(room.max(1) as u32, episode_grows);
-            (taken, Some(rest))
-        } else {
-            (segment, None)
-        };
-        count += taken.count() as usize;
-        own.push(taken);
-        if let Some(rest) = rest {
-            queue.push_front(rest);
-        }
-    }
-    if !own.is_empty() {
-        chunks.push(BlockChunk { block: block.part(start, count), segments: own });
-    }
-    chunks
 }
 
 /// A call of one value as the smaller record.

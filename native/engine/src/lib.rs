@@ -9,6 +9,7 @@ mod admission;
 pub mod attributes;
 pub mod batch;
 pub mod calls;
+mod chunk;
 mod clock;
 mod closing;
 pub mod config;
@@ -36,6 +37,7 @@ pub mod spool;
 pub mod spool_source;
 pub mod status;
 pub mod steps;
+mod takeover;
 pub mod transport;
 pub mod types;
 

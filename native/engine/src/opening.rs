@@ -9,25 +9,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::chunk::QueueLimits;
 use crate::clock::now_ms;
 use crate::config::{Connect, EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
 use crate::deliver::{DeadWriters, DeliveryOptions};
 use crate::drain::{Drain, DrainParts, DrainSettings};
 use crate::engine::{Engine, Identity, InterruptCheck, LOOK_INTERVAL, Parts};
 use crate::error::{InvalidArgument, OpenError, RefusalReason};
-use crate::intake::{Intake, QueueLimits};
+use crate::intake::Intake;
 use crate::platform;
-use crate::recovery::{RecoveryOptions, cursors_of, recover};
 use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
 use crate::run_folder::{
-    Claim, INFO_VERSION, Liveness, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest,
-    SenderKind, WriterFolder, WriterInfo, WriterLock, WriterOptions,
+    Claim, INFO_VERSION, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest, SenderKind,
+    WriterFolder, WriterInfo, WriterOptions,
 };
-use crate::seal::{SealSettings, Sealer};
+use crate::seal::Sealer;
 use crate::sender::{BackgroundJob, PendingOpen, Sender, SenderConfig, SenderHost};
 use crate::shared::Shared;
 use crate::spool::SpoolWriter;
 use crate::spool_source::SpoolSource;
+use crate::takeover::{recover_dead, recovery_options, seal_settings};
 use crate::transport::{
     self, NameConflict, OpenRun, OpenedRun, Refusal, RefusalCode, TransportError, WriterIdentity,
 };
@@ -91,58 +92,6 @@ fn claim_run(config: &EngineConfig) -> Result<(RunFolder, Claim), OpenError> {
         run_id: run.run_id,
     };
     RunFolder::claim(&config.data_dir, &request).map_err(folder_error)
-}
-
-/// Seals what dead writers of the run left in their rings and finds out how far they had got, so
-/// that this one's steps go on from there. What does not work is told, never fatal: the data stays
-/// for whoever delivers it.
-fn recover_dead(config: &EngineConfig, run_folder: &RunFolder) -> Vec<String> {
-    let writers = match run_folder.writers() {
-        Ok(writers) => writers,
-        Err(error) => return vec![error.to_string()],
-    };
-    let mut problems = Vec::new();
-    for entry in writers.into_iter().filter(|entry| entry.liveness == Liveness::Dead) {
-        let has_ended = entry.info.is_some_and(|info| info.ended.is_some());
-        if has_ended && run_folder.has_cursors(entry.number) {
-            continue;
-        }
-        if let Err(problem) = recover_writer(config, run_folder, &entry.path, &mut problems) {
-            problems.push(format!("writer {}: {problem}", entry.number));
-        }
-    }
-    problems
-}
-
-fn recover_writer(
-    config: &EngineConfig,
-    run_folder: &RunFolder,
-    path: &Path,
-    problems: &mut Vec<String>,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let mut lock = match WriterLock::take(path, false) {
-        // Somebody else is at it.
-        Err(RunFolderError::WriterLives(_)) => return Ok(()),
-        taken => taken?,
-    };
-    problems.extend(recover(&mut lock, &recovery_options(config))?.problems);
-    let (mut cursors, unread) = cursors_of(&lock)?;
-    problems.extend(unread);
-    // What it wrote before it deleted segments is in there, and the others' do no harm.
-    cursors.merge(run_folder.cursors().0);
-    lock.write_cursors(&cursors)?;
-    Ok(())
-}
-
-fn recovery_options(config: &EngineConfig) -> RecoveryOptions {
-    RecoveryOptions { spool: config.spool.options.clone(), seal: seal_settings(config) }
-}
-
-fn seal_settings(config: &EngineConfig) -> SealSettings {
-    SealSettings {
-        compression: config.batch.compression,
-        payload_bytes: config.batch.max_msg_size - MESSAGE_OVERHEAD_BYTES,
-    }
 }
 
 /// A writer that is claimed on disk and has no threads yet.
