@@ -99,7 +99,8 @@ pub struct SenderConfig {
     pub writer_id: WriterId,
     /// The first batch that is not acknowledged.
     pub first_seq: Seq,
-    /// The run is not open at the server yet: opened with this before any batch is sent.
+    /// The run is not open at the server yet: opened with this before any batch is sent. Whatever
+    /// it says, the run is stored under another name rather than refused, as it is being written.
     pub open: Option<OpenRun>,
     pub settings: SenderSettings,
     /// Run once, in a thread of its own, after the first stream has been welcomed: delivers what

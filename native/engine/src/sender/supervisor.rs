@@ -11,7 +11,7 @@ use super::backoff::{Backoff, random_fraction};
 use super::session::{Carried, Ending, Failure, Outcome, Session, Surroundings};
 use super::shared::{Cancel, Canceller, CloseReport, Command, Shared};
 use super::{BackgroundJob, SenderConfig, SenderProblem, WhenSpent};
-use crate::transport::{Hello, Refusal, RefusalCode, Transport, TransportError};
+use crate::transport::{Hello, NameConflict, Refusal, RefusalCode, Transport, TransportError};
 use crate::types::Seq;
 
 /// A sender without its thread.
@@ -30,6 +30,11 @@ impl Supervisor {
         let settings = &config.settings;
         let backoff =
             Backoff::new(settings.initial_backoff, settings.max_backoff, settings.max_send_retries);
+        if let Some(open) = &mut config.open {
+            // Data exists by now, and steps are given out.
+            open.name_conflict = NameConflict::Rename;
+            open.want_cursors = false;
+        }
         let (canceller, cancel) = Cancel::pair();
         let carried = Carried {
             acked: Seq(config.first_seq.0.saturating_sub(1)),

@@ -123,7 +123,7 @@ async fn test_a_run_that_is_not_open_is_opened_once_before_the_first_stream() {
         _ => Action::Serve,
     });
     let mut rig = Rig::new(server, 2);
-    rig.open = Some(open_run());
+    rig.open = Some(OpenRun { name_conflict: NameConflict::Refuse, ..open_run() });
     rig.deliver(2).await;
     assert_eq!(rig.server.records().opened, [open_run()]);
     assert_eq!(*rig.host.opened.lock(), 1);

@@ -9,7 +9,8 @@
 //! Any failure, refusal or silence ends it from every phase. Frames leave in the spool's order and
 //! nothing is sent twice within a stream, so a server can be strict about the order.
 
-use std::time::Duration;
+mod output;
+mod time;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -17,12 +18,9 @@ use tokio::time::{Instant, sleep_until};
 use super::shared::{Command, Shared};
 use super::spool::{FrameSource, SpoolItem};
 use super::window::Window;
-use super::{SenderHost, SenderProblem, SenderSettings, backoff};
-use crate::transport::{BatchStream, ClientMessage, ServerMessage, TransportError, WriterEnd};
+use super::{SenderHost, SenderSettings, backoff};
+use crate::transport::{BatchStream, ClientMessage, ServerMessage, TransportError};
 use crate::types::Seq;
-
-/// Longest that a server which asked for a reconnect is given to acknowledge what it has.
-const RECONNECT_GRACE: Duration = Duration::from_secs(5);
 
 /// How a writer is left once all its batches are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +193,12 @@ impl<'a> Session<'a> {
         {
             return Ok(Some(if renew { Outcome::Renew } else { Outcome::Reconnect }));
         }
-        match self.next_input(commands).await {
+        let deadline = self.next_deadline();
+        if deadline <= Instant::now() {
+            // Under load there is always something to send, and time passes all the same.
+            return self.tick();
+        }
+        match self.next_input(commands, deadline).await {
             Input::Message(message) => self.receive(message),
             Input::Time => self.tick(),
             Input::Sent(sent) => {
@@ -211,8 +214,11 @@ impl<'a> Session<'a> {
     }
 
     /// Waits for the next thing to happen, and sends what is held if it can be sent.
-    async fn next_input(&mut self, commands: &mut watch::Receiver<Command>) -> Input {
-        let deadline = self.next_deadline();
+    async fn next_input(
+        &mut self,
+        commands: &mut watch::Receiver<Command>,
+        deadline: Instant,
+    ) -> Input {
         tokio::select! {
             biased;
             message = self.incoming.recv() => Input::Message(message),
@@ -231,104 +237,6 @@ impl<'a> Session<'a> {
             () = sleep_until(deadline) => Input::Time,
         }
     }
-
-    // ── Out ────────────────────────────────────────────────────────────────────────────────────
-
-    fn wants_frames(&self) -> bool {
-        self.phase == Phase::Streaming && self.held.is_none() && self.window.has_room()
-    }
-
-    /// Reads until there is a message to send, or no more to read or no room.
-    fn fill(&mut self) -> Result<(), Failure> {
-        while self.wants_frames() {
-            let item = match self.early.take() {
-                Some(item) => Some(item),
-                None => self.frames.next().map_err(|error| Failure::Spool(error.to_string()))?,
-            };
-            self.exhausted = item.is_none();
-            match item {
-                None => break,
-                Some(SpoolItem::Batch(batch)) if batch.seq > self.around.shared.sealed() => {
-                    self.early = Some(SpoolItem::Batch(batch));
-                    break;
-                }
-                Some(SpoolItem::Batch(batch)) if batch.seq.0 > self.window.last_read().0 + 1 => {
-                    let first = Seq(self.window.last_read().0 + 1);
-                    let last = Seq(batch.seq.0 - 1);
-                    self.early = Some(SpoolItem::Batch(batch));
-                    self.skip_lost(first, last, "the spool does not hold them".to_owned());
-                }
-                Some(SpoolItem::Batch(batch)) => {
-                    if self.window.read_batch(batch.seq) {
-                        self.held = Some(ClientMessage::Batch(batch));
-                    } else {
-                        self.note_acked();
-                    }
-                }
-                Some(SpoolItem::Declarations { payload, payload_crc32c }) => {
-                    self.held = Some(ClientMessage::Declarations { payload, payload_crc32c });
-                }
-                Some(SpoolItem::Lost { first, last, message }) => {
-                    self.skip_lost(first, last, message);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes over a range that cannot be read. The server waits for it unless this stream's hello
-    /// announced it: if not, a new stream will.
-    fn skip_lost(&mut self, first: Seq, last: Seq, message: String) {
-        if last <= self.window.last_read() {
-            return;
-        }
-        let announced = |seq| self.carried.lost.iter().any(|(a, b)| *a <= seq && seq <= *b);
-        if announced(first) && announced(last) {
-            self.window.read_lost(last);
-            self.note_acked();
-            return;
-        }
-        self.around.host.on_problem(SenderProblem::Damaged { first, last, message });
-        self.carried.lost.push((first, last));
-        self.phase = Phase::Draining { renew: true, until: None };
-    }
-
-    /// Whether nothing is left to send or to wait for.
-    fn is_complete(&self) -> bool {
-        self.wants_frames() && self.exhausted && self.early.is_none() && self.window.is_empty()
-    }
-
-    /// Ends the writer, all of whose batches are acknowledged.
-    fn end(&mut self) -> Option<Outcome> {
-        let last_read = self.window.last_read();
-        let sealed = self.around.shared.sealed();
-        if sealed > last_read && sealed != Seq(u64::MAX) {
-            let message = "the spool ends before them".to_owned();
-            self.skip_lost(Seq(last_read.0 + 1), sealed, message);
-            return None;
-        }
-        let died = match self.around.ending {
-            Ending::LeftOpen => return Some(Outcome::Complete),
-            Ending::Died => true,
-            Ending::Closed => false,
-        };
-        self.held = Some(ClientMessage::End(WriterEnd { last_seq: last_read, died }));
-        self.phase = Phase::Ending;
-        None
-    }
-
-    fn note_sent(&mut self, sent: Sent) {
-        self.last_sent = Instant::now();
-        if sent != Sent::Heartbeat {
-            // A transport that took data has moved: on a slow link that is all there is to see.
-            self.waiting_since = None;
-        }
-        if sent == Sent::Batch {
-            self.around.shared.count_request();
-        }
-    }
-
-    // ── In ─────────────────────────────────────────────────────────────────────────────────────
 
     fn receive(
         &mut self,
@@ -358,7 +266,7 @@ impl<'a> Session<'a> {
                 return Err(TransportError::Refused(refusal).into());
             }
             ServerMessage::Reconnect => {
-                let until = Some(Instant::now() + RECONNECT_GRACE);
+                let until = Some(Instant::now() + time::RECONNECT_GRACE);
                 self.phase = Phase::Draining { renew: false, until };
             }
         }
@@ -384,70 +292,6 @@ impl<'a> Session<'a> {
             self.around.shared.note_ack();
             self.around.host.on_acked(self.carried.acked);
         }
-    }
-
-    // ── Time ───────────────────────────────────────────────────────────────────────────────────
-
-    /// Whether the server or the network owes something.
-    fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Welcoming | Phase::Ending)
-            || self.held.is_some()
-            || self.broken
-            || !self.window.is_empty()
-    }
-
-    /// How long the server may owe something: longer after each silence, or a link that takes
-    /// longer for one batch would never get it through.
-    fn patience(&self) -> Duration {
-        self.around.settings.ack_timeout * (1 << self.carried.silences.min(3))
-    }
-
-    fn next_deadline(&mut self) -> Instant {
-        let silent_at = if self.is_waiting() {
-            Some(*self.waiting_since.get_or_insert_with(Instant::now) + self.patience())
-        } else {
-            self.waiting_since = None;
-            None
-        };
-        let heartbeat_at = self.can_beat().then(|| self.heartbeat_at());
-        let rotate_at = (self.phase == Phase::Streaming).then_some(self.rotate_at);
-        let drained_at = match self.phase {
-            Phase::Draining { until, .. } => until,
-            _ => None,
-        };
-        [silent_at, heartbeat_at, rotate_at, drained_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or_else(|| Instant::now() + self.patience())
-    }
-
-    fn can_beat(&self) -> bool {
-        self.phase != Phase::Welcoming && self.held.is_none() && !self.broken
-    }
-
-    fn heartbeat_at(&self) -> Instant {
-        self.last_sent + self.around.settings.heartbeat_interval
-    }
-
-    fn tick(&mut self) -> Result<Option<Outcome>, Failure> {
-        let now = Instant::now();
-        let patience = self.patience();
-        if self.waiting_since.is_some_and(|since| now >= since + patience) {
-            self.carried.silences += 1;
-            let text = format!("no answer from the server for {} s", patience.as_secs_f64());
-            return Err(unreachable(text).into());
-        }
-        if matches!(self.phase, Phase::Draining { until: Some(until), .. } if now >= until) {
-            return Ok(Some(Outcome::Reconnect));
-        }
-        if self.phase == Phase::Streaming && now >= self.rotate_at {
-            self.phase = Phase::Draining { renew: true, until: None };
-        }
-        if self.can_beat() && now >= self.heartbeat_at() {
-            self.held = Some(ClientMessage::Heartbeat(self.around.host.heartbeat()));
-        }
-        Ok(None)
     }
 }
 
