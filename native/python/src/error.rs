@@ -103,7 +103,11 @@ pub fn waiting<T: Send, E: Send>(
 ) -> PyResult<T> {
     let mut raised = None;
     let result = py.detach(|| {
-        operation(&mut || match Python::attach(Python::check_signals) {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method lacks `for<'py>`"
+        )]
+        operation(&mut || match Python::attach(|py| py.check_signals()) {
             Ok(()) => false,
             Err(error) => {
                 raised = Some(error);
