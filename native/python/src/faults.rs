@@ -1,5 +1,7 @@
 //! Faults of background threads on their way to the user, as `error_strategy` says.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use metrana_engine::engine::Engine;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -32,10 +34,15 @@ impl ErrorStrategy {
 /// Most messages kept for `check_sender_errors()`.
 const MAX_KEPT: usize = 1000;
 
+/// With strategy `warn`, one log call in so many looks for faults: looking takes a lock.
+const CALLS_PER_LOOK: u32 = 16;
+
 /// What went wrong and nobody asked for yet.
 pub struct Faults {
     strategy: ErrorStrategy,
     kept: Mutex<Kept>,
+    /// Log calls so far. Approximate if threads race, which does no harm.
+    calls: AtomicU32,
 }
 
 #[derive(Default)]
@@ -46,7 +53,7 @@ struct Kept {
 
 impl Faults {
     pub fn new(strategy: ErrorStrategy) -> Self {
-        Self { strategy, kept: Mutex::default() }
+        Self { strategy, kept: Mutex::default(), calls: AtomicU32::new(0) }
     }
 
     /// How they come to light.
@@ -58,7 +65,23 @@ impl Faults {
     ///
     /// # Errors
     ///
+    /// As [`Self::show`].
+    #[inline]
+    pub fn show_now_and_then(&self, py: Python<'_>, engine: &Engine) -> PyResult<()> {
+        let calls = self.calls.load(Ordering::Relaxed);
+        self.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
+        if self.strategy == ErrorStrategy::RaiseOnLog || calls % CALLS_PER_LOOK == 0 {
+            return self.show(py, engine);
+        }
+        Ok(())
+    }
+
+    /// After a flush.
+    ///
+    /// # Errors
+    ///
     /// `MetranaSenderError` if that is the strategy; whatever a warning raises that is made an error.
+    #[cold]
     pub fn show(&self, py: Python<'_>, engine: &Engine) -> PyResult<()> {
         if self.strategy == ErrorStrategy::Silent {
             return Ok(());

@@ -2,12 +2,12 @@
 
 use metrana_engine::calls::{Point, SeriesCall, Spread};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 
 use crate::arguments::scale;
 use crate::error::validation;
 use crate::names::{self, Qualifiers, refused};
-use crate::number::{Block, Shape, block};
+use crate::number::{Block, Shape, block, plain};
 use crate::whole::Whole;
 use crate::writer::Writer;
 
@@ -90,6 +90,9 @@ fn log_mapping<'py>(common: &Common<'_, 'py>, call: &LogCall<'_, 'py>) -> PyResu
     if let Some(value) = call.value {
         return Err(refused(value, "value", "left out when metric_name is a mapping"));
     }
+    if let Some(points) = known_scalars(common, &mapping) {
+        return common.writer.log_points(py, &points);
+    }
     // Converting a value may run Python code, which must not meet a half-read dict.
     let entries: Vec<_> = mapping.iter().collect();
     let mut blocks = Vec::with_capacity(entries.len());
@@ -116,6 +119,22 @@ fn log_mapping<'py>(common: &Common<'_, 'py>, call: &LogCall<'_, 'py>) -> PyResu
         .map(|(name, metric, block)| common.series(*metric, block, &Entry(name)))
         .collect::<PyResult<Vec<_>>>()?;
     common.writer.log_series(py, &calls)
+}
+
+/// The points of a mapping of plain numbers to names that were met before, as nearly all are.
+fn known_scalars(common: &Common<'_, '_>, mapping: &Bound<'_, PyDict>) -> Option<Vec<Point>> {
+    let (step, timestamp_ms) = common.scalars()?;
+    let tag = common.qualifiers.tag()?;
+    let distributed = common.distributed;
+    let names = common.writer.names.lock();
+    let mut points = Vec::with_capacity(mapping.len());
+    // No Python code runs in here.
+    for (name, value) in mapping.iter() {
+        let metric = names.known_metric(&name, tag)?;
+        let value = plain(&value)?;
+        points.push(Point { metric, step, timestamp_ms, value, distributed });
+    }
+    Some(points)
 }
 
 impl Common<'_, '_> {

@@ -48,6 +48,14 @@ pub struct Qualifiers<'a, 'py> {
     pub evaluation: bool,
 }
 
+impl Qualifiers<'_, '_> {
+    /// What tells metrics of one name apart; None with labels, a mapping that may change behind its
+    /// address.
+    pub fn tag(&self) -> Option<u8> {
+        self.labels.is_none().then(|| self.scale as u8 | u8::from(self.evaluation) << 2)
+    }
+}
+
 /// The environments of a call.
 pub enum Envs {
     One([EnvNo; 1]),
@@ -73,10 +81,7 @@ pub fn metric<'py>(
     name: &Bound<'py, PyString>,
     qualifiers: Qualifiers<'_, 'py>,
 ) -> PyResult<MetricNo> {
-    // Labels are a mapping, which may change behind its address.
-    let key = qualifiers.labels.is_none().then(|| {
-        (name.as_ptr().addr(), qualifiers.scale as u8 | u8::from(qualifiers.evaluation) << 2)
-    });
+    let key = qualifiers.tag().map(|tag| (name.as_ptr().addr(), tag));
     let mut names = writer.names.lock();
     if let Some(key) = &key
         && let Some((number, _)) = names.metrics.get(key)
@@ -240,6 +245,12 @@ fn converted<'py>(env_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 impl Names {
+    /// The number of a metric that was met before, by its name's address.
+    #[inline]
+    pub fn known_metric(&self, name: &Bound<'_, PyAny>, tag: u8) -> Option<MetricNo> {
+        self.metrics.get(&(name.as_ptr().addr(), tag)).map(|(number, _)| *number)
+    }
+
     fn find_list(&self, list: &Bound<'_, PyList>) -> Option<Arc<[EnvNo]>> {
         let known = self.lists.iter().find(|known| known.is(list))?;
         Some(Arc::clone(&known.numbers))

@@ -55,6 +55,9 @@ impl<'py> Whole<'py> {
     ///
     /// As [`Self::read`], and a time before 1970 or after the year 9999.
     pub fn read_time(value: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
+        if value.is_none() {
+            return Ok(Self::Absent);
+        }
         let times = Self::read(value, "timestamp")?;
         let outside = times.slice()?.iter().find(|time| !(0..=MAX_TIME_MS).contains(*time));
         match (outside, value) {

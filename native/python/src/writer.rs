@@ -170,7 +170,7 @@ impl Writer {
             Ok(full) => waiting(py, |check| full.settle(check), log_error)?,
             Err(error) => return Err(log_error(py, error)),
         }
-        self.faults.show(py, engine)
+        self.faults.show_now_and_then(py, engine)
     }
 }
 
