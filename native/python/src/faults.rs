@@ -70,7 +70,7 @@ impl Faults {
     pub fn show_now_and_then(&self, py: Python<'_>, engine: &Engine) -> PyResult<()> {
         let calls = self.calls.load(Ordering::Relaxed);
         self.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
-        if self.strategy == ErrorStrategy::RaiseOnLog || calls % CALLS_PER_LOOK == 0 {
+        if self.strategy == ErrorStrategy::RaiseOnLog || calls.is_multiple_of(CALLS_PER_LOOK) {
             return self.show(py, engine);
         }
         Ok(())
