@@ -10,7 +10,6 @@ import types
 from typing import TYPE_CHECKING, Final
 
 from metrana import _native
-from metrana.errors import MetranaError
 from metrana.faults import warn
 
 if TYPE_CHECKING:
@@ -92,14 +91,3 @@ def _close_at_exit() -> None:
         undelivered = run._close_at_exit(left, failed=_uncaught_exception)  # noqa: SLF001
         if undelivered is not None:
             warn(undelivered)
-
-
-def close_quietly(run: Run, timeout_s: float, *, failed: bool) -> bool:
-    """Close what is left at exit; False: not all could be delivered."""
-    try:
-        run._close(timeout_s, failed)  # noqa: SLF001
-    except MetranaError:
-        return False
-    finally:
-        untrack(run)
-    return True

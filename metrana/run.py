@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import types
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from metrana.engine_options import engine_options
 from metrana.enums import ErrorStrategy
 from metrana.errors import (
     MetranaClosingError,
+    MetranaError,
     MetranaProcessForkError,
     MetranaUnavailableError,
 )
@@ -21,6 +23,7 @@ from metrana.settings import Settings
 from metrana.snapshots import Metrics, Status
 
 _DEFAULT_CLOSE_TIMEOUT_S: Final = 15.0
+_RAISING: Final = (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE)
 _MAX_EPISODE: Final = 2**40 - 1
 
 
@@ -331,33 +334,41 @@ class Run(_native.RunCore):
         return default if identity is None else str(identity[key])
 
     def _end(self, timeout_s: float, *, failed: bool) -> None:
+        is_first = self._is_open()
         try:
             self._close(timeout_s, failed)
-        except MetranaClosingError as error:
-            strategy = self._settings.error_strategy
-            if strategy in (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE):
+        except MetranaClosingError:
+            if self._settings.error_strategy in _RAISING:
                 raise
-            if strategy is ErrorStrategy.WARN and timeout_s > 0:
-                warn(str(error))
         finally:
             lifecycle.untrack(self)
+        undelivered = self._undelivered() if is_first and timeout_s > 0 else None
+        if undelivered is not None and self._settings.error_strategy is not ErrorStrategy.SILENT:
+            warn(undelivered)
 
     def _close_at_exit(self, timeout_s: float, *, failed: bool) -> str | None:
         """Close at the end of the process; returns what to say of undelivered data, if any."""
         if self._is_inherited() or not self._is_open():
             return None
-        name, pending = self.run_name, self._pending_points()
-        if lifecycle.close_quietly(self, timeout_s, failed=failed) or not pending:
-            return None
-        return (
-            f"the process ended without close() of the run {name!r}; what its server has not "
-            f"acknowledged ({pending} points when it ended) is kept in {self._settings.data_dir} "
-            "and delivered by the next metrana.init(), or now by: metrana sync"
-        )
+        # The interpreter goes down: there is nobody left to raise to, and no time to wait longer.
+        with contextlib.suppress(MetranaError):
+            self._close(timeout_s, failed)
+        lifecycle.untrack(self)
+        return self._undelivered()
 
-    def _pending_points(self) -> int:
+    def _undelivered(self) -> str | None:
+        """What to say of data that its server does not have when the run is closed."""
         status = self._status()
-        return 0 if status is None or status["server_url"] is None else status["pending_points"]
+        if status is None or status["server_url"] is None or not status["pending_points"]:
+            return None
+        url = self._settings.ingestion_url
+        command = "metrana sync" if url is None else f"metrana sync --url {url}"
+        return (
+            f"the run {self.run_name!r} ended with {status['pending_points']:,} points that "
+            f"{status['server_url']} has not acknowledged; they are kept in "
+            f"{self._settings.data_dir} and delivered by the next metrana.init() with this server, "
+            f"or now by: {command}"
+        )
 
 
 def _initial_operations(settings: Settings) -> list[tuple[Any, ...]]:

@@ -114,19 +114,19 @@ def _as_array(value: Any, name: str, allowed: str) -> npt.NDArray[Any]:
     if isinstance(value, (np.ndarray, np.generic)):
         array = _masked_as_nan(np.asanyarray(value))
         # Python numbers in an array of objects, as pandas makes them of mixed columns.
-        return array if array.dtype.kind != "O" else _as_array(array.tolist(), name, allowed)
+        return _as_array(array.tolist(), name, allowed) if array.dtype.kind == "O" else array
     if value is None or isinstance(value, (str, bytes, bytearray, complex, Mapping, Set)):
         raise refusal(name, value, allowed)
     if isinstance(value, (int, float, numbers.Real, Decimal)):
         return np.asarray(_scalar(value, name))
     try:
-        array = _framework_array(value)
+        found = _framework_array(value)
     except MetranaValidationError:
         raise
     except Exception as error:  # whatever a framework raises: a traced array, a lost device
         raise MetranaValidationError(f"{name}: cannot read {shown(value)}: {error}") from error
-    if array is not None:
-        return array
+    if found is not None:
+        return found
     if isinstance(value, Sequence):
         return _sequence_array(value, name, allowed)
     if isinstance(value, Iterable):
