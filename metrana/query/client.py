@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from metrana import _native, checks
+from metrana.enums import StandardMetricScale
 from metrana.errors import MetranaError, MetranaValidationError
 from metrana.query.backend import Backend
-from metrana.query.frames import FrameKind, check_kind, convert
+from metrana.query.frames import FrameKind, attribute_frame, check_kind, convert
 from metrana.query.remote import RemoteBackend
 from metrana.query.run_info import RunInfo
-from metrana.settings import default_api_key, default_data_dir
+from metrana.settings import default_api_key, default_data_dir, normalise_url
+
+_Checked = TypeVar("_Checked")
 
 _LOCAL_PROBE_S: Final = 0.2
 _STATUSES: Final = ("running", "finished", "failed", "lost")
-_SCALES: Final = ("ML_STEP", "EPISODE", "ENVIRONMENT_STEP")
 _AXES: Final = ("step", "rl_step", "episode", "timestamp")
+_MAX_BUCKETS: Final = 1_000_000
 _LOGGERS: Final = ("mean", "min", "max", "each")
 
 
@@ -90,11 +94,11 @@ class Client:
             MetranaValidationError: For an argument that is not allowed, as all calls do.
             MetranaQueryError: If it could not be answered, as all calls do.
         """
-        if isinstance(tags, str):
-            raise MetranaValidationError(f"tags: must be a sequence of strings, not {tags!r}")
-        if status is not None:
-            checks.word("status", status, _STATUSES)
-        arguments = {"project_name": project_name, "tags": tags and list(tags), "status": status}
+        arguments = {
+            "project_name": _optional(checks.text, "project_name", project_name),
+            "tags": None if tags is None else list(checks.tags("tags", tags)),
+            "status": None if status is None else checks.word("status", status, _STATUSES),
+        }
         return self._frame("runs", arguments, as_)
 
     def run(
@@ -138,7 +142,9 @@ class Client:
             MetranaNotFoundError: No such run or metric.
         """
         name = _run_arguments(run_name, project_name, workspace_name, run_id)
-        return self._frame("series", {**name, "metric_name": metric_name}, as_)
+        return self._frame(
+            "series", {**name, **_series_arguments(metric_name, None, None, None)}, as_
+        )
 
     def points(
         self,
@@ -184,15 +190,12 @@ class Client:
         Raises:
             MetranaNotFoundError: No such run, metric or environment.
         """
-        checks.word("duplicates", duplicates, ("last", "all"))
-        if limit is not None:
-            checks.whole_number("limit", limit, minimum=0)
         arguments = {
             **_run_arguments(run_name, project_name, workspace_name, run_id),
             **_series_arguments(metric_name, scale, labels, env_id),
             **_range_arguments(episode, start, end),
-            "limit": limit,
-            "duplicates": duplicates,
+            "limit": _optional(checks.whole_number, "limit", limit),
+            "duplicates": checks.word("duplicates", duplicates, ("last", "all")),
         }
         return self._frame("points", arguments, as_)
 
@@ -243,17 +246,15 @@ class Client:
         Raises:
             MetranaNotFoundError: No such run, metric or environment.
         """
-        if x is not None:
-            checks.word("x", x, _AXES)
-        checks.word("loggers", loggers, _LOGGERS)
-        checks.whole_number("bucket_count", bucket_count, minimum=1)
         arguments = {
             **_run_arguments(run_name, project_name, workspace_name, run_id),
             **_series_arguments(metric_name, scale, labels, env_id),
             **_range_arguments(episode, start, end),
-            "x": x,
-            "bucket_count": bucket_count,
-            "loggers": loggers,
+            "x": None if x is None else checks.word("x", x, _AXES),
+            "bucket_count": checks.whole_number(
+                "bucket_count", bucket_count, minimum=1, maximum=_MAX_BUCKETS
+            ),
+            "loggers": checks.word("loggers", loggers, _LOGGERS),
         }
         return self._frame("buckets", arguments, as_)
 
@@ -264,6 +265,7 @@ class Client:
         env_id: str,
         episode: int,
         *,
+        labels: Mapping[str, str] | None = None,
         project_name: str = "default",
         workspace_name: str = "default",
         run_id: str | None = None,
@@ -271,15 +273,17 @@ class Client:
     ) -> Any:
         """Gives one episode's points of a metric: `step, rl_step, timestamp, value`, by step.
 
+        Of metrics with several labels the one without any is meant, unless `labels` choose another.
+
         Raises:
+            MetranaValidationError: Several metrics match.
             MetranaNotFoundError: No such run, metric or environment.
         """
-        checks.whole_number("episode", episode, minimum=0)
         arguments = {
             **_run_arguments(run_name, project_name, workspace_name, run_id),
-            "metric_name": metric_name,
-            "env_id": env_id,
-            "episode": episode,
+            **_series_arguments(checks.text("metric_name", metric_name), None, labels, None),
+            "env_id": _env_id(env_id) or checks.text("env_id", env_id),
+            "episode": checks.whole_number("episode", episode),
         }
         return self._frame("env_steps", arguments, as_)
 
@@ -305,8 +309,8 @@ class Client:
         check_kind(as_)
         arguments = {
             **_run_arguments(run_name, project_name, workspace_name, run_id),
-            "env_id": env_id,
-            "episode": episode,
+            "env_id": _env_id(env_id),
+            "episode": _optional(checks.whole_number, "episode", episode),
         }
         return attribute_frame(self._backend.value("env_attributes", arguments), as_)
 
@@ -315,28 +319,15 @@ class Client:
         return convert(self._backend.frame(route, arguments), kind)
 
 
-def attribute_frame(rows: list[dict[str, Any]], kind: FrameKind) -> Any:
-    """Builds the frame of `env_attributes`."""
-    import pyarrow as pa
-
-    if kind == "pandas":
-        import pandas as pd
-
-        frame = pd.DataFrame(rows, columns=["env_id", "episode", "path", "value"], dtype=object)
-        return frame.astype({"episode": "Int64"})
-    schema = pa.schema(
-        [("env_id", pa.string()), ("episode", pa.int64()), ("path", pa.string())]
-    ).append(pa.field("value", pa.string()))
-    texts = [{**row, "value": str(row["value"])} for row in rows]
-    return convert(pa.Table.from_pylist(texts, schema), kind)
-
-
 def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs: float) -> Backend:
+    local = _native.find_local_server(data_dir, _LOCAL_PROBE_S)
     if url is not None:
+        url = normalise_url(url)
+        if local is not None and url == normalise_url(local["http_url"]):
+            return RemoteBackend(url, api_key or local["token"], timeout_secs)
         return RemoteBackend(url, api_key or default_api_key(), timeout_secs)
-    found = _native.find_local_server(data_dir, _LOCAL_PROBE_S)
-    if found is not None:
-        return RemoteBackend(found["http_url"], api_key or found["token"], timeout_secs)
+    if local is not None:
+        return RemoteBackend(local["http_url"], api_key or local["token"], timeout_secs)
     try:
         from metrana.query.embedded import EmbeddedBackend
     except ImportError as error:
@@ -365,24 +356,45 @@ def _series_arguments(
     metric_name: str | None,
     scale: str | None,
     labels: Mapping[str, str] | None,
-    env_id: str | None,
+    env_id: str | int | None,
 ) -> dict[str, Any]:
-    if scale is not None:
-        scale = checks.word("scale", str(scale).upper(), _SCALES)
-    if labels is not None:
-        labels = dict(checks.mapping("labels", labels))
-        for key, value in labels.items():
-            checks.text("labels", key)
-            checks.text(f"labels[{key!r}]", value)
-    return {"metric_name": metric_name, "scale": scale, "labels": labels, "env_id": env_id}
+    return {
+        "metric_name": _optional(checks.text, "metric_name", metric_name),
+        "scale": None
+        if scale is None
+        else checks.choice("scale", scale, StandardMetricScale).value,
+        "labels": None if labels is None else _labels(labels),
+        "env_id": _env_id(env_id),
+    }
 
 
-def _range_arguments(episode: int | None, start: int | None, end: int | None) -> dict[str, Any]:
-    arguments = {"episode": episode, "start": start, "end": end}
-    for name, value in arguments.items():
-        if value is not None:
-            checks.whole_number(name, value, minimum=0)
-    return arguments
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    return {
+        checks.text("labels", key): checks.text(f"labels[{key!r}]", value)
+        for key, value in checks.mapping("labels", labels).items()
+    }
+
+
+def _env_id(env_id: object) -> str | None:
+    """Takes a number for its decimal string, as logging does."""
+    if isinstance(env_id, Integral) and not isinstance(env_id, bool):
+        return str(int(env_id))
+    return _optional(checks.text, "env_id", env_id)
+
+
+def _range_arguments(
+    episode: int | None, start: int | None, end: int | None
+) -> dict[str, int | None]:
+    return {
+        name: _optional(checks.whole_number, name, value)
+        for name, value in (("episode", episode), ("start", start), ("end", end))
+    }
+
+
+def _optional(
+    check: Callable[[str, object], _Checked], name: str, value: object
+) -> _Checked | None:
+    return None if value is None else check(name, value)
 
 
 def _utc(milliseconds: int | None) -> datetime | None:

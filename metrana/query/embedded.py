@@ -5,20 +5,24 @@ What is sealed in the spools is delivered first, so a notebook that logged a mom
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
-from metrana.errors import MetranaNotFoundError, MetranaQueryError
+from metrana.errors import MetranaNotFoundError, MetranaQueryError, MetranaValidationError
 from metrana.query.backend import Arguments
 from metrana.server.catalog import CatalogError, NotFoundError
 from metrana.server.embedded import NetworkFileSystemError, deliver_spools, open_stores
 from metrana.server.lock import StoreInUseError
 from metrana.server.points import PointsError
-from metrana.server.reads import Reads
+from metrana.server.reads import InvalidRequestError, Reads
 from metrana.server.reads.routes import answer_frame, answer_value
+
+# A process opens one embedded store at a time, so all clients of this one take turns.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 class EmbeddedBackend:
@@ -45,10 +49,12 @@ class EmbeddedBackend:
 
     def _ask(self, question: Callable[[Reads], Any]) -> Any:
         try:
-            with open_stores(self._data_dir) as stores:
+            with _ONE_AT_A_TIME, open_stores(self._data_dir) as stores:
                 deliver_spools(self._data_dir, stores)
                 return question(Reads(stores.catalog, stores.points))
         except NotFoundError as error:
             raise MetranaNotFoundError(str(error)) from error
+        except InvalidRequestError as error:
+            raise MetranaValidationError(str(error)) from error
         except (StoreInUseError, NetworkFileSystemError, CatalogError, PointsError) as error:
             raise MetranaQueryError(str(error)) from error

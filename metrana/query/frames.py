@@ -1,10 +1,22 @@
-"""Arrow tables as the frames that users asked for."""
+"""Arrow tables as the frames that users asked for.
+
+| column          | pandas                                   | Arrow             | polars        |
+|-----------------|------------------------------------------|-------------------|---------------|
+| repeated text   | category                                 | dictionary        | Categorical   |
+| labels          | dict                                     | map               | map           |
+| whole number    | Int64 where it may be missing, else int64| int64             | Int64         |
+| time            | datetime64[ms, UTC]                      | timestamp, UTC    | Datetime, UTC |
+| value           | float64                                  | double            | Float64       |
+
+The types are those of the column, never of the values that happen to be in it.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
 from metrana.errors import MetranaError, MetranaValidationError
@@ -15,7 +27,16 @@ if TYPE_CHECKING:
 FrameKind: TypeAlias = Literal["pandas", "arrow", "polars"]
 
 _KINDS: Final = ("pandas", "arrow", "polars")
-_LABELS: Final = pa.map_(pa.string(), pa.string())
+_LABELS: Final = "labels"
+_LABELS_TYPE: Final = pa.map_(pa.string(), pa.string())
+_ATTRIBUTES: Final = pa.schema(
+    [
+        pa.field("env_id", pa.string(), nullable=False),
+        pa.field("episode", pa.int64()),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("value", pa.string()),
+    ]
+)
 
 
 def check_kind(kind: str) -> None:
@@ -29,17 +50,74 @@ def check_kind(kind: str) -> None:
 
 
 def convert(table: Any, kind: FrameKind) -> Any:
-    """Gives a table as pandas (text columns categorical, labels dicts), Arrow or polars frame.
-
-    Labels travel as JSON text; in Arrow and polars they become maps (lists of key and value).
-    """
+    """Gives a table as another kind of frame; `labels` travel as JSON and become mappings."""
+    # Each record batch came with dictionaries of its own.
+    table = table.unify_dictionaries()
     if kind == "pandas":
         return _to_pandas(table)
-    if "labels" in table.column_names:
-        index = table.column_names.index("labels")
-        table = table.set_column(index, "labels", _label_maps(table["labels"]))
-    if kind == "arrow":
+    table = _with_label_maps(table)
+    return table if kind == "arrow" else _to_polars(table)
+
+
+def attribute_frame(rows: list[dict[str, Any]], kind: FrameKind) -> Any:
+    """Builds the frame of `env_attributes` from its rows."""
+    if kind != "pandas":
+        texts = [{**row, "value": _as_text(row["value"])} for row in rows]
+        return convert(pa.Table.from_pylist(texts, _ATTRIBUTES), kind)
+    empty = [{**row, "value": None} for row in rows]
+    frame = convert(pa.Table.from_pylist(empty, _ATTRIBUTES), kind)
+    values = np.empty(len(rows), object)  # filled one by one: lists are values here, not rows
+    for index, row in enumerate(rows):
+        values[index] = row["value"]
+    frame["value"] = values
+    return frame
+
+
+def _to_pandas(table: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = {field.name: _column(table[field.name], field, pd) for field in table.schema}
+    return pd.DataFrame(columns, columns=table.column_names, copy=False)
+
+
+def _column(column: Any, field: Any, pd: Any) -> Any:
+    if field.name == _LABELS:
+        return _label_dicts(column)
+    if pa.types.is_list(field.type):
+        lists = np.empty(len(column), object)
+        lists[:] = column.to_pylist()
+        return lists
+    if pa.types.is_integer(field.type) and field.nullable:
+        return column.to_pandas(types_mapper={field.type: pd.Int64Dtype()}.get)
+    return column.to_pandas()
+
+
+def _label_dicts(column: Any) -> Any:
+    """Gives a column's labels as dicts; rows of equal labels share one, so it is not to be changed.
+
+    Millions of points have a few sets of labels: a dict for each would be most of the frame.
+    """
+    encoded = _one_dictionary(column)
+    parsed = np.array([None, *map(json.loads, encoded.dictionary.to_pylist())], object)[1:]
+    return parsed[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _with_label_maps(table: Any) -> Any:
+    if _LABELS not in table.column_names:
         return table
+    encoded = _one_dictionary(table[_LABELS])
+    pairs = [list(json.loads(text).items()) for text in encoded.dictionary.to_pylist()]
+    maps = pa.array(pairs, _LABELS_TYPE).take(encoded.indices)
+    index = table.column_names.index(_LABELS)
+    return table.set_column(index, pa.field(_LABELS, _LABELS_TYPE, nullable=False), maps)
+
+
+def _one_dictionary(column: Any) -> Any:
+    """Gives a chunked column of one dictionary as one array."""
+    return pa.chunked_array(column.chunks, column.type).combine_chunks()
+
+
+def _to_polars(table: Any) -> Any:
     try:
         import polars as pl
     except ImportError as error:
@@ -47,27 +125,8 @@ def convert(table: Any, kind: FrameKind) -> Any:
     return pl.from_arrow(table)
 
 
-def _to_pandas(table: Any) -> pd.DataFrame:
-    integers = {pa.int64(): "Int64"}
-    nullable = {
-        field.name: integers[field.type]
-        for field in table.schema
-        if field.type in integers and table[field.name].null_count
-    }
-    plain = table.select([name for name in table.column_names if name not in nullable])
-    frame = plain.to_pandas(timestamp_as_object=False)
-    for name, dtype in nullable.items():
-        frame[name] = (
-            table[name].to_pandas(types_mapper=None, integer_object_nulls=True).astype(dtype)
-        )
-    frame = frame[table.column_names]
-    if "labels" in table.column_names:
-        parsed = {text: json.loads(text) for text in table["labels"].unique().to_pylist()}
-        frame["labels"] = [dict(parsed[text]) for text in table["labels"].to_pylist()]
-    return frame
-
-
-def _label_maps(labels: Any) -> Any:
-    texts = labels.to_pylist()
-    parsed = {text: list(json.loads(text).items()) for text in set(texts)}
-    return pa.array([parsed[text] for text in texts], _LABELS)
+def _as_text(value: Any) -> str | None:
+    """Writes an attribute for a column of text: text as it is, the rest as Python's JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -42,12 +42,20 @@ class RemoteBackend:
         )
 
     def frame(self, route: str, arguments: Arguments) -> Any:
-        """Gives an Arrow table, read from the answer as it arrives."""
-        return pa.ipc.open_stream(self._get(route, arguments)).read_all()
+        """Gives an Arrow table over the answer's own bytes."""
+        answer = self._get(route, arguments)
+        try:
+            return pa.ipc.open_stream(answer).read_all()
+        except pa.ArrowInvalid as error:
+            raise MetranaQueryError(f"{self._url} did not answer with a table") from error
 
     def value(self, route: str, arguments: Arguments) -> Any:
         """Gives plain Python values."""
-        return wire.loads(self._get(route, arguments))
+        answer = self._get(route, arguments)
+        try:
+            return wire.loads(answer)
+        except ValueError as error:
+            raise MetranaQueryError(f"{self._url} did not answer with JSON") from error
 
     def close(self) -> None:
         """Closes the connections."""

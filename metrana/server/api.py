@@ -18,17 +18,21 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from metrana.query import wire
 from metrana.server.catalog import NotFoundError, RunFilter
 from metrana.server.points import PointsError
-from metrana.server.reads import BucketsRequest, PointsRequest, Reads, RunName, SeriesFilter
-from metrana.server.reads.facade import POINTS_SCHEMA
+from metrana.server.reads import (
+    BucketsRequest,
+    InvalidRequestError,
+    PointsRequest,
+    Reads,
+    RunName,
+    SeriesFilter,
+)
+from metrana.server.reads.schemas import POINTS_SCHEMA
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
 Status = Literal["running", "finished", "failed", "lost"]
+Position = Annotated[int, Query(ge=0, le=2**63 - 1)]
 Scale = Literal["ML_STEP", "EPISODE", "ENVIRONMENT_STEP"]
-
-
-class _LabelsError(ValueError):
-    """Labels that are no JSON object of strings."""
 
 
 def run_name(
@@ -85,10 +89,10 @@ def create_router(reads: Reads) -> APIRouter:
     def points(
         name: Run,
         wanted: Series,
-        episode: int | None = None,
-        start: int | None = None,
-        end: int | None = None,
-        limit: Annotated[int | None, Query(ge=0)] = None,
+        episode: Position | None = None,
+        start: Position | None = None,
+        end: Position | None = None,
+        limit: Position | None = None,
         duplicates: Literal["last", "all"] = "last",
     ) -> Response:
         request = PointsRequest(
@@ -109,9 +113,9 @@ def create_router(reads: Reads) -> APIRouter:
         x: Literal["step", "rl_step", "episode", "timestamp"] | None = None,
         bucket_count: Annotated[int, Query(ge=1, le=1_000_000)] = 1000,
         loggers: Literal["mean", "min", "max", "each"] = "mean",
-        episode: int | None = None,
-        start: int | None = None,
-        end: int | None = None,
+        episode: Position | None = None,
+        start: Position | None = None,
+        end: Position | None = None,
     ) -> Response:
         request = BucketsRequest(
             series=wanted,
@@ -125,12 +129,18 @@ def create_router(reads: Reads) -> APIRouter:
         return _frame(reads.buckets(name, request))
 
     @router.get("/env_steps")
-    def env_steps(name: Run, metric_name: str, env_id: str, episode: int) -> Response:
-        return _frame(reads.env_steps(name, metric_name, env_id, episode))
+    def env_steps(
+        name: Run,
+        wanted: Series,
+        episode: Position,
+        metric_name: str,  # noqa: ARG001 - required here, read by the filter
+        env_id: str,  # noqa: ARG001 - likewise
+    ) -> Response:
+        return _frame(reads.env_steps(name, wanted, episode))
 
     @router.get("/env_attributes")
     def env_attributes(
-        name: Run, env_id: str | None = None, episode: int | None = None
+        name: Run, env_id: str | None = None, episode: Position | None = None
     ) -> Response:
         rows = reads.env_attributes(name, env_id, episode)
         return Response(wire.dumps(rows), media_type="application/json")
@@ -151,8 +161,8 @@ def add_routes(app: FastAPI, reads: Reads, dependencies: Sequence[Any]) -> None:
         first = error.errors()[0]
         return error_response(422, "invalid", f"{first['loc'][-1]}: {first['msg']}")
 
-    @app.exception_handler(_LabelsError)
-    def invalid_labels(_: Request, error: _LabelsError) -> JSONResponse:
+    @app.exception_handler(InvalidRequestError)
+    def unanswerable(_: Request, error: InvalidRequestError) -> JSONResponse:
         return error_response(422, "invalid", str(error))
 
     @app.exception_handler(PointsError)
@@ -171,7 +181,7 @@ def _labels(text: str) -> dict[str, str]:
     except ValueError:
         labels = None
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise _LabelsError(f"labels: must be a JSON object of strings, not {text[:100]!r}")
+        raise InvalidRequestError(f"labels: must be a JSON object of strings, not {text[:100]!r}")
     return labels
 
 

@@ -7,9 +7,17 @@ names again here. HTTP and the embedded client both call this and nothing else.
 from metrana.server.reads.facade import Reads
 from metrana.server.reads.requests import (
     BucketsRequest,
+    InvalidRequestError,
     PointsRequest,
     RunName,
     SeriesFilter,
 )
 
-__all__ = ["BucketsRequest", "PointsRequest", "Reads", "RunName", "SeriesFilter"]
+__all__ = [
+    "BucketsRequest",
+    "InvalidRequestError",
+    "PointsRequest",
+    "Reads",
+    "RunName",
+    "SeriesFilter",
+]

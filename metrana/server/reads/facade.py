@@ -2,58 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metrana.server.catalog import NotFoundError, RunFilter
 from metrana.server.points import BucketsQuery, LoggerRule, PointsQuery, XAxis
-from metrana.server.reads.names import TEXT, TIMESTAMP, Names, timestamps
-from metrana.server.reads.requests import BucketsRequest, PointsRequest, RunName, SeriesFilter
+from metrana.server.reads.names import Names, timestamps
+from metrana.server.reads.requests import (
+    BucketsRequest,
+    InvalidRequestError,
+    PointsRequest,
+    RunName,
+    SeriesFilter,
+)
+from metrana.server.reads.schemas import (
+    BUCKETS_SCHEMA,
+    ENV_STEPS_SCHEMA,
+    POINTS_SCHEMA,
+    RUNS_SCHEMA,
+    SERIES_SCHEMA,
+)
+from metrana.server.reads.selection import Selection, select
 
 if TYPE_CHECKING:
-    from metrana.server.catalog import Catalog, RunRecord
+    from metrana.server.catalog import Catalog, RunFilter, RunRecord
     from metrana.server.points import PointsStore
-
-_METRIC: Final = [("metric_name", TEXT), ("scale", TEXT), ("labels", TEXT), ("env_id", TEXT)]
-
-POINTS_SCHEMA: Final = pa.schema(
-    [
-        *_METRIC,
-        ("rl_step", pa.int64()),
-        ("episode", pa.int64()),
-        ("step", pa.int64()),
-        ("timestamp", TIMESTAMP),
-        ("value", pa.float64()),
-        ("writer_id", TEXT),
-        ("logger_id", TEXT),
-    ]
-)
-RUNS_SCHEMA: Final = pa.schema(
-    [
-        *(
-            (name, pa.string())
-            for name in ("run_id", "workspace_name", "project_name", "run_name", "experiment_name")
-        ),
-        ("status", pa.string()),
-        *((name, TIMESTAMP) for name in ("created_at", "updated_at", "finished_at")),
-        ("tags", pa.list_(pa.string())),
-        ("description", pa.string()),
-        ("git_sha", pa.string()),
-        ("point_count", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """The series of a run that a filter chose, by number; None does not restrict."""
-
-    metric_nos: tuple[int, ...] | None
-    env_nos: tuple[int, ...] | None
 
 
 class Reads:
@@ -96,7 +72,7 @@ class Reads:
             NotFoundError: No such run or metric.
         """
         record = self._run(name)
-        selection = self._select(record, wanted)
+        selection = select(self._catalog, self._points, record, wanted)
         table = self._points.summaries([record.run_no], selection.metric_nos)
         names = Names(self._catalog, record.run_no)
         columns = {
@@ -120,7 +96,7 @@ class Reads:
             },
             "nonfinite_count": table["nonfinite_count"].cast(pa.int64()),
         }
-        return pa.table(columns)
+        return pa.table(columns, SERIES_SCHEMA)
 
     def points(self, name: RunName, request: PointsRequest) -> Iterator[Any]:
         """Gives points as record batches of `POINTS_SCHEMA`, ordered by series, then position.
@@ -129,7 +105,7 @@ class Reads:
             NotFoundError: No such run or metric; at once, not at the first batch.
         """
         record = self._run(name)
-        selection = self._select(record, request.series)
+        selection = select(self._catalog, self._points, record, request.series)
         query = PointsQuery(
             run_no=record.run_no,
             metric_nos=selection.metric_nos,
@@ -149,7 +125,7 @@ class Reads:
             NotFoundError: No such run or metric.
         """
         record = self._run(name)
-        selection = self._select(record, request.series)
+        selection = select(self._catalog, self._points, record, request.series)
         table = self._points.buckets(
             BucketsQuery(
                 run_no=record.run_no,
@@ -175,32 +151,35 @@ class Reads:
                 "count": table["point_count"].cast(pa.int64()),
                 **{column: table[column] for column in ("min", "max", "mean", "first", "last")},
                 "nonfinite_count": table["nonfinite_count"].cast(pa.int64()),
-            }
+            },
+            BUCKETS_SCHEMA,
         )
 
-    def env_steps(self, name: RunName, metric_name: str, env_id: str, episode: int) -> Any:
-        """Gives one episode's points of a metric, ordered by step.
+    def env_steps(self, name: RunName, wanted: SeriesFilter, episode: int) -> Any:
+        """Gives one episode's points of one series, ordered by step.
+
+        Args:
+            name: The run.
+            wanted: Names metric and environment, and labels if several have them.
+            episode: The episode.
 
         Raises:
             NotFoundError: No such run, metric or environment.
+            InvalidRequestError: Metrics of several labels match.
         """
         record = self._run(name)
-        wanted = SeriesFilter(metric_name=metric_name, scale="ENVIRONMENT_STEP", env_id=env_id)
-        selection = self._select(record, wanted)
-        tables = [
-            self._points.env_steps(record.run_no, metric_no, env_no, episode)
-            for metric_no in selection.metric_nos or ()
-            for env_no in selection.env_nos or ()
-        ]
-        table = pa.concat_tables(tables)
-        return pa.table(
-            {
-                "step": table["step"],
-                "rl_step": table["rl_step"],
-                "timestamp": timestamps(table["timestamp_ms"]),
-                "value": table["value"],
-            }
-        )
+        wanted = dataclasses.replace(wanted, scale="ENVIRONMENT_STEP")
+        selection = select(self._catalog, self._points, record, wanted)
+        metric_no = self._one_metric(wanted, selection)
+        ((env_no,),) = (selection.env_nos or (),)
+        table = self._points.env_steps(record.run_no, metric_no, env_no, episode)
+        columns = {
+            "step": table["step"],
+            "rl_step": table["rl_step"],
+            "timestamp": timestamps(table["timestamp_ms"]),
+            "value": table["value"],
+        }
+        return pa.table(columns, ENV_STEPS_SCHEMA)
 
     def env_attributes(self, name: RunName, env_id: str | None, episode: int | None) -> list[Any]:
         """Gives attributes of environments and episodes as `(env_id, episode, path, value)` rows.
@@ -223,36 +202,17 @@ class Reads:
             run_id=name.run_id,
         )
 
-    def _select(self, record: RunRecord, wanted: SeriesFilter) -> _Selection:
-        return _Selection(self._metric_nos(record, wanted), self._env_nos(record, wanted.env_id))
-
-    def _metric_nos(self, record: RunRecord, wanted: SeriesFilter) -> tuple[int, ...] | None:
-        if wanted.metric_name is None and wanted.scale is None and wanted.labels is None:
-            return None
-        metrics = self._catalog.metrics(
-            project_id=record.project_id,
-            name=wanted.metric_name,
-            scale=wanted.scale,
-            labels=wanted.labels,
-        )
-        numbers = {metric.metric_no for metric in metrics}
-        summaries = self._points.summaries([record.run_no], numbers or None)
-        in_run = set(summaries["metric_no"].to_pylist())
-        if wanted.metric_name is not None and not numbers & in_run:
-            near = self._catalog.nearest_metrics(wanted.metric_name, record.project_id, in_run)
-            raise NotFoundError(
-                f"run {record.run_name!r} has no metric {wanted.metric_name!r}{_of(wanted)}",
-                [] if wanted.metric_name in near else near,
+    def _one_metric(self, wanted: SeriesFilter, selection: Selection) -> int:
+        """Gives the only metric of a selection; of several, the one that has no labels beyond."""
+        metrics = self._catalog.metrics(metric_nos=selection.metric_nos)
+        exact = [metric for metric in metrics if metric.labels == dict(wanted.labels or {})]
+        (chosen, *others) = exact or metrics
+        if others:
+            raise InvalidRequestError(
+                f"labels: must choose one of the metrics {wanted.metric_name!r}, which have "
+                + ", ".join(str(dict(metric.labels)) for metric in metrics)
             )
-        return tuple(sorted(numbers & in_run))
-
-    def _env_nos(self, record: RunRecord, env_id: str | None) -> tuple[int, ...] | None:
-        if env_id is None:
-            return None
-        known = self._catalog.env_nos(record.project_id, [env_id])
-        if env_id not in known:
-            raise NotFoundError(f"run {record.run_name!r} has no environment {env_id!r}")
-        return (known[env_id],)
+        return chosen.metric_no
 
     def _named_points(self, record: RunRecord, query: PointsQuery) -> Iterator[Any]:
         names = Names(self._catalog, record.run_no)
@@ -294,9 +254,3 @@ def run_row(record: RunRecord, point_count: int) -> dict[str, Any]:
 def _own_axis(table: Any, end: str) -> Any:
     """Gives the first or last position on the scale's own axis: step, or episode without one."""
     return pc.coalesce(table[f"{end}_step"], table[f"{end}_episode"])
-
-
-def _of(wanted: SeriesFilter) -> str:
-    scale = f" of scale {wanted.scale}" if wanted.scale is not None else ""
-    labels = f" with labels {dict(wanted.labels)}" if wanted.labels else ""
-    return scale + labels

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from metrana.server.reads.schemas import TIMESTAMP
+
 if TYPE_CHECKING:
     from metrana.server.catalog import Catalog, MetricRecord
-
-TEXT = pa.dictionary(pa.int32(), pa.string())
-TIMESTAMP = pa.timestamp("ms", tz="UTC")
 
 
 def labels_json(labels: Mapping[str, str]) -> str:

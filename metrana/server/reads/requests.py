@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+
+class InvalidRequestError(ValueError):
+    """A question that has no answer as it is put; the message names the argument."""
+
+
 LoggerChoice = Literal["mean", "min", "max", "each"]
 AxisChoice = Literal["step", "rl_step", "episode", "timestamp"]
 
@@ -26,6 +31,11 @@ class RunName:
     workspace_name: str = "default"
     run_id: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses to name nothing."""
+        if self.run_name is None and self.run_id is None:
+            raise InvalidRequestError("run_name: must be the name of a run, or give run_id")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFilter:
@@ -42,6 +52,23 @@ class SeriesFilter:
     scale: str | None = None
     labels: Mapping[str, str] | None = None
     env_id: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every series passes."""
+        return self == SeriesFilter()
+
+    def described(self) -> str:
+        """What is asked for, as messages say it."""
+        name = "" if self.metric_name is None else f" {self.metric_name!r}"
+        parts = [f"metric{name}"]
+        if self.scale is not None:
+            parts.append(f"of scale {self.scale}")
+        if self.labels is not None:
+            parts.append(f"with labels {dict(self.labels)}" if self.labels else "without labels")
+        if self.env_id is not None:
+            parts.append(f"in environment {self.env_id!r}")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from metrana.server.catalog import RunFilter
-from metrana.server.reads.facade import POINTS_SCHEMA, Reads
+from metrana.server.reads.facade import Reads
 from metrana.server.reads.requests import BucketsRequest, PointsRequest, RunName, SeriesFilter
+from metrana.server.reads.schemas import POINTS_SCHEMA
 
 _RUN = ("run_name", "project_name", "workspace_name", "run_id")
 _SERIES = ("metric_name", "scale", "labels", "env_id")
@@ -36,9 +37,7 @@ def answer_frame(reads: Reads, route: str, arguments: Mapping[str, Any]) -> Any:
         wanted = _given(arguments, ("x", "bucket_count", "loggers", *_RANGE))
         return reads.buckets(name, BucketsRequest(series=series, **wanted))
     if route == "env_steps":
-        return reads.env_steps(
-            name, arguments["metric_name"], arguments["env_id"], arguments["episode"]
-        )
+        return reads.env_steps(name, series, arguments["episode"])
     raise LookupError(route)
 
 
