@@ -7,6 +7,36 @@ from typing import Any, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "BatchInfo",
+    "NumberMap",
+    "Recovery",
+    "RunCore",
+    "RunFolder",
+    "SpoolFollower",
+    "SpoolMessage",
+    "WriterInfo",
+    "__version__",
+    "batch_info",
+    "crc32c",
+    "current_run",
+    "decode_attributes",
+    "decode_declarations",
+    "decode_points",
+    "deliver_spools",
+    "find_local_server",
+    "fork_in_child",
+    "fork_in_parent",
+    "fork_prepare",
+    "is_network_file_system",
+    "log",
+    "log_distributed",
+    "log_rl_environment_step",
+    "log_rl_episode",
+    "set_current_run",
+]
 
 __version__: Final[str]
 
@@ -61,6 +91,7 @@ def find_local_server(
     data_dir: str | PathLike[str], timeout_secs: float = 0.2
 ) -> dict[str, Any] | None: ...
 
+@disjoint_base
 class RunCore:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> RunCore: ...
     def log(
@@ -117,9 +148,7 @@ class RunCore:
     def _log_env_attributes(
         self, env_id: Any, episode: int | None, entries: Sequence[tuple[str, str, Any]]
     ) -> None: ...
-    def _last_step(
-        self, metric_name: Any, scale_name: Any = None, labels: Any = None
-    ) -> int | None: ...
+    def _last_step(self, metric_name: Any, scale_name: Any, labels: Any) -> int | None: ...
     def _env_cursor(self, env_id: Any) -> tuple[int | None, int | None]: ...
     def _counters(self) -> dict[str, int]: ...
     def _status(self) -> dict[str, Any] | None: ...
