@@ -33,7 +33,12 @@ pub type MetricParts = (Scale, String, Vec<(String, String)>);
 pub struct DeclarationTable {
     metrics: HashMap<MetricNo, (Scale, Box<[u8]>), FixedState>,
     envs: HashMap<EnvNo, Box<[u8]>, FixedState>,
+    /// A bit a number: every segment of every block asks, and a look into the map costs a cache miss.
+    known_envs: Vec<u64>,
 }
+
+/// Numbers are dense; one beyond this is damage, and not worth its memory.
+const MAX_DENSE_ENVS: usize = 1 << 24;
 
 impl DeclarationTable {
     /// Takes note of a declaration; one that is known already changes nothing.
@@ -46,6 +51,7 @@ impl DeclarationTable {
             }
             Declaration::Environment { no, .. } => {
                 self.envs.entry(*no).or_insert_with(|| bytes.into());
+                self.note_env(no.0 as usize);
             }
         }
     }
@@ -54,8 +60,23 @@ impl DeclarationTable {
         self.metrics.get(&no).map(|(scale, _)| *scale)
     }
 
+    fn note_env(&mut self, no: usize) {
+        if no >= MAX_DENSE_ENVS {
+            return;
+        }
+        if no / 64 >= self.known_envs.len() {
+            self.known_envs.resize(no / 64 + 1, 0);
+        }
+        self.known_envs[no / 64] |= 1 << (no % 64);
+    }
+
+    #[inline]
     fn knows_env(&self, no: EnvNo) -> bool {
-        no == EnvNo::NONE || self.envs.contains_key(&no)
+        let at = no.0 as usize;
+        match self.known_envs.get(at / 64) {
+            Some(bits) if bits & (1 << (at % 64)) != 0 => true,
+            _ => no == EnvNo::NONE || self.envs.contains_key(&no),
+        }
     }
 
     /// What a metric's number stands for: scale, name, labels.
