@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from metrana.cli.output import DONE, note
+from metrana.cli.output import DONE, note, plain
 from metrana.cli.show import naming
 from metrana.query import Client
 
@@ -42,17 +42,16 @@ def _write(table: Any, kind: str, path: Path) -> None:
     index = table.column_names.index("labels")
     table = table.set_column(index, "labels", pa.array(texts, pa.string()))
     if kind == "csv":
-        plain = [pa.field(f.name, _plain(f.type)) for f in table.schema]
-        pyarrow.csv.write_csv(table.cast(pa.schema(plain)), path)
+        decoded = [pa.field(field.name, _value_type(field.type)) for field in table.schema]
+        pyarrow.csv.write_csv(table.cast(pa.schema(decoded)), path)
         return
     with path.open("w", encoding="utf-8") as file:
         for batch in table.to_batches(max_chunksize=10_000):
             for row in batch.to_pylist():
                 row["labels"] = json.loads(row["labels"])
-                row["timestamp"] = row["timestamp"].isoformat()
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
 
 
-def _plain(kind: Any) -> Any:
+def _value_type(kind: Any) -> Any:
     """Gives the type of a column's values: CSV has no dictionaries."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind

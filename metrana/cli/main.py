@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"metrana.cli.{chosen.command}")
         return int(command.run(chosen))
     except ModuleNotFoundError as error:
+        if (error.name or "metrana").split(".")[0] == "metrana":
+            raise  # a part of this very package: that is a defect, not an extra left out
         complain(f"metrana {chosen.command} needs {error.name}, which is not installed: {_INSTALL}")
         return FAILED
     except MetranaNotFoundError as error:
@@ -34,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MetranaValidationError as error:
         complain(str(error))
         return USAGE
+    except BrokenPipeError:
+        # Whoever read has read enough; the interpreter's own last flush must not complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (MetranaError, OSError, RuntimeError) as error:
         # What the stores and the server raise on purpose is a RuntimeError with a sentence.
         complain(str(error))

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 NOT_FOUND: Final = 3
+
+_PIPED_WIDTH: Final = 160
 
 
 def complain(message: str) -> None:
@@ -32,18 +38,28 @@ def show(line: str) -> None:
     print(line, flush=True)
 
 
+def console() -> Console:
+    """Gives what prints tables; into a pipe whole lines, however long, since nobody wraps there."""
+    from rich.console import Console  # no command that does without tables needs it
+
+    # A console asks for the terminal's width by itself, and obeys COLUMNS.
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_PIPED_WIDTH if piped else None, highlight=False)
+
+
 def print_json(value: Any) -> None:
     """Prints a value as JSON that any reader takes: non-finite numbers and times are text."""
-    print(json.dumps(_plain(value), ensure_ascii=False, indent=2))
+    print(json.dumps(plain(value), ensure_ascii=False, indent=2))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Gives a value as any reader of JSON takes it."""
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from metrana.cli.output import DONE, NOT_FOUND, complain, print_json
+from metrana.cli.output import DONE, NOT_FOUND, complain, console, print_json
 from metrana.query import Client
 
 
@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows)
     elif rows:
-        Console().print(_table(rows))
+        console().print(_table(rows))
     else:
         complain("no runs" + (f" in project {arguments.project!r}" if arguments.project else ""))
     return DONE if rows else NOT_FOUND
@@ -32,11 +32,11 @@ def _table(rows: list[dict[str, object]]) -> Table:
     for row in rows:
         tags = row["tags"]
         table.add_row(
-            str(row["project_name"]),
-            str(row["run_name"]),
+            Text(str(row["project_name"])),
+            Text(str(row["run_name"])),
             str(row["status"]),
             f"{row['created_at']:%Y-%m-%d %H:%M}",
-            ", ".join(tags) if isinstance(tags, list) else "",
+            Text(", ".join(tags) if isinstance(tags, list) else ""),
             f"{row['point_count']:,}",
         )
     return table

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
-from typing import Any, Final
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
-import plotext
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from metrana.cli.output import DONE, print_json
+from metrana.cli.output import DONE, console, print_json
+from metrana.cli.plots import axis_of, draw
 from metrana.query import Client, RunInfo
 
-_PLOT_HEIGHT: Final = 12
 _MAX_PLOT_WIDTH: Final = 100
-# Environments of one metric beyond this are not drawn one by one.
-_MAX_CURVES: Final = 8
-_MAX_ROWS: Final = 200
+_MAX_METRICS: Final = 200
+_MAX_PLOTS: Final = 50
+# More environments of one metric than this are one row.
+_MAX_LISTED: Final = 4
+
+Series: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """The series of one metric.
+
+    Attributes:
+        name: Its name.
+        scale: Its scale.
+        labels: Its labels.
+        series: One row an environment, at least one.
+    """
+
+    name: str
+    scale: str
+    labels: dict[str, str]
+    series: list[Series]
+
+    @property
+    def title(self) -> str:
+        """Name and labels as one text."""
+        inside = ", ".join(f"{key}={value}" for key, value in sorted(self.labels.items()))
+        return f"{self.name}{{{inside}}}" if inside else self.name
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,16 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.url, data_dir=arguments.data_dir) as client:
         info = client.run(**naming(arguments))
         series = client.series(run_id=info.run_id, as_="arrow").to_pylist()
+        for row in series:
+            row["labels"] = dict(row["labels"])
         if arguments.json:
-            print_json({**_fields(info), "series": [_with_labels(row) for row in series]})
+            print_json({**_fields(info), "series": series})
             return DONE
-        console = Console()
-        _print_head(console, info)
-        _print_series(console, series)
-        width = min(console.width, _MAX_PLOT_WIDTH)
-        for name in dict.fromkeys(row["metric_name"] for row in series):
-            curves = client.buckets(run_id=info.run_id, metric_name=name, bucket_count=width)
-            console.print(Text.from_ansi(_plot(name, curves, width)))
+        out = console()
+        metrics = _metrics(series)
+        _print_head(out, info)
+        if metrics:
+            _print_metrics(out, metrics[:_MAX_METRICS])
+        for metric in metrics[:_MAX_PLOTS]:
+            _print_plot(out, client, info.run_id, metric)
+        left_out = len(metrics) - _MAX_PLOTS
+        if left_out > 0:
+            out.print(f"… and {left_out:,} more metrics; --json has all of them")
     return DONE
 
 
@@ -53,85 +84,109 @@ def _fields(info: RunInfo) -> dict[str, Any]:
     return {name: getattr(info, name) for name in names}
 
 
-def _with_labels(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "labels": dict(row["labels"])}
+def _metrics(series: Iterable[Series]) -> list[_Metric]:
+    """Groups series by metric, by name, those without labels first."""
+    groups: dict[tuple[Any, ...], list[Series]] = {}
+    for row in series:
+        key = (row["metric_name"], tuple(sorted(row["labels"].items())), row["scale"])
+        groups.setdefault(key, []).append(row)
+    return [
+        _Metric(name, scale, dict(labels), rows)
+        for (name, labels, scale), rows in sorted(groups.items())
+    ]
 
 
-def _print_head(console: Console, info: RunInfo) -> None:
-    console.print(f"[bold]{info.project_name}/{info.run_name}[/]  {info.status}", highlight=False)
+def _print_head(out: Console, info: RunInfo) -> None:
+    out.print(Text(f"{info.project_name}/{info.run_name}", style="bold"), Text(info.status))
     for label, value in (
         ("run id", info.run_id),
         ("created", f"{info.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("finished", info.finished_at and f"{info.finished_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("experiment", info.experiment_name),
         ("tags", ", ".join(info.tags)),
         ("description", info.description),
         ("git", info.git_sha),
         ("points", f"{info.point_count:,}"),
     ):
         if value:
-            console.print(Text(f"{label:<12}{value}"))
+            out.print(Text(f"{label:<12} {value}"))
     if info.config:
         tree = Tree("config")
         _grow(tree, info.config)
-        console.print(tree, highlight=False)
+        out.print(tree, highlight=False)
 
 
-def _grow(tree: Tree, config: Any) -> None:
-    items = config.items() if isinstance(config, dict) else enumerate(config)
-    for key, value in items:
-        if isinstance(value, dict | list) and value:
+def _grow(tree: Tree, config: dict[str, Any]) -> None:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
             _grow(tree.add(Text(str(key))), value)
         else:
             tree.add(Text(f"{key} = {value!r}"))
 
 
-def _print_series(console: Console, series: list[dict[str, Any]]) -> None:
+def _print_metrics(out: Console, metrics: list[_Metric]) -> None:
+    with_envs = any(row["env_id"] is not None for metric in metrics for row in metric.series)
     table = Table(box=None, pad_edge=False)
-    table.add_column("metric")
-    table.add_column("environment")
-    for heading in ("points", "last step", "last", "min", "mean", "max"):
-        table.add_column(heading, justify="right")
-    for row in series[:_MAX_ROWS]:
-        table.add_row(
-            Text(_title(row["metric_name"], row["labels"])),
-            row["env_id"] or "",
-            f"{row['point_count']:,}",
-            f"{row['last_step']:,}",
-            *(_number(row[f"{name}_value"]) for name in ("last", "min", "mean", "max")),
-        )
-    console.print(table)
-    if len(series) > _MAX_ROWS:
-        console.print(f"… and {len(series) - _MAX_ROWS:,} more series")
+    table.add_column("metric", overflow="fold")
+    if with_envs:
+        table.add_column("env", overflow="fold")
+    for heading in ("points", "to", "last", "min", "mean", "max"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for metric in metrics:
+        listed = metric.series if len(metric.series) <= _MAX_LISTED else [_merged(metric.series)]
+        for row in listed:
+            cells = [Text(metric.title), Text(row["env_id"] or "")]
+            table.add_row(
+                *(cells if with_envs else cells[:1]),
+                f"{row['point_count']:,}",
+                f"{row['last_step']:,}",
+                *(_number(row[f"{name}_value"]) for name in ("last", "min", "mean", "max")),
+            )
+    out.print()
+    out.print(table)
 
 
-def _title(name: str, labels: Any) -> str:
-    inside = ", ".join(f"{key}={value}" for key, value in labels)
-    return f"{name}{{{inside}}}" if inside else name
+def _merged(series: list[Series]) -> Series:
+    """Gives one row for the environments of a metric; `last` is the mean of theirs."""
+    finite = [row["point_count"] - row["nonfinite_count"] for row in series]
+    weighted = [
+        row["mean_value"] * count for row, count in zip(series, finite, strict=True) if count
+    ]
+    return {
+        "env_id": f"{len(series):,} envs",
+        "point_count": sum(row["point_count"] for row in series),
+        "last_step": max(row["last_step"] for row in series),
+        "last_value": sum(row["last_value"] for row in series) / len(series),
+        "min_value": min(_known(series, "min_value"), default=None),
+        "mean_value": sum(weighted) / sum(finite) if weighted else None,
+        "max_value": max(_known(series, "max_value"), default=None),
+    }
+
+
+def _known(series: list[Series], name: str) -> list[float]:
+    return [row[name] for row in series if row[name] is not None]
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None else f"{value:.5g}"
 
 
-def _plot(name: str, curves: Any, width: int) -> str:
-    """Draws a metric's curves; the mean of each bucket, over the scale's own axis."""
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plotsize(width, _PLOT_HEIGHT)
-    plotext.title(name)
-    keys = ["scale", "env_id", "logger_id"]
-    text = curves.assign(
-        labels=curves["labels"].map(lambda labels: _title("", sorted(labels.items()))),
-        **{key: curves[key].astype(object).where(curves[key].notna(), "") for key in keys},
-    )
-    groups = list(text.groupby([*keys, "labels"], sort=False))
-    for _, curve in groups[:_MAX_CURVES]:
-        drawn = [
-            ((low + high) / 2, mean)
-            for low, high, mean in zip(curve["x_min"], curve["x_max"], curve["mean"], strict=True)
-            if mean is not None and math.isfinite(mean)
-        ]
-        if drawn:
-            plotext.plot([x for x, _ in drawn], [y for _, y in drawn], marker="braille")
-    if len(groups) > _MAX_CURVES:
-        plotext.title(f"{name} ({_MAX_CURVES} of {len(groups)} series)")
-    return str(plotext.build())
+def _print_plot(out: Console, client: Client, run_id: str, metric: _Metric) -> None:
+    width = min(out.width, _MAX_PLOT_WIDTH)
+    curves = client.buckets(
+        run_id=run_id,
+        metric_name=metric.name,
+        scale=metric.scale,
+        labels=metric.labels,
+        x=axis_of(metric.scale) if metric.scale == "ENVIRONMENT_STEP" else None,
+        bucket_count=width,
+        as_="arrow",
+    ).to_pylist()
+    # A filter by labels means at least these.
+    own = [row for row in curves if dict(row["labels"]) == metric.labels]
+    count = len(metric.series)
+    title = metric.title if count == 1 else f"{metric.title} (mean of {count:,} environments)"
+    plot = draw(title, metric.scale, own, width)
+    if plot is not None:
+        out.print()
+        out.print(Text(plot), no_wrap=True, crop=False)

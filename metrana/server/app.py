@@ -1,4 +1,4 @@
-"""The HTTP face: `/healthz`, and everything that reads under `/api/v1`."""
+"""The HTTP face: `/healthz`, everything that reads under `/api/v1`, and the page at `/`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from metrana.server.auth import TokenAuth
 from metrana.server.embedded import Stores
 from metrana.server.errors import UnauthenticatedError
 from metrana.server.ingest import Ingestor
+from metrana.server.page import add_page
 from metrana.server.reads import Reads
 from metrana.server.version import SERVER_VERSION
 
@@ -44,4 +45,5 @@ def create_app(stores: Stores, ingestor: Ingestor, auth: TokenAuth) -> FastAPI:
         return error_response(401, "unauthenticated", str(error))
 
     add_routes(app, Reads(stores.catalog, stores.points), dependencies=[Depends(auth)])
+    add_page(app, stores.catalog, auth)
     return app

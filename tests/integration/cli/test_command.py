@@ -1,0 +1,211 @@
+"""What each command prints where, and what it exits with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from tests.integration.cli.conftest import Command, run_command
+from tests.integration.query.recorded import PROJECT, RUN
+from tests.local_server import LocalServer
+
+COMMANDS = ["server", "ui", "runs", "show", "export", "sync", "status"]
+# Whatever a base install does not have.
+EXTRAS = ["pyarrow", "pandas", "httpx", "rich", "fastapi", "uvicorn", "chdb", "sqlalchemy", "grpc"]
+
+
+def without_extras(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command where none of the extras' packages can be imported."""
+    code = (
+        "import sys\n"
+        f"for name in {EXTRAS!r}: sys.modules[name] = None\n"
+        "from metrana.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--data-dir", str(data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_a_command_does(metrana: Command, name: str) -> None:
+    assert f"usage: metrana {name}" in metrana(name, "--help").stdout
+
+
+def test_no_arguments_print_help(metrana: Command) -> None:
+    text = metrana().stdout
+    assert all(f"    {name} " in text for name in COMMANDS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from metrana.cli import main; main([]); "
+        f"print(*sorted(set({[*EXTRAS, 'asyncio', 'sqlite3']!r}) & sys.modules.keys()), "
+        "file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["show"],
+        ["export", RUN, "--format", "xls"],
+        ["server", "--port", "99999"],
+        ["runs", "--url", "ftp://x"],
+    ],
+)
+def test_wrong_usage_exits_2(metrana: Command, arguments: list[str]) -> None:
+    done = metrana(*arguments, code=2)
+    assert done.stdout == ""
+    assert "metrana" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["show", "ppo-2"], ["export", "ppo-2", "-o", "never"]])
+def test_an_unknown_run_exits_3_naming_the_nearest(metrana: Command, arguments: list[str]) -> None:
+    done = metrana(*arguments, "--project", PROJECT, code=3)
+    assert "did you mean 'ppo-1'?" in done.stderr
+    assert done.stdout == ""
+
+
+def test_no_runs_exits_3_with_an_empty_list(metrana: Command) -> None:
+    done = metrana("runs", "--project", "nobody's", "--json", code=3)
+    assert json.loads(done.stdout) == []
+
+
+def test_no_server_at_the_url_exits_1(metrana: Command) -> None:
+    done = metrana("runs", "--url", "http://127.0.0.1:1", code=1)
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_runs_lists_runs(metrana: Command) -> None:
+    text = metrana("runs").stdout
+    assert RUN in text
+    assert "<b>x</b>" in text
+    rows = json.loads(metrana("runs", "--project", PROJECT, "--json").stdout)
+    assert [(row["run_name"], row["tags"], row["point_count"]) for row in rows] == [
+        (RUN, ["a", "b"], 61)
+    ]
+
+
+def test_show_prints_config_summary_and_plots(metrana: Command) -> None:
+    text = metrana("show", RUN, "--project", PROJECT).stdout
+    for part in ("lr = 0.0003", "sizes = [64, 64]", "a, b", "a <b>bold</b> try", "loss"):
+        assert part in text
+    assert "accuracy{fold=1, split=train}" in text
+    assert "reward (mean of 2 environments)" in text
+    assert "\x1b" not in text
+
+
+def test_show_fits_80_columns(data_dir: Path) -> None:
+    environment = {"METRANA_DIR": str(data_dir), "COLUMNS": "80"}
+    done = run_command("show", RUN, "--project", PROJECT, code=0, environment=environment)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_show_as_json_has_every_series(metrana: Command) -> None:
+    shown = json.loads(metrana("show", RUN, "--project", PROJECT, "--json").stdout)
+    assert shown["config"]["net"] == {"act": "tanh", "sizes": [64, 64]}
+    by_name = {row["metric_name"]: row for row in shown["series"]}
+    assert by_name["nan"]["last_value"] == "NaN"
+    assert by_name["nan"]["mean_value"] is None
+    assert {"split": "test"} in [row["labels"] for row in shown["series"]]
+
+
+def test_show_takes_a_run_id(metrana: Command) -> None:
+    run_id = json.loads(metrana("runs", "--project", PROJECT, "--json").stdout)[0]["run_id"]
+    assert json.loads(metrana("show", run_id, "--json").stdout)["run_name"] == RUN
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_export_writes_every_point(metrana: Command, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"points.{kind}"
+    done = metrana("export", RUN, "--project", PROJECT, "--format", kind, "-o", str(path))
+    assert done.stdout == ""
+    assert "60 points" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    if kind == "parquet":
+        assert pyarrow.parquet.read_table(path).num_rows == 60
+        return
+    with path.open() as file:
+        rows = list(csv.DictReader(file)) if kind == "csv" else [json.loads(li) for li in file]
+    assert len(rows) == 60
+    labels = [json.loads(r["labels"]) if kind == "csv" else r["labels"] for r in rows]
+    assert {"split": "test"} in labels
+    assert [str(r["value"]).lower()[:3] for r in rows if r["metric_name"] == "odd"][:2] == [
+        "nan",
+        "inf",
+    ]
+
+
+def test_export_that_cannot_write_exits_1_and_leaves_nothing(
+    metrana: Command, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing" / "points.parquet"
+    done = metrana("export", RUN, "--project", PROJECT, "-o", str(missing), code=1)
+    assert str(missing.parent) in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(data_dir: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m metrana.cli show {RUN} --project {PROJECT} --data-dir {data_dir}"
+        " | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.stdout.startswith(f"{PROJECT}/{RUN}")
+    assert done.stderr == ""
+
+
+def test_status_then_sync_then_status(tmp_path: Path) -> None:
+    import metrana
+
+    run = metrana.init(run_name="late", data_dir=tmp_path, mode="offline")
+    run.log("loss", 1.0)
+    run.close()
+    before = without_extras(tmp_path, "status", "--json")
+    assert before.returncode == 0, before.stderr
+    (row,) = json.loads(before.stdout)
+    assert (row["run_name"], row["writer"], row["state"]) == ("late", 1, "dead")
+    assert row["spooled_bytes"] > 0
+    assert "default/late" in without_extras(tmp_path, "status").stdout
+
+    synced = run_command("sync", str(tmp_path), code=0, environment={})
+    assert synced.stdout == ""
+    assert "late" in synced.stderr
+    after = without_extras(tmp_path, "status")
+    assert (after.returncode, after.stdout) == (0, "")
+    assert "is delivered" in after.stderr
+    assert json.loads(without_extras(tmp_path, "status", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("arguments", [["runs"], ["show", RUN], ["server"], ["export", RUN]])
+def test_without_extras_commands_say_what_to_install(data_dir: Path, arguments: list[str]) -> None:
+    done = without_extras(data_dir, *arguments)
+    assert done.returncode == 1
+    assert "pip install 'metrana[server]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_commands_ask_the_server_that_runs(tmp_path: Path) -> None:
+    environment = {"METRANA_DIR": str(tmp_path)}
+    with LocalServer(tmp_path) as server:
+        run_command("runs", code=3, environment=environment)
+        second = run_command(
+            "server", "--port", "0", "--grpc-port", "0", code=1, environment=environment
+        )
+        assert str(server.process.pid) in second.stderr
+        assert server.stop() == 0
