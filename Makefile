@@ -67,7 +67,7 @@ debug: $(stamps)/demo
 	VIRTUAL_ENV=$(VENV) $(bin)/maturin develop --uv --skip-install
 
 demo: build
-	$(bin)/python examples/reinforce_cartpole.py
+	$(bin)/python examples/demo.py
 
 test: setup build
 	$(cargo_test)
