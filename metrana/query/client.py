@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -377,9 +377,11 @@ def _labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 def _env_id(env_id: object) -> str | None:
     """Takes a number for its decimal string, as logging does."""
-    if hasattr(env_id, "__index__") and not isinstance(env_id, bool):
-        return str(operator.index(env_id))
-    return _optional(checks.text, "env_id", env_id)
+    if env_id is None or isinstance(env_id, str | bool):
+        return _optional(checks.text, "env_id", env_id)
+    if isinstance(env_id, Integral):
+        return str(int(env_id))
+    return checks.text("env_id", env_id)
 
 
 def _range_arguments(

@@ -107,7 +107,7 @@ def test_the_url_of_the_local_server_needs_no_key(server: LocalServer) -> None:
 def test_no_server_at_the_url_is_a_query_error(tmp_path: Path) -> None:
     with (
         Client("http://127.0.0.1:1", data_dir=tmp_path) as client,
-        pytest.raises(MetranaQueryError, match="127.0.0.1:1"),
+        pytest.raises(MetranaQueryError, match=r"127\.0\.0\.1:1"),
     ):
         client.runs()
 
