@@ -99,5 +99,5 @@ proto: setup
 		--grpc_python_out=. metrana/server/_proto/ingestion.proto
 
 clean:
-	rm -rf $(VENV) target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find metrana tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
