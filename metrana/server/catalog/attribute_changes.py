@@ -7,13 +7,16 @@ what the table holds when they are written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from typing import TypeAlias
 
 import sqlalchemy as sa
 
 from metrana.server.catalog.attribute_paths import ancestors, below, fitting
 from metrana.server.catalog.attribute_values import CONTAINERS, StoredValue
 from metrana.server.catalog.engine import insert
+
+Scope: TypeAlias = dict[str, int]
 
 
 class PathChanges:
@@ -41,48 +44,74 @@ class PathChanges:
             self._below.update(ancestors(path))
         self._values[path] = value
 
-    def write(self, connection: sa.Connection, table: sa.Table, scope: Mapping[str, int]) -> None:
-        """Write them for one run, or one episode of one environment.
+    @property
+    def values(self) -> dict[str, StoredValue]:
+        """What the tree has of these changes in the end."""
+        return self._values
 
-        Args:
-            connection: In a write transaction.
-            table: `attributes` or `env_attributes`.
-            scope: The key columns beside `path`.
-        """
-        if not self._touched:
-            return
-        here = sa.and_(*(table.c[name] == number for name, number in scope.items()))
-        ranges = [dict(zip(("low", "high"), below(path), strict=True)) for path in self._touched]
-        path_column = table.c.path
-        connection.execute(
-            sa.delete(table).where(
-                here, path_column >= sa.bindparam("low"), path_column < sa.bindparam("high")
-            ),
-            ranges,
-        )
-        plain = {ancestor for path in self._touched for ancestor in ancestors(path)}
-        exact = here & (path_column == sa.bindparam("at"))
-        if plain:
-            connection.execute(
-                sa.delete(table).where(exact, *(table.c.type != kind for kind in CONTAINERS)),
-                [{"at": path} for path in sorted(plain)],
-            )
-        if overwritten := self._touched - self._values.keys():
-            connection.execute(
-                sa.delete(table).where(exact), [{"at": path} for path in sorted(overwritten)]
-            )
-        upsert = insert(connection, table)
-        connection.execute(
-            upsert.on_conflict_do_update(
-                index_elements=list(table.primary_key),
-                set_={name: upsert.excluded[name] for name in StoredValue._fields},
-            ),
-            [
-                {**scope, "path": path, **value._asdict()}
-                for path, value in sorted(self._values.items())
-            ],
-        )
+    @property
+    def touched(self) -> Set[str]:
+        """Every path that was set, if only for a while."""
+        return self._touched
 
     def _drop(self, path: str) -> None:
         del self._values[path]
         self._below.subtract(ancestors(path))
+
+
+def write_changes(
+    connection: sa.Connection,
+    table: sa.Table,
+    scope_names: Sequence[str],
+    changes: Mapping[tuple[int, ...], PathChanges],
+) -> None:
+    """Write the changes of many trees at once.
+
+    Args:
+        connection: In a write transaction.
+        table: `attributes` or `env_attributes`.
+        scope_names: The key columns beside `path`: whose tree it is.
+        changes: By the values of these columns.
+    """
+    trees = [(dict(zip(scope_names, key, strict=True)), tree) for key, tree in changes.items()]
+    _clear(connection, table, scope_names, trees)
+    rows = [
+        {**scope, "path": path, **value._asdict()}
+        for scope, tree in trees
+        for path, value in tree.values.items()
+    ]
+    if rows:
+        upsert = insert(connection, table)
+        updated = {name: upsert.excluded[name] for name in StoredValue._fields}
+        connection.execute(
+            upsert.on_conflict_do_update(index_elements=list(table.primary_key), set_=updated),
+            rows,
+        )
+
+
+def _clear(
+    connection: sa.Connection,
+    table: sa.Table,
+    scope_names: Sequence[str],
+    trees: Sequence[tuple[Scope, PathChanges]],
+) -> None:
+    """Delete what the changes replace: below what was set, plain values above it, passing ones."""
+    here = sa.and_(*(table.c[name] == sa.bindparam(f"of_{name}") for name in scope_names))
+    path, at = table.c.path, table.c.path == sa.bindparam("at")
+    is_plain = sa.and_(*(table.c.type != kind for kind in sorted(CONTAINERS)))
+    under: list[dict[str, str | int]] = []
+    above: list[dict[str, str | int]] = []
+    passing: list[dict[str, str | int]] = []
+    for scope, tree in trees:
+        of = {f"of_{name}": number for name, number in scope.items()}
+        under += ({**of, "low": low, "high": high} for low, high in map(below, tree.touched))
+        parents = {parent for touched in tree.touched for parent in ancestors(touched)}
+        above += ({**of, "at": parent} for parent in parents)
+        passing += ({**of, "at": gone} for gone in tree.touched - tree.values.keys())
+    for where, keys in (
+        ((path >= sa.bindparam("low")) & (path < sa.bindparam("high")), under),
+        (at & is_plain, above),
+        (at, passing),
+    ):
+        if keys:
+            connection.execute(sa.delete(table).where(here, where), keys)

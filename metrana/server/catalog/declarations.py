@@ -53,7 +53,8 @@ def declare(
         MalformedError: For an entry outside the limits of names and labels.
     """
     keys = [_key(entry) for entry in entries]
-    metric_nos = _metric_nos(connection, project_id, {k for k in keys if isinstance(k, _Metric)})
+    wanted = {k.identity: k for k in keys if isinstance(k, _Metric)}
+    metric_nos = _metric_nos(connection, project_id, wanted)
     env_nos = _env_nos(connection, project_id, {k for k in keys if isinstance(k, str)})
     return [metric_nos[k.identity] if isinstance(k, _Metric) else env_nos[k] for k in keys]
 
@@ -87,11 +88,13 @@ def _metric(scale: str, name: str, labels: dict[str, str]) -> _Metric:
     return _Metric(identity, name, scale, text)
 
 
-def _metric_nos(connection: sa.Connection, project_id: int, wanted: set[_Metric]) -> dict[str, int]:
-    identities = ((metric.identity,) for metric in wanted)
+def _metric_nos(
+    connection: sa.Connection, project_id: int, wanted: dict[str, _Metric]
+) -> dict[str, int]:
+    identities = ((identity,) for identity in wanted)
     found = _numbers(connection, metrics, "identity", project_id, identities)
     # Sorted, so that two declaring the same at once never wait for each other in a circle.
-    missing = sorted(metric for metric in wanted if metric.identity not in found)
+    missing = [wanted[identity] for identity in sorted(wanted.keys() - found.keys())]
     added = _add(connection, metrics, _Metric._fields, project_id, missing)
     labels = (
         (str(added[metric.identity]), key, value)

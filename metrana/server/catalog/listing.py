@@ -25,7 +25,11 @@ def listed(
         rows: `width` texts each.
         width: How many columns.
     """
-    text = json.dumps([[escaped(value) for value in row] for row in rows], ensure_ascii=False)
+    given = list(rows)
+    text = json.dumps(given, ensure_ascii=False)
+    if "\\u0000" in text or "\\u001a" in text:
+        escaped_rows = [[escaped(value) for value in row] for row in given]
+        text = json.dumps(escaped_rows, ensure_ascii=False)
     if connection.dialect.name == "sqlite":
         element = sa.func.json_each(text).table_valued("value").c.value
         return [sa.func.json_extract(element, f"$[{i}]") for i in range(width)]

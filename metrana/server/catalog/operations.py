@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from metrana.server.catalog.attribute_changes import PathChanges
+from metrana.server.catalog.attribute_changes import PathChanges, write_changes
 from metrana.server.catalog.attribute_paths import fitting
 from metrana.server.catalog.attribute_values import store
 from metrana.server.catalog.errors import MalformedError, RunDeletedError
@@ -99,10 +99,12 @@ class _Application:
 
     def write(self) -> None:
         run_no, connection = self._writer.run_no, self._connection
-        self._changes.write(connection, attributes, {"run_no": run_no})
-        for (env_no, episode), changes in self._env_changes.items():
-            scope = {"run_no": run_no, "env_no": env_no, "episode": episode}
-            changes.write(connection, env_attributes, scope)
+        write_changes(connection, attributes, ("run_no",), {(run_no,): self._changes})
+        env_scopes: dict[tuple[int, ...], PathChanges] = {
+            (run_no, *scope): tree for scope, tree in self._env_changes.items()
+        }
+        names = ("run_no", "env_no", "episode")
+        write_changes(connection, env_attributes, names, env_scopes)
         if self._tags is not None:
             _replace_tags(connection, run_no, self._tags)
         connection.execute(sa.update(runs).where(runs.c.run_no == run_no).values(self._run_values))
