@@ -55,7 +55,8 @@ def test_projects_number_by_themselves(catalog: Catalog, project_id: int) -> Non
     other = opened(catalog, "b", "w2", project_name="p").project_id
     entries = [metric("loss"), env("env-0")]
 
-    assert not set(catalog.declare(project_id, entries)) & set(catalog.declare(other, entries))
+    mine, theirs = catalog.declare(project_id, entries), catalog.declare(other, entries)
+    assert all(my != their for my, their in zip(mine, theirs, strict=True))
     assert [m.name for m in catalog.metrics(project_id=other)] == ["loss"]
 
 
