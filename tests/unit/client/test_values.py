@@ -153,7 +153,8 @@ def test_environment_ids_of_an_array() -> None:
 
 
 def test_torch_tensors(data_dir: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     with_grad = torch.tensor([0.5, 1.5], requires_grad=True)
     values = [
         torch.tensor(0.25, requires_grad=True),
@@ -171,7 +172,8 @@ def test_torch_tensors(data_dir: Path) -> None:
 
 
 def test_torch_positions(data_dir: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     with metrana.init(mode="offline"):
         metrana.log("x", torch.ones(2), step=torch.tensor([4, 9], dtype=torch.int32))
         metrana.log_rl_environment_step(
