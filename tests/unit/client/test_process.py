@@ -153,7 +153,11 @@ def test_a_forked_child_that_logs_nothing_leaves_nothing(data_dir: Path) -> None
     assert read_one(data_dir).values("x") == [1, 2]
 
 
-def test_forks_while_threads_log_do_not_hang(data_dir: Path) -> None:
+def test_forks_while_threads_log_do_not_hang(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two threads that do nothing but log outrun a busy machine's disk; none of it may be dropped.
+    monkeypatch.setenv("METRANA_BACKPRESSURE_STRATEGY", "block")
     script = """
     import threading
     stop = threading.Event()
@@ -176,7 +180,8 @@ def test_forks_while_threads_log_do_not_hang(data_dir: Path) -> None:
     """
     _python(script)
     parent, *children = _by_pid(data_dir)
-    assert parent.steps("x") == list(range(len(parent.values("x"))))
+    # A call that waited for room comes behind what another thread logged since, with its own step.
+    assert sorted(parent.steps("x")) == list(range(len(parent.values("x"))))
     assert [child.values("child") for child in children] == [[0], [5], [10], [15]]
 
 
