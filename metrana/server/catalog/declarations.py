@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from metrana.server.catalog.engine import insert
 from metrana.server.catalog.errors import MalformedError
 from metrana.server.catalog.listing import listed
-from metrana.server.catalog.tables import envs, metric_labels, metrics
+from metrana.server.catalog.tables import envs, metric_labels, metrics, projects
 
 _ENV_ID = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
 _SCALES = frozenset({"ML_STEP", "EPISODE", "ENVIRONMENT_STEP"})
@@ -55,7 +55,8 @@ def declare(
     keys = [_key(entry) for entry in entries]
     wanted = {k.identity: k for k in keys if isinstance(k, _Metric)}
     metric_nos = _metric_nos(connection, project_id, wanted)
-    env_nos = _env_nos(connection, project_id, {k for k in keys if isinstance(k, str)})
+    env_ids = dict.fromkeys(k for k in keys if isinstance(k, str))
+    env_nos = _env_nos(connection, project_id, env_ids)
     return [metric_nos[k.identity] if isinstance(k, _Metric) else env_nos[k] for k in keys]
 
 
@@ -91,10 +92,8 @@ def _metric(scale: str, name: str, labels: dict[str, str]) -> _Metric:
 def _metric_nos(
     connection: sa.Connection, project_id: int, wanted: dict[str, _Metric]
 ) -> dict[str, int]:
-    identities = ((identity,) for identity in wanted)
-    found = _numbers(connection, metrics, "identity", project_id, identities)
-    # Sorted, so that two declaring the same at once never wait for each other in a circle.
-    missing = [wanted[identity] for identity in sorted(wanted.keys() - found.keys())]
+    found = _numbers(connection, metrics, "identity", project_id, wanted)
+    missing = [metric for identity, metric in wanted.items() if identity not in found]
     added = _add(connection, metrics, _Metric._fields, project_id, missing)
     labels = (
         (str(added[metric.identity]), key, value)
@@ -106,10 +105,9 @@ def _metric_nos(
     return found | added
 
 
-def _env_nos(connection: sa.Connection, project_id: int, wanted: set[str]) -> dict[str, int]:
-    env_ids = ((env_id,) for env_id in wanted)
-    found = _numbers(connection, envs, "env_id", project_id, env_ids)
-    missing = [(env_id,) for env_id in sorted(wanted - found.keys())]
+def _env_nos(connection: sa.Connection, project_id: int, wanted: Iterable[str]) -> dict[str, int]:
+    found = _numbers(connection, envs, "env_id", project_id, wanted)
+    missing = [(env_id,) for env_id in wanted if env_id not in found]
     return found | _add(connection, envs, ("env_id",), project_id, missing)
 
 
@@ -118,12 +116,12 @@ def _numbers(
     table: sa.Table,
     key: str,
     project_id: int,
-    wanted: Iterable[Sequence[str]],
+    wanted: Iterable[str],
 ) -> dict[str, int]:
     """The numbers of those of the wanted that are known."""
     query = sa.select(table.c[key], *table.primary_key).where(
         table.c.project_id == project_id,
-        table.c[key].in_(sa.select(*listed(connection, wanted, 1))),
+        table.c[key].in_(sa.select(*listed(connection, ((one,) for one in wanted), 1))),
     )
     return dict(connection.execute(query).all())
 
@@ -135,16 +133,26 @@ def _add(
     project_id: int,
     rows: Sequence[Sequence[str]],
 ) -> dict[str, int]:
-    """Insert what is missing, the key being its first column; returns the numbers."""
+    """Insert what is missing, in its order, the key being its first column; returns the numbers.
+
+    So numbers rise with the order in which names were first logged, and series are listed by it.
+    """
     if not rows:
         return {}
+    # Two that insert the same names in different orders would wait for each other in a circle, so
+    # they come one after the other; SQLite's writers do anyway.
+    connection.execute(
+        sa.select(projects.c.project_id)
+        .where(projects.c.project_id == project_id)
+        .with_for_update(key_share=True)
+    )
     source = sa.select(sa.literal(project_id), *listed(connection, rows, len(names)))
     if connection.dialect.name == "sqlite":
         source = source.where(sa.true())  # else SQLite reads ON CONFLICT as the ON of a join
     statement = insert(connection, table).from_select(["project_id", *names], source)
     connection.execute(statement.on_conflict_do_nothing())
     # What another process inserted meanwhile has its number as well.
-    return _numbers(connection, table, names[0], project_id, ((row[0],) for row in rows))
+    return _numbers(connection, table, names[0], project_id, (row[0] for row in rows))
 
 
 def _add_labels(connection: sa.Connection, rows: Iterable[Sequence[str]]) -> None:
