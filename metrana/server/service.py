@@ -308,4 +308,5 @@ def _writer(writer: pb.Writer) -> WriterOpening:
         host=writer.host,
         pid=writer.pid,
         client_version=writer.client_version,
+        alive=False if writer.dead else None,
     )

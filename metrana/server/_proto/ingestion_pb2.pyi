@@ -111,7 +111,7 @@ class OpenRunRequest(_message.Message):
     def __init__(self, min_version: _Optional[int] = ..., max_version: _Optional[int] = ..., run_id: _Optional[bytes] = ..., workspace_name: _Optional[str] = ..., project_name: _Optional[str] = ..., run_name: _Optional[str] = ..., experiment_name: _Optional[str] = ..., orchestration_id: _Optional[str] = ..., resume_strategy: _Optional[_Union[ResumeStrategy, str]] = ..., name_conflict: _Optional[_Union[NameConflict, str]] = ..., create_project_if_missing: _Optional[bool] = ..., by_run_id: _Optional[bool] = ..., created_at_ms: _Optional[int] = ..., writer: _Optional[_Union[Writer, _Mapping]] = ..., earlier_writers: _Optional[_Iterable[_Union[Writer, _Mapping]]] = ..., want_cursors: _Optional[bool] = ...) -> None: ...
 
 class Writer(_message.Message):
-    __slots__ = ("writer_id", "number", "logger_id", "host", "pid", "client_version", "opened_at_ms")
+    __slots__ = ("writer_id", "number", "logger_id", "host", "pid", "client_version", "opened_at_ms", "dead")
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     LOGGER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,7 @@ class Writer(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     OPENED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_FIELD_NUMBER: _ClassVar[int]
     writer_id: bytes
     number: int
     logger_id: str
@@ -126,7 +127,8 @@ class Writer(_message.Message):
     pid: int
     client_version: str
     opened_at_ms: int
-    def __init__(self, writer_id: _Optional[bytes] = ..., number: _Optional[int] = ..., logger_id: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., client_version: _Optional[str] = ..., opened_at_ms: _Optional[int] = ...) -> None: ...
+    dead: bool
+    def __init__(self, writer_id: _Optional[bytes] = ..., number: _Optional[int] = ..., logger_id: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., client_version: _Optional[str] = ..., opened_at_ms: _Optional[int] = ..., dead: _Optional[bool] = ...) -> None: ...
 
 class OpenRunResponse(_message.Message):
     __slots__ = ("opened", "refused", "cursors")

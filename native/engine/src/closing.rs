@@ -1,5 +1,6 @@
 //! Ending a writer, and what `fork` needs.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,17 @@ enum Delivery {
     Kept,
     /// Some are on their way still: whoever comes by delivers them.
     Unfinished,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "the server has everything",
+            Self::Dropped => "what was not acknowledged is dropped",
+            Self::Kept => "the spool keeps everything",
+            Self::Unfinished => "the rest is to be delivered",
+        })
+    }
 }
 
 impl Engine {
@@ -172,6 +184,7 @@ impl Engine {
         }
         let is_sealed = drain.is_empty();
         drop(drain);
+        shared.log.info(format_args!("closed: {delivery}, all sealed: {is_sealed}"));
         let Some(folder) = shared.folder.lock().take() else { return };
         let is_over = matches!(delivery, Delivery::Done | Delivery::Dropped);
         let ended = if is_over {

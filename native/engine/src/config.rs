@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::engine_log::LogLevel;
 use crate::error::InvalidArgument;
 use crate::ring::RingOptions;
 use crate::sender::{Connector, SenderSettings};
@@ -34,6 +35,8 @@ pub struct EngineConfig {
     pub spool: SpoolConfig,
     /// The ring in memory.
     pub ring: RingOptions,
+    /// How much is written to `engine.log` in the writer's folder.
+    pub log_level: LogLevel,
 }
 
 impl EngineConfig {
@@ -47,6 +50,7 @@ impl EngineConfig {
             queue: QueueConfig::default(),
             spool: SpoolConfig::default(),
             ring: RingOptions::default(),
+            log_level: LogLevel::default(),
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Drain {
     checked_at: Instant,
     /// Whether the disk had room at the last look.
     has_space: bool,
+    /// Points and attributes that found no room, as far as the log tells.
+    dropped: u64,
 }
 
 /// How and when to seal.
@@ -114,6 +116,7 @@ impl Drain {
             retry: None,
             checked_at: Instant::now(),
             has_space: true,
+            dropped: 0,
         }
     }
 
@@ -130,6 +133,7 @@ impl Drain {
                 break;
             }
         }
+        self.log_dropped();
         self.shared.advance(|progress| progress.has_ended = true);
         self
     }
@@ -140,6 +144,7 @@ impl Drain {
         if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
             self.checked_at = now;
             self.check_ring();
+            self.log_dropped();
         }
         if let Err(error) = self.spool.sync_if_due() {
             self.shared.report(format!("the spool could not be forced to the disk: {error}"));
@@ -193,7 +198,7 @@ impl Drain {
         match self.seal_all(urgent) {
             Ok(()) => {
                 if self.retry.take().is_some() {
-                    self.shared.problems.lock().note("the spool can be written again".to_owned());
+                    self.shared.note("the spool can be written again".to_owned());
                 }
                 self.waiting_since = None;
                 self.shared.advance(|_| {});
@@ -256,6 +261,13 @@ impl Drain {
         let last_seq = Seq(self.state.next_seq.0 - 1);
         let mut points = piece.lost.points();
         let has_batches = !piece.batches.is_empty();
+        for (seq, tally) in &piece.batches {
+            self.shared.log.debug(format_args!(
+                "sealed batch {seq}: {} points, {} attributes",
+                tally.points(),
+                tally.total() - tally.points()
+            ));
+        }
         {
             let mut ledger = self.shared.ledger.lock();
             ledger.lose(piece.lost);
@@ -274,6 +286,18 @@ impl Drain {
             .advance(|progress| (progress.sealed, progress.last_seq) = (piece.end, last_seq));
         if has_batches && let Some(sender) = &self.sender {
             sender.notify(last_seq);
+        }
+    }
+
+    /// A full queue is noticed by the callers, who do not write to the log.
+    fn log_dropped(&mut self) {
+        let dropped = self.shared.intake.lock().dropped().total();
+        if dropped > self.dropped {
+            let more = dropped - self.dropped;
+            self.shared.log.warn(format_args!(
+                "the queue was full: {more} points and attributes were dropped, {dropped} in all"
+            ));
+            self.dropped = dropped;
         }
     }
 
@@ -317,10 +341,10 @@ impl Drain {
             return;
         }
         if let Err(problem) = self.write_cursors() {
-            return self.shared.problems.lock().note(problem);
+            return self.shared.note(problem);
         }
         if let Err(error) = self.spool.delete_acked(acked) {
-            self.shared.problems.lock().note(error.to_string());
+            self.shared.note(error.to_string());
         }
         self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
     }
@@ -386,7 +410,7 @@ impl Drain {
         if let Some(ring) = new_ring {
             *self.shared.ring.lock() = ring;
         }
-        self.shared.problems.lock().note(problem);
+        self.shared.note(problem);
     }
 
     /// Everything committed is in the spool.

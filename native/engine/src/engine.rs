@@ -297,8 +297,7 @@ impl Engine {
     }
 
     pub fn status(&self) -> Status {
-        let server_url =
-            self.parts.config.server.as_ref().map(|server| server.connector.describe());
+        let server_url = self.parts.config.server.as_ref().map(|server| server.connector.url());
         if self.check_own().is_err() {
             return Status { server_url, ..Status::default() };
         }

@@ -18,6 +18,7 @@ pub mod declarations;
 pub mod deliver;
 mod drain;
 pub mod engine;
+pub mod engine_log;
 pub mod error;
 mod intake;
 mod opening;

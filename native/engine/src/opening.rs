@@ -12,23 +12,24 @@ use parking_lot::Mutex;
 use crate::chunk::QueueLimits;
 use crate::clock::now_ms;
 use crate::config::{Connect, EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
-use crate::deliver::{DeadWriters, DeliveryOptions};
+use crate::deliver::{DeadWriters, DeliveryEvent, DeliveryOptions};
 use crate::drain::{Drain, DrainParts, DrainSettings};
 use crate::engine::{Engine, Identity, InterruptCheck, LOOK_INTERVAL, Parts};
+use crate::engine_log::EngineLog;
 use crate::error::{InvalidArgument, OpenError, RefusalReason};
 use crate::intake::Intake;
 use crate::platform;
 use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
 use crate::run_folder::{
-    Claim, INFO_VERSION, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest, SenderKind,
-    WriterFolder, WriterInfo, WriterOptions,
+    Claim, INFO_VERSION, Liveness, RunFolder, RunFolderError, RunInfo, RunNames, RunRequest,
+    SenderKind, WriterFolder, WriterInfo, WriterOptions,
 };
 use crate::seal::Sealer;
 use crate::sender::{BackgroundJob, PendingOpen, Sender, SenderConfig, SenderHost};
 use crate::shared::Shared;
 use crate::spool::SpoolWriter;
 use crate::spool_source::SpoolSource;
-use crate::takeover::{recover_dead, recovery_options, seal_settings};
+use crate::takeover::{Found, recover_dead, recovery_options, seal_settings};
 use crate::transport::{
     self, NameConflict, OpenRun, OpenedRun, Refusal, RefusalCode, TransportError, WriterIdentity,
 };
@@ -47,11 +48,13 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         config.validate()?;
         let (run_folder, claim) = claim_run(&config)?;
-        let found =
-            if claim == Claim::Created { Vec::new() } else { recover_dead(&config, &run_folder) };
+        let found = match claim {
+            Claim::Created => Found::default(),
+            Claim::Joined | Claim::Resumed => recover_dead(&config, &run_folder),
+        };
         let claimed = Claimed::take(config, run_folder.clone(), claim);
         let result = claimed.and_then(|claimed| {
-            claimed.note(found);
+            claimed.tell(found);
             claimed.connect(check_interrupt)
         });
         if result.is_err() && claim == Claim::Created {
@@ -126,14 +129,16 @@ impl Claimed {
             let _ = folder.withdraw();
             return Err(folder_error(error));
         }
+        let secret = config.server.as_ref().and_then(|server| server.connector.secret());
+        let log = EngineLog::open(folder.path(), config.log_level, secret);
+        log_beginning(&log, &config, run_folder.run(), &info, &ring);
         let memory_reason = match ring.kind() {
             RingKind::Memory { reason } => Some(reason.clone()),
             RingKind::Tmpfs { .. } => None,
         };
-        let shared = Arc::new(share(&config, producer, ring, folder));
+        let shared = Arc::new(share(&config, producer, ring, folder, log));
         if let Some(reason) = memory_reason {
-            let note = format!("points not yet in the spool die with the process: {reason}");
-            shared.problems.lock().note(note);
+            shared.note(format!("points not yet in the spool die with the process: {reason}"));
         }
         let claimed =
             Self { config, run_folder, claim, writer_id, info, shared, consumer: Some(consumer) };
@@ -145,27 +150,32 @@ impl Claimed {
     fn seed(&self) {
         let (cursors, problems) = self.run_folder.cursors();
         self.shared.intake.lock().seed(&cursors);
-        self.note(
-            problems.iter().map(|problem| format!("steps may start anew: {problem}")).collect(),
-        );
+        for problem in problems {
+            self.shared.note(format!("steps may start anew: {problem}"));
+        }
     }
 
-    fn note(&self, problems: Vec<String>) {
-        let mut shown = self.shared.problems.lock();
-        for problem in problems {
-            shown.note(problem);
+    fn tell(&self, found: Found) {
+        for (number, ring) in found.recovered {
+            self.shared.log.info(format_args!("recovered writer {number}, its ring: {ring:?}"));
+        }
+        for problem in found.problems {
+            self.shared.note(problem);
         }
     }
 
     fn connect(self, check_interrupt: InterruptCheck<'_>) -> Result<Engine, OpenError> {
         let Some(server) = self.config.server.clone() else { return self.start(None) };
         let request = self.open_request();
-        match wait_for_server(&server, &request, check_interrupt) {
+        match wait_for_server(&server, &request, &self.shared.log, check_interrupt) {
             Ok(Some(opened)) => {
                 self.shared.on_opened(&opened);
                 self.start(Some((server, None)))
             }
-            Ok(None) => self.start(Some((server, Some(request)))),
+            Ok(None) => {
+                self.shared.log.warn(format_args!("no server yet: logging to the spool"));
+                self.start(Some((server, Some(request))))
+            }
             Err(error) => {
                 self.withdraw();
                 Err(error)
@@ -182,12 +192,9 @@ impl Claimed {
 
     fn open_request(&self) -> OpenRun {
         let (run, wanted) = (self.run_folder.run(), &self.config.run);
-        let writers = self.run_folder.writers().unwrap_or_default();
-        let earlier_writers = writers
-            .into_iter()
-            .filter(|entry| entry.is_undelivered && entry.number < self.info.number)
-            .filter_map(|entry| Some(identity_of(&entry.info?)))
-            .collect();
+        // Whom we cannot list is delivered in whatever order comes about.
+        let earlier_writers =
+            self.run_folder.undelivered_before(self.info.number).unwrap_or_default();
         OpenRun {
             run_id: run.run_id,
             workspace_name: run.workspace_name.clone(),
@@ -203,7 +210,7 @@ impl Claimed {
             create_project_if_missing: wanted.create_project_if_missing,
             by_run_id: wanted.run_name.is_none(),
             created_at_ms: run.created_at_ms,
-            writer: identity_of(&self.info),
+            writer: WriterIdentity::of(&self.info, Liveness::Live),
             earlier_writers,
             want_cursors: true,
         }
@@ -266,6 +273,7 @@ impl Claimed {
             first_seq: Seq(1),
             open,
             settings: server.settings.clone(),
+            log: Arc::clone(&self.shared.log),
             background: Some(self.dead_writers(server)),
         };
         Sender::start(config, Seq(0))
@@ -283,7 +291,14 @@ impl Claimed {
             force: false,
         };
         let shared = Arc::clone(&self.shared);
-        dead.in_background(move |problem| shared.report(problem))
+        dead.in_background(Arc::new(move |event| {
+            if let DeliveryEvent::Delivered { run, number, delivered } = &event {
+                let (name, last) = (&run.run().run_name, delivered.last_seq);
+                let text = format_args!("delivered writer {number} of run {name:?}, batch {last}");
+                shared.log.info(text);
+            }
+            event.problems().into_iter().for_each(|problem| shared.report(problem));
+        }))
     }
 
     fn drain(&self, consumer: Consumer, sender: Option<Arc<Sender>>, folder: &Path) -> Drain {
@@ -325,7 +340,33 @@ impl Claimed {
     }
 }
 
-fn share(config: &EngineConfig, producer: Producer, ring: Ring, folder: WriterFolder) -> Shared {
+fn log_beginning(
+    log: &EngineLog,
+    config: &EngineConfig,
+    run: &RunInfo,
+    info: &WriterInfo,
+    ring: &Ring,
+) {
+    let WriterInfo { writer_id, number, client_version, pid, .. } = info;
+    let (kind, bytes) = (ring.kind().name(), ring.capacity());
+    let server = config.server.as_ref().map(|server| server.connector.describe());
+    log.info(format_args!(
+        "writer {number} ({writer_id}) of run {:?} ({}), metrana {client_version}, process {pid}",
+        run.run_name, run.run_id
+    ));
+    log.info(format_args!(
+        "the ring is in {kind} and has {bytes} bytes; batches go to {}",
+        server.as_deref().unwrap_or("the spool alone")
+    ));
+}
+
+fn share(
+    config: &EngineConfig,
+    producer: Producer,
+    ring: Ring,
+    folder: WriterFolder,
+    log: EngineLog,
+) -> Shared {
     let sealed_points = Arc::new(AtomicU64::new(0));
     let limits = QueueLimits {
         points: config.queue.capacity.unwrap_or(u64::MAX),
@@ -333,7 +374,7 @@ fn share(config: &EngineConfig, producer: Producer, ring: Ring, folder: WriterFo
         record_bytes: (config.batch.max_msg_size - MESSAGE_OVERHEAD_BYTES) / 2,
     };
     let intake = Intake::new(producer, limits, Arc::clone(&sealed_points));
-    Shared::new(intake, sealed_points, ring, folder)
+    Shared::new(intake, sealed_points, ring, folder, log)
 }
 
 fn writer_info(
@@ -372,22 +413,11 @@ fn writer_info(
     }
 }
 
-fn identity_of(info: &WriterInfo) -> WriterIdentity {
-    WriterIdentity {
-        writer_id: info.writer_id,
-        number: info.number,
-        logger_id: info.logger_id.clone(),
-        host: info.host.clone(),
-        pid: info.pid,
-        client_version: info.client_version.clone(),
-        opened_at_ms: info.opened_at_ms,
-    }
-}
-
 /// `None`: there is no server yet, and the run goes on without.
 fn wait_for_server(
     server: &ServerConfig,
     request: &OpenRun,
+    log: &Arc<EngineLog>,
     check_interrupt: InterruptCheck<'_>,
 ) -> Result<Option<OpenedRun>, OpenError> {
     let (wait, is_required) = match server.connect {
@@ -395,9 +425,9 @@ fn wait_for_server(
         Connect::Required(wait) => (wait, true),
     };
     let begun = Instant::now();
-    let pending =
-        PendingOpen::start(Arc::clone(&server.connector), request.clone(), &server.settings)
-            .map_err(|error| io_error("asking the server", std::io::Error::other(error)))?;
+    let (connector, log) = (Arc::clone(&server.connector), Arc::clone(log));
+    let pending = PendingOpen::start(connector, request.clone(), &server.settings, log)
+        .map_err(|error| io_error("asking the server", std::io::Error::other(error)))?;
     loop {
         let left = wait.saturating_sub(begun.elapsed());
         match pending.wait(left.min(LOOK_INTERVAL)) {
@@ -408,7 +438,10 @@ fn wait_for_server(
             }
             None if left > Duration::ZERO => {}
             None if is_required => {
-                return Err(not_connected(server, wait, "no answer".to_owned()));
+                let problem = pending
+                    .last_error()
+                    .map_or_else(|| "no answer".to_owned(), |error| error.to_string());
+                return Err(not_connected(server, wait, problem));
             }
             Some(Err(TransportError::Unreachable(_))) | None => return Ok(None),
         }

@@ -28,15 +28,16 @@ impl Problems {
         self.waiting.push_back(problem);
     }
 
-    /// For `status()` alone: a limitation, not a failure.
-    pub fn note(&mut self, problem: String) {
+    /// For `status()` alone: a limitation, not a failure. `false`: it is shown already.
+    pub fn note(&mut self, problem: String) -> bool {
         if self.shown.contains(&problem) {
-            return;
+            return false;
         }
         if self.shown.len() == MAX_SHOWN {
             self.shown.pop_front();
         }
         self.shown.push_back(problem);
+        true
     }
 
     pub fn take(&mut self) -> Vec<String> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::counters::{Counters, Ledger, Tally};
+use crate::engine_log::{EngineLog, LogLevel};
 use crate::intake::Intake;
 use crate::problems::Problems;
 use crate::ring::Ring;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub sealed_points: Arc<AtomicU64>,
     pub spooled_bytes: AtomicU64,
     pub acked: AtomicU64,
+    pub log: Arc<EngineLog>,
     /// A server has this run: what is unacked is not kept by a close that does not wait.
     pub has_reached_server: AtomicBool,
 }
@@ -79,6 +81,7 @@ impl Shared {
         sealed_points: Arc<AtomicU64>,
         ring: Ring,
         folder: WriterFolder,
+        log: EngineLog,
     ) -> Self {
         let progress = Progress { sealed: ring.tail(), ..Progress::default() };
         Self {
@@ -95,6 +98,7 @@ impl Shared {
             sealed_points,
             spooled_bytes: AtomicU64::new(0),
             acked: AtomicU64::new(0),
+            log: Arc::new(log),
             has_reached_server: AtomicBool::new(false),
         }
     }
@@ -227,8 +231,35 @@ impl Shared {
         ledger.discard_unacked();
     }
 
+    /// A fault of background work: for `take_errors`, `status()` and the log.
     pub fn report(&self, problem: String) {
+        self.report_at(LogLevel::Warn, problem);
+    }
+
+    fn report_at(&self, level: LogLevel, problem: String) {
+        self.log.write(level, format_args!("{problem}"));
         self.problems.lock().report(problem);
+    }
+
+    /// For `status()` and the log alone: a limitation, not a fault.
+    pub fn note(&self, problem: String) {
+        let text = problem.clone();
+        if self.problems.lock().note(problem) {
+            self.log.warn(format_args!("{text}"));
+        }
+    }
+
+    fn log_opened(&self, opened: &OpenedRun) {
+        let OpenedRun { project_name, run_name, requested_name, server_version, .. } = opened;
+        self.log.info(format_args!(
+            "the server (metrana {server_version}) {} run {project_name:?} / {run_name:?} with the \
+             positions of {} series",
+            if opened.created { "created" } else { "opened" },
+            opened.series_cursors.len()
+        ));
+        if !requested_name.is_empty() {
+            self.log.warn(format_args!("another run has the name {requested_name:?}"));
+        }
     }
 
     /// Points and attributes neither acknowledged nor dropped.
@@ -239,6 +270,7 @@ impl Shared {
 
 impl SenderHost for Shared {
     fn on_acked(&self, seq: Seq) {
+        self.log.debug(format_args!("all up to batch {seq} is acknowledged"));
         self.has_reached_server.store(true, Ordering::Release);
         self.acked.fetch_max(seq.0, Ordering::Release);
         self.ledger.lock().acked(seq);
@@ -249,12 +281,17 @@ impl SenderHost for Shared {
         if let SenderProblem::Damaged { first, last, .. } = &problem {
             self.ledger.lock().discard(*first, *last);
         }
-        self.report(problem.to_string());
+        let level = match problem {
+            SenderProblem::Refused { .. } | SenderProblem::Damaged { .. } => LogLevel::Error,
+            SenderProblem::RetriesSpent { .. } | SenderProblem::Spool { .. } => LogLevel::Warn,
+        };
+        self.report_at(level, problem.to_string());
         self.advance(|_| {});
     }
 
     fn on_opened(&self, opened: &OpenedRun) {
         self.has_reached_server.store(true, Ordering::Release);
+        self.log_opened(opened);
         self.intake.lock().seed(&cursors_of(opened));
         *self.opened.lock() = Some(opened.clone());
         self.advance(|_| {});

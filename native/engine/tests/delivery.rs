@@ -15,6 +15,7 @@ use metrana_engine::calls::Point;
 use metrana_engine::config::{BackpressureStrategy, Connect, EngineConfig, ServerConfig};
 use metrana_engine::engine::Engine;
 use metrana_engine::error::{FlushError, OpenError, RefusalReason};
+use metrana_engine::run_folder::{Liveness, RunFolder};
 use metrana_engine::transport::RefusalCode;
 use metrana_engine::transport::memory::{Action, Event, MemoryServer, MemoryTransport, refusal};
 use metrana_engine::types::Scale;
@@ -178,7 +179,8 @@ fn test_no_server_in_mode_online_is_an_error_that_names_it() {
         server.connect = Connect::Required(Duration::from_millis(30));
     }
     let error = Engine::open(config.clone(), &mut || false).unwrap_err();
-    assert!(matches!(&error, OpenError::NotConnected { url, .. } if url == "memory://"), "{error}");
+    let OpenError::NotConnected { url, problem, .. } = &error else { panic!("{error}") };
+    assert_eq!((url.as_str(), problem.as_str()), ("memory://", "the connection was broken"));
     let error = Engine::open(config, &mut || true).unwrap_err();
     assert!(matches!(error, OpenError::Interrupted), "{error}");
     assert_eq!(std::fs::read_dir(folder.path().join("spool")).unwrap().count(), 0);
@@ -206,6 +208,36 @@ fn test_acknowledged_segments_are_deleted_and_their_positions_kept() {
         close(&next);
         found == Some(40 * 200 - 1)
     });
+}
+
+#[test]
+fn test_positions_written_before_segments_went_do_not_stand_in_for_later_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = MemoryServer::new();
+    let mut config = online(folder.path(), &server);
+    config.spool.options.segment_bytes = 2048;
+    let engine = open(config.clone());
+    for _ in 0..40 {
+        log(&engine, 200);
+        engine.flush(None, &mut || false).unwrap();
+    }
+    wait_until("old segments to go", || engine.status().spooled_bytes < 8 * 1024);
+    // What comes now is never acknowledged to it.
+    server.script(|_| Action::Drop);
+    log(&engine, 500);
+    drop(engine);
+    let runs = RunFolder::list(folder.path()).unwrap();
+    wait_until("its end", || runs[0].writers().unwrap()[0].liveness == Liveness::Dead);
+    server.script(|_| Action::Serve);
+    config.run.run_name = Some("next".to_owned());
+    let next = open(config);
+    log(&next, 1);
+    wait_until("the dead writer's points", || points_at(&server) == 40 * 200 + 500 + 1);
+    close(&next);
+    let offline = open(common::config(folder.path()));
+    let metric = offline.metric("loss", Scale::MlStep, &[]).unwrap();
+    assert_eq!(offline.last_step(metric), Some(40 * 200 + 500 - 1));
+    close(&offline);
 }
 
 #[test]

@@ -10,14 +10,21 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Contents, close, config, open};
 use metrana_engine::attributes::{AttributeOperation, AttributeUpdate, AttributeValue};
 use metrana_engine::calls::{EnvCall, Point, Values};
 use metrana_engine::config::{BackpressureStrategy, EngineConfig};
+use metrana_engine::deliver::{DeadWriters, DeliveryOptions, OnEvent};
 use metrana_engine::engine::Engine;
-use metrana_engine::types::{EnvNo, MetricNo, Scale};
+use metrana_engine::recovery::RecoveryOptions;
+use metrana_engine::seal::SealSettings;
+use metrana_engine::sender::Cancel;
+use metrana_engine::spool::SpoolOptions;
+use metrana_engine::transport::memory::{MemoryServer, MemoryTransport};
+use metrana_engine::types::{Compression, EnvNo, MetricNo, Scale};
 
 const ROUNDS: usize = 50;
 const ENVS: usize = 8;
@@ -241,4 +248,48 @@ fn test_what_was_accepted_survives_kill_once_and_steps_go_on() {
     assert!(!steps.is_empty() && !env_steps.is_empty());
     assert_counts(&steps);
     assert_counts(&env_steps);
+}
+
+#[test]
+fn test_steps_go_on_behind_a_killed_writer_whose_spool_was_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let server = MemoryServer::new();
+    let connector = Arc::new(MemoryTransport(Arc::clone(&server)));
+    let seal = SealSettings { compression: Compression::Zstd, payload_bytes: 16 * 1024 };
+    let writers = DeadWriters {
+        data_dir: data_dir.clone(),
+        of_destination: Some("local".to_owned()),
+        options: DeliveryOptions::new(connector, "local"),
+        recovery: RecoveryOptions { spool: SpoolOptions::default(), seal },
+        force: false,
+    };
+    let on_event: OnEvent = Arc::new(|event| assert_eq!(event.problems(), [""; 0]));
+    let (mut scalars, mut blocks) = (0, 0);
+    for round in 0..3 {
+        let report = folder.path().join(format!("report-{round}"));
+        run_and_kill(&data_dir, &report, round);
+        writers.deliver(&Cancel::never(), &on_event);
+        assert_eq!(writer_count(&data_dir), 0, "delivered, so nothing but the positions is left");
+        let report = Report::new(&report);
+        (scalars, blocks) = (scalars + report.read(SCALARS), blocks + report.read(BLOCKS));
+        let next = open(small(&data_dir));
+        let loss = next.metric("loss", Scale::MlStep, &[]).unwrap();
+        let (last, least) = (next.last_step(loss).unwrap(), scalars as i64 - 1);
+        // Of each round one more may have been accepted than reported.
+        assert!((least..=least + 1 + round as i64).contains(&last), "{last} for {least}");
+        let (rl_step, episode) = next.env_cursor(next.env("env-3").unwrap());
+        let least = blocks as i64 - 1;
+        assert!((least..=least + 1 + round as i64).contains(&rl_step.unwrap_or(-1)), "{rl_step:?}");
+        assert_eq!(episode, rl_step.map(|_| 0));
+        close(&next);
+        writers.deliver(&Cancel::never(), &on_event);
+    }
+}
+
+fn writer_count(data_dir: &Path) -> usize {
+    let names = fs::read_dir(writer_folders(data_dir)).unwrap();
+    names
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('0'))
+        .count()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrana_engine::config::{
-    BackpressureStrategy, BatchConfig, Connect, EngineConfig, FsyncPolicy, QueueConfig,
+    BackpressureStrategy, BatchConfig, Connect, EngineConfig, FsyncPolicy, LogLevel, QueueConfig,
     ResumeStrategy, RunConfig, ServerConfig, SpoolConfig,
 };
 use metrana_engine::ring::RingOptions;
@@ -52,6 +52,7 @@ pub struct Options {
     spool_max_bytes: Option<u64>,
     fsync: String,
     error_strategy: String,
+    log_level: String,
 }
 
 impl Options {
@@ -77,6 +78,8 @@ impl Options {
             queue: self.queue()?,
             spool: self.spool()?,
             ring: RingOptions::default(),
+            log_level: LogLevel::from_name(&self.log_level)
+                .ok_or_else(|| unknown("log_level", &self.log_level))?,
             run: RunConfig {
                 resume: match self.resume_strategy.as_str() {
                     "never" => ResumeStrategy::Never,

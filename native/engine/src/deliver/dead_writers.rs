@@ -69,15 +69,10 @@ impl DeadWriters {
         }
     }
 
-    /// The work of [`Self::deliver`] beside a living sender; `report` hears what the user should.
-    pub fn in_background(
-        mut self,
-        report: impl Fn(String) + Send + Sync + 'static,
-    ) -> BackgroundJob {
+    /// The work of [`Self::deliver`] beside a living sender.
+    pub fn in_background(mut self, on_event: OnEvent) -> BackgroundJob {
         let pending = &mut self.options.settings.max_pending_requests;
         *pending = (*pending).min(BACKGROUND_PENDING_REQUESTS);
-        let on_event: OnEvent =
-            Arc::new(move |event| event.problems().into_iter().for_each(&report));
         Box::new(move |cancel| self.deliver(&cancel, &on_event))
     }
 

@@ -17,15 +17,16 @@ use parking_lot::Mutex;
 
 pub use dead_writers::{DeadWriters, DeliveryEvent, OnEvent};
 
-use crate::recovery::{RecoveryError, RecoveryReport, RingOutcome, cursors_of};
+use crate::engine_log::EngineLog;
+use crate::recovery::{RecoveryError, RecoveryReport, RingOutcome};
 use crate::run_folder::{
-    RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, read_acked, write_acked,
+    Liveness, RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, read_acked,
+    write_acked,
 };
 use crate::sender::{
     Cancel, Connector, Ending, SenderConfig, SenderHost, SenderProblem, SenderSettings, WhenSpent,
     send_all,
 };
-use crate::spool::{CursorsError, SpoolError};
 use crate::spool_source::SpoolSource;
 use crate::transport::{NameConflict, OpenRun, OpenedRun, Refusal, ResumeStrategy, WriterIdentity};
 use crate::types::Seq;
@@ -101,12 +102,6 @@ pub enum DeliverError {
     /// It could not be recovered.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// Its positions cannot be read or written, so its folder stays although all is delivered.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// As [`DeliverError::Spool`].
-    #[error(transparent)]
-    Cursors(#[from] CursorsError),
     /// The system has no descriptors to spare.
     #[error("cannot begin to deliver: {0}")]
     Start(#[from] io::Error),
@@ -144,8 +139,9 @@ pub fn deliver(
         run_id: run.run().run_id,
         writer_id: lock.info().writer_id,
         first_seq: first,
-        open: Some(open_run(run.run(), lock.info(), earlier_writers(run, lock.info().number)?)),
+        open: Some(open_run(run.run(), lock.info(), run.undelivered_before(lock.info().number)?)),
         settings: options.settings.clone(),
+        log: Arc::new(EngineLog::off()),
         background: None,
     };
     let report = send_all(config, ending(lock.info(), recovered), cancel)?;
@@ -166,19 +162,11 @@ pub fn deliver(
     }
     let is_removed = recovered.is_complete();
     if is_removed {
-        remove(run, lock)?;
+        // Its positions outlive it: recovery has written them.
+        lock.remove_delivered()?;
     }
     let Heard { opened, problems, .. } = heard;
     Ok(Delivered { opened, last_seq: recovered.last_seq, is_removed, problems })
-}
-
-/// Removes the folder; the writer's positions outlive it.
-fn remove(run: &RunFolder, lock: WriterLock) -> Result<(), DeliverError> {
-    if !run.has_cursors(lock.info().number) {
-        lock.write_cursors(&cursors_of(&lock)?.0)?;
-    }
-    lock.remove_delivered()?;
-    Ok(())
 }
 
 /// The first batch there is. What lay before it was acknowledged while the writer lived.
@@ -196,14 +184,6 @@ fn ending(info: &WriterInfo, recovered: &RecoveryReport) -> Ending {
         Some(WriterEnd::Closed) => Ending::Closed,
         _ => Ending::Died,
     }
-}
-
-fn earlier_writers(run: &RunFolder, number: u32) -> Result<Vec<WriterIdentity>, RunFolderError> {
-    let entries = run.writers()?.into_iter();
-    Ok(entries
-        .filter(|entry| entry.number < number && entry.is_undelivered)
-        .filter_map(|entry| entry.info.as_ref().map(WriterIdentity::from))
-        .collect())
 }
 
 /// How a run is opened for a writer whose data exists already: it is stored under another name
@@ -224,23 +204,9 @@ fn open_run(run: &RunInfo, writer: &WriterInfo, earlier_writers: Vec<WriterIdent
         create_project_if_missing: writer.options.create_project_if_missing,
         by_run_id: run.run_name.is_empty(),
         created_at_ms: run.created_at_ms,
-        writer: writer.into(),
+        writer: WriterIdentity::of(writer, Liveness::Dead),
         earlier_writers,
         want_cursors: false,
-    }
-}
-
-impl From<&WriterInfo> for WriterIdentity {
-    fn from(info: &WriterInfo) -> Self {
-        Self {
-            writer_id: info.writer_id,
-            number: info.number,
-            logger_id: info.logger_id.clone(),
-            host: info.host.clone(),
-            pid: info.pid,
-            client_version: info.client_version.clone(),
-            opened_at_ms: info.opened_at_ms,
-        }
     }
 }
 

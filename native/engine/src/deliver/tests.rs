@@ -148,7 +148,7 @@ fn test_a_dead_writer_is_opened_delivered_ended_and_removed() {
     let opened = &records.opened[0];
     assert_eq!(opened.name_conflict, NameConflict::Rename);
     assert_eq!((opened.run_id, opened.run_name.as_str()), (run.run().run_id, "run"));
-    assert_eq!(opened.writer, WriterIdentity::from(&info));
+    assert_eq!(opened.writer, WriterIdentity::of(&info, Liveness::Dead));
     assert_eq!(run.writers().unwrap(), []);
     assert!(run.has_cursors(info.number), "they outlive the folder");
 }
@@ -298,8 +298,9 @@ fn test_all_dead_writers_of_a_destination_are_delivered_in_their_order() {
     let records = server.records();
     let order: Vec<_> = records.opened.iter().map(|request| request.writer.writer_id).collect();
     assert_eq!(order, [first.writer_id, last.writer_id]);
-    let earlier: Vec<_> = records.opened[1].earlier_writers.iter().map(|w| w.number).collect();
-    assert_eq!(earlier, [2], "the living one began before");
+    let earlier = &records.opened[1].earlier_writers;
+    let earlier: Vec<_> = earlier.iter().map(|w| (w.number, w.dead)).collect();
+    assert_eq!(earlier, [(2, false)], "the living one began before");
     let left: Vec<_> = run.writers().unwrap().iter().map(|entry| entry.number).collect();
     assert_eq!(left, [living.1.number]);
     assert!(!left.contains(&empty.number), "one that never logged leaves nothing");

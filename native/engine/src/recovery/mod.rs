@@ -6,8 +6,10 @@
 //! 2. What the ring still holds is sealed into new segments. Each kind of batch goes on from
 //!    `max(tail, its own last lsn_last + 1)` and the sequence numbers from the greatest that is
 //!    known anywhere, so nothing is lost or doubled however often this is interrupted.
-//! 3. `writer.json` says that the writer was recovered.
-//! 4. The ring's file is deleted.
+//! 3. Where the writer's series and environments stood is written to `cursors/<number>`: once its
+//!    spool is delivered, nobody could find it out any more.
+//! 4. `writer.json` says that the writer was recovered.
+//! 5. The ring's file is deleted.
 //!
 //! A ring that cannot be reached (another container's memory, another machine's) leaves the writer
 //! open: its spool is delivered, its tail is not declared to be the end.
@@ -17,16 +19,14 @@ mod positions;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use positions::cursors_of;
-
 use crate::declarations::decode_declarations;
 use crate::platform;
 use crate::ring::{Consumer, OutsideRing, POINT_BYTES, Ring, RingError};
 use crate::run_folder::{RunFolderError, WriterEnd, WriterInfo, WriterLock, read_acked};
 use crate::seal::{SealError, SealSettings, SealState, Sealer};
 use crate::spool::{
-    SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary, SpoolWriter, segment_path,
-    summarize,
+    CursorsError, SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary, SpoolWriter,
+    segment_path, summarize,
 };
 use crate::types::Seq;
 
@@ -52,6 +52,9 @@ pub struct RecoveryReport {
     pub last_seq: Seq,
     /// For the user: what was lost, what could not be done.
     pub problems: Vec<String>,
+    /// Why some positions could not be found out, so that steps may start anew there. A damaged
+    /// batch is among it, and told once more by whoever delivers the rest.
+    pub unknown_positions: Vec<String>,
 }
 
 /// What became of a dead writer's ring.
@@ -93,6 +96,9 @@ pub enum RecoveryError {
     /// Its folder cannot be read or written.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
+    /// Its positions cannot be written.
+    #[error(transparent)]
+    Cursors(#[from] CursorsError),
     /// Its ring cannot be deleted.
     #[error(transparent)]
     Ring(#[from] RingError),
@@ -135,12 +141,14 @@ pub fn recover(
         Recovery { lock, options, summary: &summary, sealer, problems, next_seq: Seq(0) };
     recovery.next_seq = recovery.next_seq_on_disk()?;
     let ring = recovery.ring()?;
+    let unknown_positions = recovery.keep_cursors()?;
     if !matches!(ring, RingOutcome::OutOfReach { .. }) {
         recovery.end()?;
     }
     let Recovery { next_seq, problems, .. } = recovery;
     let last_seq = Seq(next_seq.0 - 1);
-    Ok(RecoveryReport { ring, torn_bytes, first_seq: summary.first_seq, last_seq, problems })
+    let first_seq = summary.first_seq;
+    Ok(RecoveryReport { ring, torn_bytes, first_seq, last_seq, problems, unknown_positions })
 }
 
 struct Recovery<'a> {
@@ -254,6 +262,30 @@ impl Recovery<'_> {
     fn next_seq_on_disk(&self) -> Result<Seq, RecoveryError> {
         let acked = read_acked(self.lock.path())?;
         Ok(Seq(self.summary.last_seq.max(acked).0 + 1))
+    }
+
+    /// Writes the greatest positions, as the writer would have done at its close: those in its spool
+    /// on top of those it wrote before it deleted acknowledged segments. Decodes every batch of a
+    /// writer that was not closed: a second or so a gigabyte.
+    fn keep_cursors(&self) -> Result<Vec<String>, RecoveryError> {
+        let mut unknown = Vec::new();
+        let earlier = match self.lock.read_cursors() {
+            // There is nothing in it to keep.
+            Err(error @ CursorsError::Damaged(_)) => {
+                unknown.push(error.to_string());
+                None
+            }
+            read => read?,
+        };
+        let is_done = self.lock.info().ended.is_some() && earlier.is_some();
+        if is_done || self.next_seq <= Seq(1) {
+            return Ok(unknown);
+        }
+        let (mut cursors, unread) = positions::of_spool(self.lock.path())?;
+        unknown.extend(unread);
+        cursors.merge(earlier.unwrap_or_default());
+        self.lock.write_cursors(&cursors)?;
+        Ok(unknown)
     }
 
     /// Writes down that nothing is left outside the spool, and then sees to it.

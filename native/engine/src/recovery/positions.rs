@@ -1,8 +1,7 @@
 //! Where a dead writer's series and environments stood: what it would have written to its cursors
 //! had it been closed.
 //!
-//! Read from the batches that are still in its spool, on top of what it wrote before it deleted
-//! acknowledged ones. An offline run that goes on after a crash takes its next steps from this.
+//! Read from the batches that are still in its spool. An offline run that goes on after a crash takes its next steps from this.
 
 use std::path::Path;
 
@@ -11,7 +10,6 @@ use hashbrown::HashMap;
 
 use crate::batch::{PointColumns, decode_points};
 use crate::declarations::{Declaration, decode_declarations};
-use crate::run_folder::WriterLock;
 use crate::spool::{
     CursorSet, EnvironmentCursor, Frame, FrameKind, SeriesCursor, SpoolError, SpoolEvent,
     SpoolReader,
@@ -22,22 +20,13 @@ type Numbered<T> = HashMap<u32, T, FixedState>;
 /// Scale, name, labels.
 type Metric = (Scale, String, Vec<(String, String)>);
 
-/// The greatest positions of a dead writer that was [recovered](super::recover), and what could not
-/// be read of them. Decodes every batch in its spool: blocks for a second or so a gigabyte.
+/// The greatest positions of a dead writer whose ring is sealed, as far as its spool tells, and what
+/// could not be read of them.
 ///
 /// # Errors
 ///
 /// When the spool cannot be read at all.
-pub fn cursors_of(lock: &WriterLock) -> Result<(CursorSet, Vec<String>), SpoolError> {
-    let (mut cursors, mut problems) = positions(lock.path())?;
-    match lock.read_cursors() {
-        Ok(earlier) => cursors.merge(earlier.unwrap_or_default()),
-        Err(problem) => problems.push(problem.to_string()),
-    }
-    Ok((cursors, problems))
-}
-
-fn positions(folder: &Path) -> Result<(CursorSet, Vec<String>), SpoolError> {
+pub(super) fn of_spool(folder: &Path) -> Result<(CursorSet, Vec<String>), SpoolError> {
     let mut reader = SpoolReader::open(folder, Seq(1))?;
     reader.writer_has_ended();
     let mut found = Positions::default();
@@ -104,7 +93,11 @@ impl Positions {
     fn cursors(self) -> CursorSet {
         let mut cursors = CursorSet::default();
         let mut environments: Numbered<EnvironmentCursor> = HashMap::default();
-        for ((metric, env), position) in self.series {
+        // In the order of their numbers, which is that of their first points: whoever goes on gives
+        // out numbers by it.
+        let mut series: Vec<_> = self.series.into_iter().collect();
+        series.sort_unstable_by_key(|(numbers, _)| *numbers);
+        for ((metric, env), position) in series {
             let Some((scale, name, labels)) = self.metrics.get(&metric).cloned() else { continue };
             let env_id = self.envs.get(&env).cloned();
             if env != 0 {
@@ -115,7 +108,9 @@ impl Positions {
             }
             cursors.series.push(SeriesCursor { name, scale, labels, env_id, position });
         }
-        cursors.environments.extend(environments.into_values());
+        let mut environments: Vec<_> = environments.into_iter().collect();
+        environments.sort_unstable_by_key(|(env, _)| *env);
+        cursors.environments.extend(environments.into_iter().map(|(_, environment)| environment));
         cursors
     }
 }

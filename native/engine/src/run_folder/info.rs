@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::RunFolderError;
+use super::{Liveness, RunFolderError};
 use crate::platform::{self, Durability};
+use crate::transport::WriterIdentity;
 use crate::types::{RunId, WriterId};
 
 /// The version of both files.
@@ -97,6 +98,22 @@ pub enum WriterEnd {
     Closed,
     /// It died, and somebody sealed what its ring held, or found that nothing can be.
     Recovered,
+}
+
+impl WriterIdentity {
+    /// What a server is told of the writer with this `writer.json`.
+    pub fn of(info: &WriterInfo, liveness: Liveness) -> Self {
+        Self {
+            writer_id: info.writer_id,
+            number: info.number,
+            logger_id: info.logger_id.clone(),
+            host: info.host.clone(),
+            pid: info.pid,
+            client_version: info.client_version.clone(),
+            opened_at_ms: info.opened_at_ms,
+            dead: liveness == Liveness::Dead,
+        }
+    }
 }
 
 /// Reads one of the two files.

@@ -34,6 +34,7 @@ use writer_folder::{LOCK, WRITER_JSON};
 
 use crate::platform;
 use crate::spool::{self, CursorSet, CursorsError};
+use crate::transport::WriterIdentity;
 use crate::types::{RunId, Seq};
 
 const SPOOL: &str = "spool";
@@ -232,6 +233,20 @@ impl RunFolder {
         let here = Here::at(&self.path);
         let numbers = numbers(&self.path)?;
         Ok(numbers.into_iter().filter_map(|number| self.writer(number, &here)).collect())
+    }
+
+    /// The undelivered writers with lower numbers, in their order, as the server is told of them when
+    /// a later one opens the run.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn undelivered_before(&self, number: u32) -> Result<Vec<WriterIdentity>, RunFolderError> {
+        let entries = self.writers()?.into_iter();
+        Ok(entries
+            .filter(|entry| entry.number < number && entry.is_undelivered)
+            .filter_map(|entry| Some(WriterIdentity::of(entry.info.as_ref()?, entry.liveness)))
+            .collect())
     }
 
     /// The greatest positions that all its writers left, and what could not be read of them.

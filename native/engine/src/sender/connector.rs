@@ -17,6 +17,16 @@ pub trait Connector: Send + Sync {
     /// The destination as users know it: a URL or "the local server".
     fn describe(&self) -> String;
 
+    /// Where that is just now, for `status()`: the URL, if there is one to be known.
+    fn url(&self) -> String {
+        self.describe()
+    }
+
+    /// What must not be written anywhere: the key or token that is sent.
+    fn secret(&self) -> Option<String> {
+        None
+    }
+
     /// Whether a refused token may be put right by asking for a transport again.
     fn refreshes_token(&self) -> bool {
         false
@@ -81,6 +91,26 @@ mod destination {
             match self {
                 Self::Local { .. } => "the local server".to_owned(),
                 Self::Server { url, .. } => url.clone(),
+            }
+        }
+
+        fn url(&self) -> String {
+            match self {
+                // Between two local servers nobody knows where the next will be.
+                Self::Local { data_dir } => match ServerState::read(data_dir) {
+                    Ok(Some(state)) => state.grpc_url,
+                    Ok(None) | Err(_) => self.describe(),
+                },
+                Self::Server { .. } => self.describe(),
+            }
+        }
+
+        fn secret(&self) -> Option<String> {
+            match self {
+                Self::Local { data_dir } => {
+                    ServerState::read(data_dir).ok()??.token().map(str::to_owned)
+                }
+                Self::Server { token, .. } => token.clone(),
             }
         }
 

@@ -39,6 +39,7 @@ pub use thread::{PendingOpen, Sender};
 pub(crate) use session::Ending;
 pub(crate) use thread::send_all;
 
+use crate::engine_log::EngineLog;
 use crate::transport::{Heartbeat, OpenRun, OpenedRun, Refusal};
 use crate::types::{RunId, Seq, WriterId};
 
@@ -103,6 +104,8 @@ pub struct SenderConfig {
     /// it says, the run is stored under another name rather than refused, as it is being written.
     pub open: Option<OpenRun>,
     pub settings: SenderSettings,
+    /// Hears of connections and of each batch that is sent.
+    pub log: Arc<EngineLog>,
     /// Run once, in a thread of its own, after the first stream has been welcomed: delivers what
     /// earlier writers left behind.
     pub background: Option<BackgroundJob>,

@@ -90,6 +90,8 @@ impl Supervisor {
 
     async fn attempt(&mut self) -> Outcome {
         self.shared.count_attempt();
+        let destination = self.config.connector.describe();
+        self.config.log.info(format_args!("connecting to {destination}"));
         match self.connect().await {
             Ok(session) => session.run().await,
             Err(failure) => Outcome::Failed(failure),
@@ -115,6 +117,7 @@ impl Supervisor {
             shared: &self.shared,
             host: &*self.config.host,
             ending: self.ending,
+            log: &self.config.log,
         };
         Ok(Session::new(around, &mut self.carried, frames, stream))
     }
@@ -140,6 +143,7 @@ impl Supervisor {
             Failure::Transport(error @ TransportError::Unreachable(_)) => (error.to_string(), None),
             Failure::Spool(message) => (message, None),
         };
+        self.config.log.warn(format_args!("sending failed: {text}"));
         self.shared.note_failure(text.clone());
         if let Some(refusal) = refusal
             && self.is_final(&refusal)
@@ -178,9 +182,10 @@ impl Supervisor {
     async fn pause(&mut self) {
         let mut commands = self.shared.commands();
         let was_closing = *commands.borrow_and_update() != Command::Run;
-        let delay = sleep(self.backoff.delay(random_fraction()));
+        let delay = self.backoff.delay(random_fraction());
+        self.config.log.info(format_args!("the next attempt is made in {delay:.1?}"));
         tokio::select! {
-            () = delay => {}
+            () = sleep(delay) => {}
             _ = commands.changed(), if !was_closing => {}
         }
     }

@@ -14,6 +14,7 @@ use super::session::Ending;
 use super::shared::{Cancel, Canceller, CloseReport, Connection, SenderCounters, Shared};
 use super::supervisor::Supervisor;
 use super::{Connector, SenderConfig, SenderSettings, StartError};
+use crate::engine_log::EngineLog;
 use crate::platform::without_signals;
 use crate::transport::{OpenRun, OpenedRun, TransportError};
 use crate::types::Seq;
@@ -128,7 +129,7 @@ pub struct PendingOpen {
 
 impl PendingOpen {
     /// Starts asking. While the server cannot be reached it is asked again, with the backoff of
-    /// `settings`; a refusal that waiting would not change ends it.
+    /// `settings`, and `log` hears why; a refusal that waiting would not change ends it.
     ///
     /// # Errors
     ///
@@ -137,6 +138,7 @@ impl PendingOpen {
         connector: Arc<dyn Connector>,
         request: OpenRun,
         settings: &SenderSettings,
+        log: Arc<EngineLog>,
     ) -> Result<Self, StartError> {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (canceller, cancel) = Cancel::pair();
@@ -144,7 +146,12 @@ impl PendingOpen {
         let last_error = Arc::new(Mutex::new(None));
         let errors = Arc::clone(&last_error);
         spawn("metrana-open", async move {
-            let note = |error| *errors.lock() = Some(error);
+            let destination = connector.describe();
+            log.info(format_args!("opening the run at {destination}"));
+            let note = |error: TransportError, delay: Duration| {
+                log.warn(format_args!("{destination}: {error}; asking again in {delay:.1?}"));
+                *errors.lock() = Some(error);
+            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
@@ -170,7 +177,7 @@ async fn open_run(
     connector: &dyn Connector,
     request: &OpenRun,
     mut backoff: Backoff,
-    note: impl Fn(TransportError),
+    note: impl Fn(TransportError, Duration),
 ) -> Result<OpenedRun, TransportError> {
     loop {
         let result = match connector.transport() {
@@ -179,9 +186,10 @@ async fn open_run(
         };
         match result {
             Err(error) if error.is_retryable() => {
-                note(error);
                 backoff.fail();
-                tokio::time::sleep(backoff.delay(random_fraction())).await;
+                let delay = backoff.delay(random_fraction());
+                note(error, delay);
+                tokio::time::sleep(delay).await;
             }
             result => return result,
         }

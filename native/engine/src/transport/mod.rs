@@ -149,6 +149,8 @@ pub struct WriterIdentity {
     pub pid: u32,
     pub client_version: String,
     pub opened_at_ms: i64,
+    /// Its process is known to have ended: it gets no lease.
+    pub dead: bool,
 }
 
 /// A run that the server has opened.

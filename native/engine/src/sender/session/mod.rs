@@ -19,6 +19,7 @@ use super::shared::{Command, Shared};
 use super::spool::{FrameSource, SpoolItem};
 use super::window::Window;
 use super::{SenderHost, SenderSettings, backoff};
+use crate::engine_log::EngineLog;
 use crate::transport::{BatchStream, ClientMessage, ServerMessage, TransportError};
 use crate::types::Seq;
 
@@ -75,6 +76,7 @@ pub(super) struct Surroundings<'a> {
     pub shared: &'a Shared,
     pub host: &'a dyn SenderHost,
     pub ending: Ending,
+    pub log: &'a EngineLog,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +268,7 @@ impl<'a> Session<'a> {
                 return Err(TransportError::Refused(refusal).into());
             }
             ServerMessage::Reconnect => {
+                self.around.log.info(format_args!("the server asks for a new stream"));
                 let until = Some(Instant::now() + time::RECONNECT_GRACE);
                 self.phase = Phase::Draining { renew: false, until };
             }
@@ -278,6 +281,7 @@ impl<'a> Session<'a> {
             self.phase = Phase::Streaming;
         }
         self.waiting_since = None;
+        self.around.log.info(format_args!("the server (metrana {server_version}) took the stream"));
         self.around.shared.note_welcome(server_version);
         if let Some(job) = self.carried.on_welcome.take() {
             job();

@@ -35,6 +35,8 @@ impl Session<'_> {
                 }
                 Some(SpoolItem::Batch(batch)) => {
                     if self.window.read_batch(batch.seq) {
+                        let (seq, bytes) = (batch.seq, batch.payload.len());
+                        self.around.log.trace(format_args!("sending batch {seq}: {bytes} bytes"));
                         self.held = Some(ClientMessage::Batch(batch));
                     } else {
                         self.note_acked();

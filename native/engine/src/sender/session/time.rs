@@ -65,6 +65,7 @@ impl Session<'_> {
             return Ok(Some(Outcome::Reconnect));
         }
         if self.phase == Phase::Streaming && now >= self.rotate_at {
+            self.around.log.info(format_args!("the stream is old: a new one takes its place"));
             self.phase = Phase::Draining { renew: true, until: None };
         }
         if self.can_beat() && now >= self.heartbeat_at() {

@@ -145,6 +145,7 @@ impl Rig {
             writer_id: WRITER,
             first_seq: Seq(1),
             open: self.open.clone(),
+            log: Arc::new(EngineLog::off()),
             settings: self.settings.clone(),
             background: None,
         }
@@ -206,6 +207,7 @@ fn open_run() -> OpenRun {
             pid: 1,
             client_version: "0".to_owned(),
             opened_at_ms: 1_790_000_000_000,
+            dead: false,
         },
         earlier_writers: Vec::new(),
         want_cursors: false,

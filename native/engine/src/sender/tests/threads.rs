@@ -96,7 +96,8 @@ fn test_a_panic_in_the_host_is_reported_and_nobody_waits_for_ever() {
 
 fn open(server: &Arc<MemoryServer>) -> PendingOpen {
     let connector = Arc::new(MemoryTransport(Arc::clone(server)));
-    PendingOpen::start(connector, open_run(), &SenderSettings::default()).unwrap()
+    let log = Arc::new(EngineLog::off());
+    PendingOpen::start(connector, open_run(), &SenderSettings::default(), log).unwrap()
 }
 
 #[test]

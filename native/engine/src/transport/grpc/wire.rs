@@ -56,6 +56,7 @@ impl From<WriterIdentity> for proto::Writer {
             pid: writer.pid,
             client_version: writer.client_version,
             opened_at_ms: writer.opened_at_ms,
+            dead: writer.dead,
         }
     }
 }

@@ -48,6 +48,7 @@ fn writer(number: u32) -> WriterIdentity {
         pid: 9,
         client_version: "v".to_owned(),
         opened_at_ms: 6,
+        dead: number == 1,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::proto::client_message::Body;
 use super::*;
+use crate::engine_log::EngineLog;
 use crate::sender::{
     Connector, Destination, FrameSource, Sender, SenderConfig, SenderHost, SenderProblem,
     SenderSettings, Spool, SpoolItem,
@@ -61,6 +62,7 @@ fn start(destination: Destination, count: u64) -> (Sender, Arc<Host>) {
         writer_id: WRITER,
         first_seq: Seq(1),
         open: Some(open_run()),
+        log: Arc::new(EngineLog::off()),
         settings: SenderSettings {
             max_send_retries: None,
             max_backoff: Duration::from_millis(100),
@@ -161,7 +163,10 @@ async fn test_a_local_server_is_found_again_at_another_port_with_another_token()
     let seen = Arc::clone(&first.seen);
     write_state(data_dir.path(), &first.url, "one");
     let destination = Destination::Local { data_dir: data_dir.path().to_owned() };
-    assert_eq!(destination.describe(), "the local server");
+    assert_eq!(
+        (destination.describe(), destination.url()),
+        ("the local server".to_owned(), first.url.clone())
+    );
     let (sender, host) = start(destination, 4_000);
     until("some is delivered", || host.acked.load(Ordering::SeqCst) > 500).await;
     first.kill();
@@ -180,4 +185,5 @@ fn test_no_local_server_is_unreachable() {
     let destination = Destination::Local { data_dir: data_dir.path().to_owned() };
     let Err(error) = destination.transport() else { panic!("there is none") };
     assert_eq!(error, TransportError::Unreachable("no local server is running".to_owned()));
+    assert_eq!(destination.url(), "the local server");
 }
