@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 # Set in CI: nothing may be left out there.
 _TEST_ALL = os.environ.get("METRANA_TEST_ALL") == "1"
 _LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rings_of_killed_writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave no memory behind: nobody delivers what a killed process of a test has left."""
+    yield
+    for file in tmp_path_factory.getbasetemp().rglob("writer.json"):
+        ring = json.loads(file.read_text()).get("ring")
+        if ring is not None and not _is_in_use(Path(ring)):
+            Path(ring).unlink(missing_ok=True)
+
+
+def _is_in_use(ring: Path) -> bool:
+    try:
+        with ring.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,9 +13,14 @@ use crate::drain::Drain;
 use crate::engine::{Engine, InterruptCheck, LOOK_INTERVAL};
 use crate::error::FlushError;
 use crate::run_folder::WriterEnd;
+use crate::sender::ConnectionState;
 
 /// Sealing takes milliseconds, so that even a close without patience waits this long for the disk.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a close without patience waits for a server that is there. Its close record is urgent,
+/// so a server near by has answered by then; nobody notices the rest.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// What became of the batches when the writer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +48,9 @@ impl fmt::Display for Delivery {
 
 impl Engine {
     /// Logs the close record, seals, waits for acknowledgements at most `timeout`, and gives the
-    /// writer up. Zero drops what is unacked, unless the run never reached a server. The second
-    /// call does nothing. Blocks.
+    /// writer up. Zero drops what is unacked, unless the run never reached a server; a server that
+    /// is connected is given [`LAST_WORD`] all the same, because a run whose close record does not
+    /// arrive counts as lost. The second call does nothing. Blocks.
     ///
     /// # Errors
     ///
@@ -66,16 +72,18 @@ impl Engine {
         let Some(drain) = self.end_drain(seal_by) else {
             return Err(self.late(begun));
         };
-        let delivery = if is_dropping {
-            self.drop_unacked();
-            Delivery::Dropped
-        } else {
-            let wait = timeout.saturating_sub(begun.elapsed());
-            self.end_sender(wait, &mut || {
-                is_interrupted = is_interrupted || check_interrupt();
-                is_interrupted
-            })
+        let wait = match self.connection_state() {
+            Some(ConnectionState::Connected) if is_dropping => LAST_WORD,
+            _ => timeout.saturating_sub(begun.elapsed()),
         };
+        let mut delivery = self.end_sender(wait, &mut || {
+            is_interrupted = is_interrupted || check_interrupt();
+            is_interrupted
+        });
+        if is_dropping && delivery != Delivery::Done {
+            self.shared().discard_pending();
+            delivery = Delivery::Dropped;
+        }
         let is_sealed = drain.is_empty();
         self.give_up(drain, delivery);
         match delivery {
@@ -145,12 +153,8 @@ impl Engine {
         }
     }
 
-    fn drop_unacked(&self) {
-        if let Some(sender) = &self.parts.sender {
-            sender.stop();
-            sender.wait(SEAL_TIMEOUT);
-        }
-        self.shared().discard_pending();
+    fn connection_state(&self) -> Option<ConnectionState> {
+        self.parts.sender.as_ref().map(|sender| sender.connection().state)
     }
 
     fn end_sender(&self, timeout: Duration, check_interrupt: InterruptCheck<'_>) -> Delivery {

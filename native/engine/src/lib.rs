@@ -20,6 +20,7 @@ mod drain;
 pub mod engine;
 pub mod engine_log;
 pub mod error;
+mod first_contact;
 mod intake;
 mod opening;
 pub mod platform;

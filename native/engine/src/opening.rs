@@ -5,18 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::chunk::QueueLimits;
 use crate::clock::now_ms;
-use crate::config::{Connect, EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
+use crate::config::{EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
 use crate::deliver::{DeadWriters, DeliveryEvent, DeliveryOptions};
 use crate::drain::{Drain, DrainParts, DrainSettings};
-use crate::engine::{Engine, Identity, InterruptCheck, LOOK_INTERVAL, Parts};
+use crate::engine::{Engine, Identity, InterruptCheck, Parts};
 use crate::engine_log::EngineLog;
-use crate::error::{InvalidArgument, OpenError, RefusalReason};
+use crate::error::{InvalidArgument, OpenError};
+use crate::first_contact::wait_for_server;
 use crate::intake::Intake;
 use crate::platform;
 use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
@@ -25,14 +25,12 @@ use crate::run_folder::{
     SenderKind, WriterFolder, WriterInfo, WriterOptions,
 };
 use crate::seal::Sealer;
-use crate::sender::{BackgroundJob, PendingOpen, Sender, SenderConfig, SenderHost};
+use crate::sender::{BackgroundJob, Sender, SenderConfig, SenderHost};
 use crate::shared::Shared;
 use crate::spool::SpoolWriter;
 use crate::spool_source::SpoolSource;
 use crate::takeover::{Found, recover_dead, recovery_options, seal_settings};
-use crate::transport::{
-    self, NameConflict, OpenRun, OpenedRun, Refusal, RefusalCode, TransportError, WriterIdentity,
-};
+use crate::transport::{self, NameConflict, OpenRun, WriterIdentity};
 use crate::types::{Seq, WriterId};
 
 impl Engine {
@@ -115,20 +113,14 @@ impl Claimed {
             platform::random_bytes().map_err(|source| io_error("naming the writer", source))?,
         );
         let folder = run_folder.claim_writer().map_err(folder_error)?;
-        let made = Ring::create(&config.ring, writer_id, RingStart::ORIGIN);
-        let (ring, producer, consumer) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                let _ = folder.withdraw();
-                return Err(io_error("making the ring", std::io::Error::other(error)));
-            }
-        };
-        let info = writer_info(&config, run_folder.run(), &folder, &ring, writer_id);
-        if let Err(error) = folder.write_info(&info) {
-            let _ = ring.unlink();
-            let _ = folder.withdraw();
-            return Err(folder_error(error));
-        }
+        let (info, (ring, producer, consumer)) =
+            match make_ring(&config, run_folder.run(), &folder, writer_id) {
+                Ok(made) => made,
+                Err(error) => {
+                    let _ = folder.withdraw();
+                    return Err(error);
+                }
+            };
         let secret = config.server.as_ref().and_then(|server| server.connector.secret());
         let log = EngineLog::open(folder.path(), config.log_level, secret);
         log_beginning(&log, &config, run_folder.run(), &info, &ring);
@@ -377,14 +369,42 @@ fn share(
     Shared::new(intake, sealed_points, ring, folder, log)
 }
 
+/// The ring, and `writer.json`, which says where the ring is before it is there: a process that dies
+/// in between leaves no memory behind that nobody knows of.
+fn make_ring(
+    config: &EngineConfig,
+    run: &RunInfo,
+    folder: &WriterFolder,
+    writer_id: WriterId,
+) -> Result<(WriterInfo, (Ring, Producer, Consumer)), OpenError> {
+    let planned = Ring::planned_path(&config.ring, writer_id);
+    let info = writer_info(config, run, folder, writer_id);
+    let ring_device = planned.as_deref().and_then(Path::parent).and_then(device);
+    let info = WriterInfo { ring: planned, ring_device, ..info };
+    folder.announce(&info).map_err(folder_error)?;
+    let made = Ring::create(&config.ring, writer_id, RingStart::ORIGIN)
+        .map_err(|error| io_error("making the ring", std::io::Error::other(error)))?;
+    let path = made.0.kind().path().map(Path::to_owned);
+    let ring_device = path.as_deref().and_then(device);
+    let info = WriterInfo { ring: path, ring_device, ring_capacity: made.0.capacity(), ..info };
+    if let Err(error) = folder.write_info(&info) {
+        let _ = made.0.unlink();
+        return Err(folder_error(error));
+    }
+    Ok((info, made))
+}
+
+fn device(path: &Path) -> Option<u64> {
+    platform::device(path).ok().flatten()
+}
+
+/// Without its ring.
 fn writer_info(
     config: &EngineConfig,
     run: &RunInfo,
     folder: &WriterFolder,
-    ring: &Ring,
     writer_id: WriterId,
 ) -> WriterInfo {
-    let path = ring.kind().path();
     WriterInfo {
         version: INFO_VERSION,
         writer_id,
@@ -395,9 +415,9 @@ fn writer_info(
         pid: std::process::id(),
         machine_id: platform::machine_id(),
         boot_id: platform::boot_id(),
-        ring: path.map(Path::to_owned),
-        ring_capacity: ring.capacity(),
-        ring_device: path.and_then(|path| platform::device(path).ok().flatten()),
+        ring: None,
+        ring_capacity: 0,
+        ring_device: None,
         sender: if config.server.is_some() { SenderKind::Grpc } else { SenderKind::None },
         client_version: config.run.client_version.clone(),
         opened_at_ms: now_ms(),
@@ -413,62 +433,6 @@ fn writer_info(
     }
 }
 
-/// `None`: there is no server yet, and the run goes on without.
-fn wait_for_server(
-    server: &ServerConfig,
-    request: &OpenRun,
-    log: &Arc<EngineLog>,
-    check_interrupt: InterruptCheck<'_>,
-) -> Result<Option<OpenedRun>, OpenError> {
-    let (wait, is_required) = match server.connect {
-        Connect::Within(wait) => (wait, false),
-        Connect::Required(wait) => (wait, true),
-    };
-    let begun = Instant::now();
-    let (connector, log) = (Arc::clone(&server.connector), Arc::clone(log));
-    let pending = PendingOpen::start(connector, request.clone(), &server.settings, log)
-        .map_err(|error| io_error("asking the server", std::io::Error::other(error)))?;
-    loop {
-        let left = wait.saturating_sub(begun.elapsed());
-        match pending.wait(left.min(LOOK_INTERVAL)) {
-            Some(Ok(opened)) => return Ok(Some(opened)),
-            Some(Err(TransportError::Refused(refusal))) => return Err(refused(refusal)),
-            Some(Err(TransportError::Unreachable(problem))) if is_required => {
-                return Err(not_connected(server, wait, problem));
-            }
-            None if left > Duration::ZERO => {}
-            None if is_required => {
-                let problem = pending
-                    .last_error()
-                    .map_or_else(|| "no answer".to_owned(), |error| error.to_string());
-                return Err(not_connected(server, wait, problem));
-            }
-            Some(Err(TransportError::Unreachable(_))) | None => return Ok(None),
-        }
-        if check_interrupt() {
-            return Err(OpenError::Interrupted);
-        }
-    }
-}
-
-fn not_connected(server: &ServerConfig, waited: Duration, problem: String) -> OpenError {
-    OpenError::NotConnected { url: server.connector.describe(), waited, problem }
-}
-
-fn refused(refusal: Refusal) -> OpenError {
-    let reason = match refusal.code {
-        RefusalCode::Version => RefusalReason::Version,
-        RefusalCode::Unauthenticated => RefusalReason::Unauthenticated,
-        RefusalCode::RunExists => RefusalReason::RunExists,
-        RefusalCode::OrchestrationMismatch => RefusalReason::OrchestrationMismatch,
-        RefusalCode::RunNotFound => RefusalReason::RunNotFound,
-        RefusalCode::RunDeleted => RefusalReason::RunDeleted,
-        RefusalCode::ProjectNotFound => RefusalReason::ProjectNotFound,
-        _ => RefusalReason::Other,
-    };
-    OpenError::Refused { reason, message: refusal.message }
-}
-
 fn folder_error(error: RunFolderError) -> OpenError {
     match error {
         RunFolderError::OtherJob { run_name, theirs, ours } => {
@@ -482,6 +446,6 @@ fn folder_error(error: RunFolderError) -> OpenError {
     }
 }
 
-fn io_error(action: &str, source: std::io::Error) -> OpenError {
+pub(crate) fn io_error(action: &str, source: std::io::Error) -> OpenError {
     OpenError::Io { action: action.to_owned(), source }
 }

@@ -54,7 +54,7 @@ fn folders(data_dir: &Path) -> Vec<String> {
 
 #[test]
 fn test_flush_waits_for_the_server_and_close_leaves_no_spool() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::new();
     let engine = open(online(folder.path(), &server));
     log(&engine, 100);
@@ -72,7 +72,7 @@ fn test_flush_waits_for_the_server_and_close_leaves_no_spool() {
 
 #[test]
 fn test_a_server_that_breaks_every_stream_gets_everything_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|event| match event {
         Event::Message { index, .. } if index % 5 == 0 => Action::ServeAndDrop,
         Event::Message { index, .. } if index % 7 == 0 => Action::Drop,
@@ -90,7 +90,7 @@ fn test_a_server_that_breaks_every_stream_gets_everything_once() {
 
 #[test]
 fn test_flush_gives_up_at_its_timeout_and_close_leaves_the_rest_in_the_spool() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|event| match event {
         Event::Message { .. } => Action::FallSilent,
         _ => Action::Serve,
@@ -108,7 +108,7 @@ fn test_flush_gives_up_at_its_timeout_and_close_leaves_the_rest_in_the_spool() {
 
 #[test]
 fn test_close_without_patience_drops_what_is_unacked_and_counts_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|event| match event {
         Event::Message { .. } => Action::FallSilent,
         _ => Action::Serve,
@@ -122,8 +122,25 @@ fn test_close_without_patience_drops_what_is_unacked_and_counts_it() {
 }
 
 #[test]
+fn test_close_without_patience_still_ends_the_run_at_a_server_that_answers() {
+    let server = MemoryServer::new();
+    // The server is given a moment, not as long as it takes: on a busy machine that may be missed.
+    wait_until("an end in time", || {
+        let folder = common::folder();
+        let engine = open(online(folder.path(), &server));
+        log(&engine, 10);
+        engine.flush(None, &mut || false).unwrap();
+        engine.close(Duration::ZERO, CloseStatus::Failed, &mut || false).unwrap();
+        let writer_id = engine.identity().writer_id;
+        let end = server.records().writers[&writer_id].end;
+        assert_eq!(folders(folder.path()), Vec::<String>::new());
+        end.is_some_and(|end| !end.died && end.last_seq.0 > 1)
+    });
+}
+
+#[test]
 fn test_a_run_that_never_reached_a_server_keeps_what_is_sealed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|_| Action::Drop);
     let mut config = online(folder.path(), &server);
     if let Some(server) = &mut config.server {
@@ -140,7 +157,7 @@ fn test_a_run_that_never_reached_a_server_keeps_what_is_sealed() {
 
 #[test]
 fn test_a_server_that_comes_later_gets_what_was_logged_before() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|_| Action::Drop);
     let mut config = online(folder.path(), &server);
     if let Some(server) = &mut config.server {
@@ -157,7 +174,7 @@ fn test_a_server_that_comes_later_gets_what_was_logged_before() {
 
 #[test]
 fn test_a_refused_run_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|event| match event {
         Event::OpenRun(_) => Action::Refuse(refusal(RefusalCode::RunExists, "it exists")),
         _ => Action::Serve,
@@ -172,7 +189,7 @@ fn test_a_refused_run_leaves_nothing_behind() {
 
 #[test]
 fn test_no_server_in_mode_online_is_an_error_that_names_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|_| Action::Drop);
     let mut config = online(folder.path(), &server);
     if let Some(server) = &mut config.server {
@@ -188,7 +205,7 @@ fn test_no_server_in_mode_online_is_an_error_that_names_it() {
 
 #[test]
 fn test_acknowledged_segments_are_deleted_and_their_positions_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::new();
     let mut config = online(folder.path(), &server);
     config.spool.options.segment_bytes = 2048;
@@ -212,7 +229,7 @@ fn test_acknowledged_segments_are_deleted_and_their_positions_kept() {
 
 #[test]
 fn test_positions_written_before_segments_went_do_not_stand_in_for_later_ones() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::new();
     let mut config = online(folder.path(), &server);
     config.spool.options.segment_bytes = 2048;
@@ -242,7 +259,7 @@ fn test_positions_written_before_segments_went_do_not_stand_in_for_later_ones() 
 
 #[test]
 fn test_what_an_earlier_process_left_is_delivered_beside_the_next() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let server = MemoryServer::with_script(|_| Action::Drop);
     let mut away = online(folder.path(), &server);
     if let Some(server) = &mut away.server {

@@ -28,7 +28,7 @@ fn log(engine: &Engine, point: Point) {
 
 #[test]
 fn test_everything_logged_is_in_the_spool_after_close() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let engine = open(config(folder.path()));
     let loss = engine.metric("loss", Scale::MlStep, &[("a", "b")]).unwrap();
     let reward = engine.metric("reward", Scale::EnvironmentStep, &[]).unwrap();
@@ -96,7 +96,7 @@ fn test_everything_logged_is_in_the_spool_after_close() {
 
 #[test]
 fn test_a_refused_call_logs_nothing_and_changes_no_step() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let engine = open(config(folder.path()));
     let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
     let reward = engine.metric("reward", Scale::EnvironmentStep, &[]).unwrap();
@@ -146,7 +146,7 @@ fn test_a_refused_call_logs_nothing_and_changes_no_step() {
 
 #[test]
 fn test_flush_returns_when_all_is_in_the_spool() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.batch.max_age = Duration::from_secs(3600);
     let engine = open(config);
@@ -164,7 +164,7 @@ fn test_flush_returns_when_all_is_in_the_spool() {
 
 #[test]
 fn test_points_are_sealed_when_they_are_old_enough_without_being_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.batch.max_age = Duration::from_millis(50);
     let engine = open(config);
@@ -175,7 +175,7 @@ fn test_points_are_sealed_when_they_are_old_enough_without_being_asked_for() {
 
 #[test]
 fn test_an_engine_without_tmpfs_seals_every_few_milliseconds_and_says_so() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.ring.place = RingPlace::Memory;
     config.batch.max_age = Duration::from_secs(3600);
@@ -193,9 +193,9 @@ fn test_an_engine_without_tmpfs_seals_every_few_milliseconds_and_says_so() {
 #[cfg(target_os = "linux")]
 #[test]
 fn test_a_ring_that_somebody_deletes_is_replaced_without_losing_a_point() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let engine = open(config(folder.path()));
-    let ring = format!("/dev/shm/metrana-{}", engine.identity().writer_id);
+    let ring = folder.path().join(format!("metrana-{}", engine.identity().writer_id));
     let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
     let env = engine.env("e").unwrap();
     let reward = engine.metric("reward", Scale::EnvironmentStep, &[]).unwrap();
@@ -220,11 +220,11 @@ fn test_a_ring_that_somebody_deletes_is_replaced_without_losing_a_point() {
         log_some();
         std::fs::remove_file(&ring).unwrap();
         log_some();
-        wait_until("a new ring", || std::path::Path::new(&ring).exists());
+        wait_until("a new ring", || ring.exists());
         log_some();
     }
     close(&engine);
-    assert!(!std::path::Path::new(&ring).exists());
+    assert!(!ring.exists());
     let seen = contents(folder.path(), 1);
     assert_eq!(seen.problems, Vec::<String>::new());
     let values: Vec<_> =
@@ -234,7 +234,7 @@ fn test_a_ring_that_somebody_deletes_is_replaced_without_losing_a_point() {
 
 #[test]
 fn test_a_closed_run_goes_on_where_it_was_and_another_job_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let log_to = |engine: &Engine| {
         let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
         let last = engine.last_step(loss);
@@ -265,12 +265,12 @@ fn test_a_closed_run_goes_on_where_it_was_and_another_job_is_refused() {
 #[cfg(target_os = "linux")]
 #[test]
 fn test_an_engine_dropped_without_close_leaves_everything_to_the_next() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut long = config(folder.path());
     long.batch.max_age = Duration::from_secs(3600);
     let engine = open(long);
     let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
-    let ring = format!("/dev/shm/metrana-{}", engine.identity().writer_id);
+    let ring = folder.path().join(format!("metrana-{}", engine.identity().writer_id));
     log(&engine, point(loss, 1.0));
     drop(engine);
     wait_until("the writer to be recovered", || {
@@ -278,7 +278,7 @@ fn test_an_engine_dropped_without_close_leaves_everything_to_the_next() {
         let loss = next.metric("loss", Scale::MlStep, &[]).unwrap();
         let found = next.last_step(loss);
         close(&next);
-        found == Some(0) && !std::path::Path::new(&ring).exists()
+        found == Some(0) && !ring.exists()
     });
     assert_eq!(contents(folder.path(), 1).points.len(), 1);
 }

@@ -41,7 +41,7 @@ fn in_child(engine: &Engine) -> i32 {
 #[test]
 fn test_parent_and_child_both_log_to_the_run_after_a_fork() {
     const FORKS: i32 = 5;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.queue.strategy = BackpressureStrategy::Block;
     let engine = open(config);

@@ -221,7 +221,7 @@ fn check(contents: &Contents, report: &Report) {
 
 #[test]
 fn test_what_was_accepted_survives_kill_once_and_steps_go_on() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let reports: Vec<_> =
         (0..ROUNDS).map(|round| folder.path().join(format!("report-{round}"))).collect();
     let data_dir = folder.path().join("data");
@@ -230,6 +230,10 @@ fn test_what_was_accepted_survives_kill_once_and_steps_go_on() {
     }
     // The next process seals what the last one left.
     close(&open(small(&data_dir)));
+    let names = fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let rings: Vec<_> =
+        names.filter(|name| name.to_string_lossy().starts_with("metrana-")).collect();
+    assert_eq!(rings, [""; 0], "whenever a process was killed, its ring was found");
     let run = writer_folders(&data_dir);
     let (mut steps, mut env_steps) = (Vec::new(), Vec::new());
     for report in reports.iter().map(|path| Report::new(path)) {
@@ -252,7 +256,7 @@ fn test_what_was_accepted_survives_kill_once_and_steps_go_on() {
 
 #[test]
 fn test_steps_go_on_behind_a_killed_writer_whose_spool_was_delivered() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let data_dir = folder.path().join("data");
     let server = MemoryServer::new();
     let connector = Arc::new(MemoryTransport(Arc::clone(&server)));

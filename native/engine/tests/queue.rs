@@ -56,7 +56,7 @@ fn check(counters: &Counters) {
 
 #[test]
 fn test_drop_new_drops_what_has_no_room_and_keeps_its_steps() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let (config, gate) = behind_gate(folder.path(), Some(10), BackpressureStrategy::DropNew);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
@@ -81,7 +81,7 @@ fn test_drop_new_drops_what_has_no_room_and_keeps_its_steps() {
 
 #[test]
 fn test_a_call_that_fits_the_queue_is_taken_whole_or_not_at_all() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let (config, _gate) = behind_gate(folder.path(), Some(10), BackpressureStrategy::DropNew);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
@@ -95,7 +95,7 @@ fn test_a_call_that_fits_the_queue_is_taken_whole_or_not_at_all() {
 
 #[test]
 fn test_raise_says_how_many_points_were_not_taken() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let (config, _gate) = behind_gate(folder.path(), Some(3), BackpressureStrategy::Raise);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
@@ -108,7 +108,7 @@ fn test_raise_says_how_many_points_were_not_taken() {
 
 #[test]
 fn test_block_waits_for_room_and_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let (config, gate) = behind_gate(folder.path(), Some(10), BackpressureStrategy::Block);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
@@ -133,7 +133,7 @@ fn test_block_waits_for_room_and_loses_nothing() {
 
 #[test]
 fn test_an_interrupt_ends_the_wait_and_the_rest_counts_as_dropped() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let (config, _gate) = behind_gate(folder.path(), Some(4), BackpressureStrategy::Block);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
@@ -153,7 +153,7 @@ fn test_an_interrupt_ends_the_wait_and_the_rest_counts_as_dropped() {
 
 #[test]
 fn test_a_full_disk_is_reported_once_and_everything_arrives_when_it_has_room() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let (mut config, gate) = behind_gate(folder.path(), None, BackpressureStrategy::DropNew);
     config.batch.max_age = Duration::from_millis(10);
     gate.open();
@@ -190,7 +190,7 @@ fn test_a_full_disk_is_reported_once_and_everything_arrives_when_it_has_room() {
 
 #[test]
 fn test_a_spool_at_its_limit_applies_backpressure() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.spool.max_bytes = Some(64 * 1024);
     config.queue.enqueue_timeout = Duration::from_millis(1);
@@ -217,7 +217,7 @@ fn test_a_spool_at_its_limit_applies_backpressure() {
 fn test_threads_keep_their_own_order_and_share_the_steps() {
     const THREADS: usize = 4;
     const CALLS: usize = 2000;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.queue.strategy = BackpressureStrategy::Block;
     let engine = open(config);
@@ -264,7 +264,7 @@ fn test_threads_keep_their_own_order_and_share_the_steps() {
 
 #[test]
 fn test_a_block_larger_than_a_record_keeps_every_point_at_its_place() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = common::folder();
     let mut config = config(folder.path());
     config.batch.max_msg_size = 16 * 1024;
     config.queue.strategy = BackpressureStrategy::Block;
@@ -384,7 +384,7 @@ proptest! {
         operations in proptest::collection::vec(operation(), 1..60),
         capacity in 1..100_u64,
     ) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = common::folder();
         let (mut config, gate) =
             behind_gate(folder.path(), Some(capacity), BackpressureStrategy::DropNew);
         config.queue.enqueue_timeout = Duration::from_millis(1);

@@ -238,7 +238,8 @@ fn test_a_writer_whose_ring_may_turn_up_is_left_open_where_it_is() {
     let run = run_folder(data_dir.path(), "local", "run");
     let (folder, info) = write(&run, 4, None);
     let elsewhere = Path::new("/dev/shm/of-another-container/ring").to_owned();
-    let info = WriterInfo { ring: Some(elsewhere), ring_device: Some(0), ..info };
+    let info =
+        WriterInfo { ring: Some(elsewhere), ring_capacity: 4096, ring_device: Some(0), ..info };
     folder.write_info(&info).unwrap();
     drop(folder);
     let server = MemoryServer::new();

@@ -175,6 +175,10 @@ impl Recovery<'_> {
             return Ok(RingOutcome::Ended);
         }
         let up_to_points = self.lock.info().ring_capacity / POINT_BYTES as u64;
+        if up_to_points == 0 {
+            // It died while it made its ring, so it never logged.
+            return Ok(RingOutcome::Lost { up_to_points });
+        }
         let WriterInfo { writer_id, host, .. } = self.lock.info();
         let told = |what: &str, why: &str| {
             format!(
@@ -295,6 +299,9 @@ impl Recovery<'_> {
             self.lock.write_info(info)?;
         }
         let info = self.lock.info();
+        if info.ring_capacity == 0 && !self.lock.is_forced() {
+            return remove_half_made(info);
+        }
         // Not a ring of this writer, or not there: nothing of ours to delete.
         if let Some(path) = info.ring.as_deref().filter(|_| !self.lock.is_forced())
             && let Ok((ring, _)) = Ring::open_existing(path, info.writer_id)
@@ -302,6 +309,21 @@ impl Recovery<'_> {
             ring.unlink()?;
         }
         Ok(())
+    }
+}
+
+/// Deletes the file of a ring whose header may not be there yet; its name says whose it is.
+fn remove_half_made(info: &WriterInfo) -> Result<(), RecoveryError> {
+    let Some(path) = info.ring.as_deref() else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !name.ends_with(&info.writer_id.to_string()) {
+        return Ok(());
+    }
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RingError::Io { doing: "deleting", path: path.to_owned(), source }.into())
+        }
+        _ => Ok(()),
     }
 }
 

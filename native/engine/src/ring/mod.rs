@@ -211,6 +211,17 @@ impl Ring {
         Ok(Self::split(memory, kind))
     }
 
+    /// Where [`create`](Self::create) will make the writer's ring, if it can: what is written down
+    /// before it is there is found whenever the process dies.
+    pub fn planned_path(options: &RingOptions, writer_id: WriterId) -> Option<PathBuf> {
+        let folder = match &options.place {
+            RingPlace::Memory => return None,
+            RingPlace::Folder(folder) => folder.as_path(),
+            RingPlace::SharedMemory => platform::shared_memory_folder()?,
+        };
+        Some(path_in(folder, writer_id))
+    }
+
     /// Opens the ring that a dead writer left, to seal what is in it.
     ///
     /// # Errors
@@ -249,7 +260,7 @@ impl Ring {
             return Err(RingError::NotTmpfs(folder.to_owned()));
         }
         let free_bytes = platform::space(folder).map_err(asking)?.free_bytes;
-        let path = folder.join(format!("metrana-{writer_id}"));
+        let path = path_in(folder, writer_id);
         let memory =
             Memory::create(&path, fitting_capacity(wanted_bytes, free_bytes), writer_id, start)?;
         Ok((memory, path))
@@ -336,6 +347,10 @@ impl Ring {
             _ => Ok(()),
         }
     }
+}
+
+fn path_in(folder: &Path, writer_id: WriterId) -> PathBuf {
+    folder.join(format!("metrana-{writer_id}"))
 }
 
 fn whole_pages(bytes: u64) -> u64 {

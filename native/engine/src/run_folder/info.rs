@@ -55,7 +55,7 @@ pub struct WriterInfo {
     pub boot_id: Option<String>,
     /// Its ring's file; none when the ring is anonymous memory.
     pub ring: Option<PathBuf>,
-    /// Bytes of records the ring has room for.
+    /// Bytes of records the ring has room for; 0: it was about to be made, and is empty if it was.
     pub ring_capacity: u64,
     /// Which tmpfs the ring is on, so that a ring out of reach (another container's) is told from
     /// one that is gone.
@@ -136,8 +136,12 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RunFolderError
 }
 
 /// Replaces one of the two files.
-pub(super) fn replace<T: Serialize>(path: &Path, info: &T) -> Result<(), RunFolderError> {
-    platform::replace_file(path, Durability::Durable, |file| file.write_all(&text(info)?))
+pub(super) fn replace<T: Serialize>(
+    path: &Path,
+    info: &T,
+    durability: Durability,
+) -> Result<(), RunFolderError> {
+    platform::replace_file(path, durability, |file| file.write_all(&text(info)?))
         .map_err(RunFolderError::io("writing", path))
 }
 

@@ -65,7 +65,17 @@ impl WriterFolder {
     ///
     /// When it cannot be written; the old one stays.
     pub fn write_info(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path.join(WRITER_JSON), info)
+        info::replace(&self.path.join(WRITER_JSON), info, Durability::Durable)
+    }
+
+    /// Writes `writer.json` for the first time, before the ring is there: it outlives the process,
+    /// and the next one makes it outlive the machine.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn announce(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
+        info::replace(&self.path.join(WRITER_JSON), info, Durability::Lazy)
     }
 
     /// Writes the greatest positions of this writer, beside the writers' folders: they outlive it.
@@ -159,7 +169,7 @@ impl WriterLock {
     ///
     /// When it cannot be written; the old one stays.
     pub fn write_info(&mut self, info: WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path.join(WRITER_JSON), &info)?;
+        info::replace(&self.path.join(WRITER_JSON), &info, Durability::Durable)?;
         self.info = info;
         Ok(())
     }

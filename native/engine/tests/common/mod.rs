@@ -12,14 +12,24 @@ use metrana_engine::batch::{PointColumns, decode_points};
 use metrana_engine::config::{EngineConfig, RunConfig};
 use metrana_engine::declarations::{Declaration, decode_declarations};
 use metrana_engine::engine::Engine;
-use metrana_engine::ring::RingOptions;
+use metrana_engine::platform;
+use metrana_engine::ring::{RingOptions, RingPlace};
 use metrana_engine::spool::{FrameKind, SpoolEvent, SpoolReader};
 use metrana_engine::types::Seq;
 
-/// A writer of run `run` without a server, with a small ring.
+/// A data directory that goes with the test. It is in memory, so that rings can be in it too.
+pub fn folder() -> tempfile::TempDir {
+    match platform::shared_memory_folder() {
+        Some(memory) => tempfile::tempdir_in(memory).unwrap(),
+        None => tempfile::tempdir().unwrap(),
+    }
+}
+
+/// A writer of run `run` without a server, with a small ring in its data directory.
 pub fn config(data_dir: &Path) -> EngineConfig {
     let mut config = EngineConfig::offline(data_dir, RunConfig::local("run", "job"));
-    config.ring = RingOptions { capacity_bytes: 1 << 20, ..RingOptions::default() };
+    config.ring =
+        RingOptions { capacity_bytes: 1 << 20, place: RingPlace::Folder(data_dir.to_owned()) };
     config
 }
 

@@ -112,6 +112,18 @@ def test_many_declarations_at_once(catalog: Catalog, project_id: int) -> None:
     assert more[:-1] == numbers
 
 
+def test_numbers_rise_with_the_order_of_the_declarations(
+    catalog: Catalog, project_id: int
+) -> None:
+    names = [f"m{i * 7 % 50}" for i in range(50)]
+    entries = [metric(name) for name in names] + [env(name) for name in names]
+    numbers = catalog.declare(project_id, entries)
+
+    assert numbers == sorted(numbers[:50]) + sorted(numbers[50:])
+    later = catalog.declare(project_id, [metric("z"), metric("m0"), metric("a")])
+    assert max(numbers[:50]) < later[0] < later[2]
+
+
 def test_concurrent_declarations_agree(catalog: Catalog, project_id: int) -> None:
     entries = [env(f"env-{i}") for i in range(200)] + [metric(f"m{i}", k="v") for i in range(50)]
     results: list[list[int]] = []

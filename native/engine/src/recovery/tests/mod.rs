@@ -337,6 +337,19 @@ fn test_rings_that_are_gone_are_told_from_rings_out_of_reach() {
 }
 
 #[test]
+fn test_a_writer_that_died_while_it_made_its_ring_leaves_neither_ring_nor_problem() {
+    let folder = memory_folder();
+    let life = Life::begin(folder.path(), RingPlace::Folder(folder.path().into()), sound());
+    life.folder.announce(&WriterInfo { ring_capacity: 0, ..life.info.clone() }).unwrap();
+    let ring = life.ring.kind().path().unwrap().to_owned();
+    let (path, _) = life.die();
+    std::fs::write(&ring, "METR").unwrap();
+    let report = recovered(&path);
+    assert!(report.is_complete() && !ring.exists());
+    assert_eq!((report.last_seq, report.problems), (Seq(0), Vec::new()));
+}
+
+#[test]
 fn test_a_newer_ring_leaves_the_writer_open() {
     let folder = memory_folder();
     let mut life = Life::begin(folder.path(), RingPlace::Folder(folder.path().into()), sound());
