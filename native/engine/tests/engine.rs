@@ -225,6 +225,8 @@ fn test_a_ring_that_somebody_deletes_is_replaced_without_losing_a_point() {
     }
     close(&engine);
     assert!(!ring.exists());
+    let log = common::log_of(folder.path());
+    assert_eq!(log.matches("WARN  the ring's file was deleted by somebody").count(), 1, "{log}");
     let seen = contents(folder.path(), 1);
     assert_eq!(seen.problems, Vec::<String>::new());
     let values: Vec<_> =

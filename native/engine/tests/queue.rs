@@ -73,6 +73,8 @@ fn test_drop_new_drops_what_has_no_room_and_keeps_its_steps() {
     engine.flush(None, &mut || false).unwrap();
     log(&engine, array(metric, &[100.0])).unwrap();
     close(&engine);
+    let told = format!("WARN  the queue was full: {} points", 25 - accepted);
+    assert!(common::log_of(folder.path()).contains(&told), "{}", common::log_of(folder.path()));
     let seen = contents(folder.path(), 1).points;
     assert_eq!(seen.len() as u64, accepted + 1);
     assert!(seen[..accepted as usize].iter().all(|seen| seen.step == seen.value as i64));

@@ -25,6 +25,7 @@ run = metrana.init(mode="offline", run_name="killed", orchestration_id="first jo
 for step in range(100):
     run.log("loss", float(step))
 run.log("accuracy", 0.5, step=700)
+run.flush()
 for rl_step in range(5):
     run.log_rl_environment_step("reward", [1.0] * 10, rl_step=rl_step, env_id="a")
     run.log_rl_episode("episode_return", 10.0, rl_step=rl_step, env_id="a")
@@ -145,7 +146,7 @@ def test_a_writer_that_is_known_dead_does_not_make_its_run_running(
     (folder,) = _writer_folders(tmp_path)
     text = (folder / "writer.json").read_text()
     ring = json.loads(text)["ring"]
-    os.unlink(ring)
+    Path(ring).unlink()
     (folder / "writer.json").write_text(text.replace(ring, f"/nowhere{ring}"))
     with metrana.init(
         mode="online",

@@ -12,6 +12,7 @@ use metrana_engine::batch::{PointColumns, decode_points};
 use metrana_engine::config::{EngineConfig, RunConfig};
 use metrana_engine::declarations::{Declaration, decode_declarations};
 use metrana_engine::engine::Engine;
+use metrana_engine::engine_log::ENGINE_LOG;
 use metrana_engine::platform;
 use metrana_engine::ring::{RingOptions, RingPlace};
 use metrana_engine::spool::{FrameKind, SpoolEvent, SpoolReader};
@@ -69,6 +70,12 @@ pub struct Contents {
 pub fn contents(data_dir: &Path, number: u32) -> Contents {
     let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
     read(&run.join(format!("{number:06}")))
+}
+
+/// What the first writer of the only run in `data_dir` wrote to its log.
+pub fn log_of(data_dir: &Path) -> String {
+    let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
+    std::fs::read_to_string(run.join("000001").join(ENGINE_LOG)).unwrap()
 }
 
 pub fn read(writer_folder: &Path) -> Contents {

@@ -112,9 +112,7 @@ def test_many_declarations_at_once(catalog: Catalog, project_id: int) -> None:
     assert more[:-1] == numbers
 
 
-def test_numbers_rise_with_the_order_of_the_declarations(
-    catalog: Catalog, project_id: int
-) -> None:
+def test_numbers_rise_with_the_order_of_the_declarations(catalog: Catalog, project_id: int) -> None:
     names = [f"m{i * 7 % 50}" for i in range(50)]
     entries = [metric(name) for name in names] + [env(name) for name in names]
     numbers = catalog.declare(project_id, entries)
