@@ -3,6 +3,11 @@
 `{"optimizer": {"lr": 3e-4}, "layers": [64, 64]}` under `config` becomes `config/optimizer/lr`,
 `config/layers/0` and `config/layers/1`. A non-empty list of strings only is one attribute; empty
 containers are attributes too, so that reading back gives what was logged.
+
+An attribute replaces all that was below its path. So a mapping merges into the one logged before it
+at its path, and a list replaces what was there, for it is preceded by the attribute of an empty
+one. A mapping whose keys are numbers only would be taken for a list, or for some entries of one: it
+replaces what was there too, preceded by the attribute of an empty mapping.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, timezone
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from metrana.checks import refusal
 from metrana.errors import MetranaValidationError
@@ -31,8 +36,20 @@ _MAX_DEPTH: Final = 64
 # Python refuses to write out longer ints at once.
 _CHUNK_DIGITS: Final = 4000
 
+_INDEX: Final = re.compile("0|[1-9][0-9]*")
+
 Entry = tuple[str, str, Any]
 """Path, type and value, in the form that the native module takes."""
+
+
+class _Leaf(NamedTuple):
+    """The type and value of one attribute."""
+
+    type: str
+    value: Any
+
+
+_Tree: TypeAlias = "_Leaf | list[_Tree] | dict[str, _Tree]"
 
 
 def flatten(prefix_path: str, value: Any, name: str) -> list[Entry]:
@@ -53,13 +70,26 @@ def flatten(prefix_path: str, value: Any, name: str) -> list[Entry]:
     """
     if prefix_path:
         check_path(prefix_path, name)
-    entries = list(_flatten(prefix_path, value, name, ()))
-    seen: set[str] = set()
-    for path, _, _ in entries:
-        if path in seen:
-            raise MetranaValidationError(f"{name}: two values for the path {path!r}")
-        seen.add(path)
-    return entries
+    tree = _tree(prefix_path, value, name, ())
+    if not prefix_path and isinstance(tree, dict):
+        return [entry for key, item in tree.items() for entry in _entries(key, item)]
+    return list(_entries(prefix_path, tree))
+
+
+def flatten_config(config: Mapping[str, Any]) -> list[Entry]:
+    """Flatten hyperparameters under `config`; they never replace the whole of those before them.
+
+    Raises:
+        MetranaValidationError: For a key or value that is not allowed, cycles included.
+    """
+    tree = _tree("config", config, "config", ())
+    assert isinstance(tree, dict), "a mapping makes one"
+    return [entry for key, item in tree.items() for entry in _entries(f"config/{key}", item)]
+
+
+def is_index(key: str) -> bool:
+    """Whether a part of a path may number an entry of a list."""
+    return _INDEX.fullmatch(key) is not None
 
 
 def check_path(path: object, name: str) -> str:
@@ -73,48 +103,75 @@ def check_path(path: object, name: str) -> str:
     return path
 
 
-def _flatten(path: str, value: Any, name: str, parents: tuple[int, ...]) -> Iterator[Entry]:
+def _tree(path: str, value: Any, name: str, parents: tuple[int, ...]) -> _Tree:
+    """Nested dicts by part of a path, lists, and leaves."""
     scalar = _scalar(value, path, name)
     if scalar is not None:
-        yield (_required(path, value, name), *scalar)
-        return
+        _required(path, value, name)
+        return _Leaf(*scalar)
     if id(value) in parents or len(parents) >= _MAX_DEPTH:
         raise MetranaValidationError(f"{name}: {path or 'the value'} contains itself")
     parents = (*parents, id(value))
     mapping = _as_mapping(value)
     if mapping is not None:
-        yield from _flatten_mapping(path, mapping, name, parents)
-        return
+        return _mapping_tree(path, mapping, name, parents)
     sequence = _as_sequence(value)
     if sequence is None:
         raise refusal(
             _at(path, name), value, "None, a bool, number, string, datetime, mapping or list"
         )
-    yield from _flatten_sequence(path, sequence, name, parents)
+    return _sequence_tree(path, sequence, name, parents)
 
 
-def _flatten_mapping(
+def _mapping_tree(
     path: str, mapping: Mapping[Any, Any], name: str, parents: tuple[int, ...]
-) -> Iterator[Entry]:
-    if not mapping and path:
-        yield path, "empty_mapping", None
-    for key, item in mapping.items():
-        yield from _flatten(_join(path, _key(key, name)), item, name, parents)
+) -> dict[str, _Tree]:
+    tree: dict[str, _Tree] = {}
+    for given, item in mapping.items():
+        key = _key(given, name)
+        *outer, last = key.split("/")
+        grown: dict[str, _Tree] = {last: _tree(_join(path, key), item, name, parents)}
+        for part in reversed(outer):
+            grown = {part: grown}
+        _merge(tree, grown, path, name)
+    return tree
 
 
-def _flatten_sequence(
+def _merge(tree: dict[str, _Tree], grown: dict[str, _Tree], path: str, name: str) -> None:
+    """Put a tree into another: a `/` in a key may lead into what another key holds."""
+    for part, item in grown.items():
+        here = _join(path, part)
+        present = tree.setdefault(part, item)
+        if present is item:
+            continue
+        if not (isinstance(present, dict) and isinstance(item, dict)):
+            raise MetranaValidationError(f"{name}: two values for the path {here!r}")
+        _merge(present, item, here, name)
+
+
+def _sequence_tree(
     path: str, items: Sequence[Any], name: str, parents: tuple[int, ...]
-) -> Iterator[Entry]:
+) -> _Leaf | list[_Tree]:
     _required(path, items, name)
-    if not items:
-        yield path, "empty_list", None
-    elif all(isinstance(item, str) for item in items):
+    if items and all(isinstance(item, str) for item in items):
         texts = [_text(item, path, name) for item in items]
         _check_size(sum(len(text.encode()) for text in texts), path, name)
-        yield path, "string_list", texts
-    else:
-        for index, item in enumerate(items):
-            yield from _flatten(_join(path, str(index)), item, name, parents)
+        return _Leaf("string_list", texts)
+    return [_tree(_join(path, str(i)), item, name, parents) for i, item in enumerate(items)]
+
+
+def _entries(path: str, tree: _Tree) -> Iterator[Entry]:
+    if isinstance(tree, _Leaf):
+        yield path, tree.type, tree.value
+        return
+    if isinstance(tree, list):
+        yield path, "empty_list", None
+        tree = {str(index): item for index, item in enumerate(tree)}
+    elif all(map(is_index, tree)):
+        yield path, "empty_mapping", None
+    # What is no number goes first: it ends a list that is there, and the numbers with it.
+    for key in sorted(tree, key=is_index):
+        yield from _entries(f"{path}/{key}", tree[key])
 
 
 def _scalar(value: Any, path: str, name: str) -> tuple[str, Any] | None:

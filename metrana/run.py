@@ -86,6 +86,9 @@ class Run(_native.RunCore):
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Log hyperparameters: nested mappings and lists flatten under `config/`.
 
+        A mapping is merged into the one logged before it; anything else, a list or a mapping whose
+        keys are numbers only included, replaces what was there.
+
         Args:
             config: Values by name: None, bool, int (exact at any size), float, str, datetime, and
                 mappings and lists of them.
@@ -93,7 +96,7 @@ class Run(_native.RunCore):
         Raises:
             MetranaValidationError: For a key or value that is not allowed; nothing was logged.
         """
-        entries = attributes.flatten("config", checks.mapping("config", config), "config")
+        entries = attributes.flatten_config(checks.mapping("config", config))
         self._log_attributes([("set", *entry, False) for entry in entries])
 
     def log_attributes(self, prefix_path: str, value: Any) -> None:
@@ -375,7 +378,7 @@ def _initial_operations(settings: Settings) -> list[tuple[Any, ...]]:
     """What `init()` was given: applied only if this process creates the run."""
     operations: list[tuple[Any, ...]] = []
     if settings.config is not None:
-        entries = attributes.flatten("config", settings.config, "config")
+        entries = attributes.flatten_config(settings.config)
         operations += [("set", *entry, True) for entry in entries]
     if settings.tags is not None:
         operations.append(("set_tags", list(settings.tags), True))

@@ -6,42 +6,48 @@ what the table holds when they are written.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TypeAlias
 
 import sqlalchemy as sa
 
-from metrana.server.catalog.attribute_paths import ancestors, below, fitting
+from metrana.server.catalog.attribute_paths import ancestors, below, ended_if_list, fitting
 from metrana.server.catalog.attribute_values import CONTAINERS, StoredValue
-from metrana.server.catalog.engine import insert
+from metrana.server.catalog.engine import chunks, insert
 
 Scope: TypeAlias = dict[str, int]
+ScopeKey: TypeAlias = tuple[int, ...]
+Setting: TypeAlias = tuple[str, StoredValue]
 
 
 class PathChanges:
-    """What a sequence of settings comes to."""
+    """What a sequence of settings comes to.
 
-    def __init__(self) -> None:
+    Args:
+        stored_lists: Paths of the lists that the table holds, of those the settings may end.
+    """
+
+    def __init__(self, stored_lists: Iterable[str] = ()) -> None:
         self._values: dict[str, StoredValue] = {}
         self._touched: set[str] = set()
         # How many values are below each path, so that looking below one is rarely needed.
         self._below: Counter[str] = Counter()
+        # Those that no setting has replaced so far.
+        self._stored_lists = set(stored_lists)
 
     def set(self, path: str, value: StoredValue) -> None:
-        """Set a path: what was below it goes, and so does a plain value above it."""
+        """Set a path: what was below it goes, and so does a plain value above, or a list."""
         path = fitting(path)
-        self._touched.add(path)
-        if self._below[path]:
-            low, high = below(path)
-            for other in [other for other in self._values if low <= other < high]:
-                self._drop(other)
+        for ancestor in ended_if_list(path):
+            if self._is_list(ancestor):
+                self._remove(ancestor)
+        self._remove(path)
         for ancestor in ancestors(path):
             above = self._values.get(ancestor)
             if above is not None and above.type not in CONTAINERS:
                 self._drop(ancestor)
-        if path not in self._values:
-            self._below.update(ancestors(path))
+        self._below.update(ancestors(path))
         self._values[path] = value
 
     @property
@@ -51,8 +57,25 @@ class PathChanges:
 
     @property
     def touched(self) -> Set[str]:
-        """Every path that was set, if only for a while."""
+        """Every path that was set or removed, if only for a while."""
         return self._touched
+
+    def _is_list(self, path: str) -> bool:
+        value = self._values.get(path)
+        return path in self._stored_lists if value is None else value.type == "empty_list"
+
+    def _remove(self, path: str) -> None:
+        """Remove a path and all below it."""
+        self._touched.add(path)
+        low, high = below(path)
+        if self._below[path]:
+            for other in [other for other in self._values if low <= other < high]:
+                self._drop(other)
+        if path in self._values:
+            self._drop(path)
+        if self._stored_lists:
+            gone = {p for p in self._stored_lists if p == path or low <= p < high}
+            self._stored_lists -= gone
 
     def _drop(self, path: str) -> None:
         del self._values[path]
@@ -63,17 +86,23 @@ def write_changes(
     connection: sa.Connection,
     table: sa.Table,
     scope_names: Sequence[str],
-    changes: Mapping[tuple[int, ...], PathChanges],
+    settings: Mapping[ScopeKey, Sequence[Setting]],
 ) -> None:
-    """Write the changes of many trees at once.
+    """Write what was set in many trees at once.
 
     Args:
         connection: In a write transaction.
         table: `attributes` or `env_attributes`.
         scope_names: The key columns beside `path`: whose tree it is.
-        changes: By the values of these columns.
+        settings: Paths and values in the order they were set, by the values of these columns.
     """
-    trees = [(dict(zip(scope_names, key, strict=True)), tree) for key, tree in changes.items()]
+    lists = _stored_lists(connection, table, scope_names, settings)
+    trees: list[tuple[Scope, PathChanges]] = []
+    for key, set_paths in settings.items():
+        tree = PathChanges(lists[key])
+        for path, value in set_paths:
+            tree.set(path, value)
+        trees.append((dict(zip(scope_names, key, strict=True)), tree))
     _clear(connection, table, scope_names, trees)
     rows = [
         {**scope, "path": path, **value._asdict()}
@@ -87,6 +116,30 @@ def write_changes(
             upsert.on_conflict_do_update(index_elements=list(table.primary_key), set_=updated),
             rows,
         )
+
+
+def _stored_lists(
+    connection: sa.Connection,
+    table: sa.Table,
+    scope_names: Sequence[str],
+    settings: Mapping[ScopeKey, Sequence[Setting]],
+) -> Mapping[ScopeKey, list[str]]:
+    """The lists that the table holds and that a setting would end, by whose tree it is."""
+    asked = {
+        (*key, ancestor)
+        for key, set_paths in settings.items()
+        for path, _ in set_paths
+        for ancestor in ended_if_list(fitting(path))
+    }
+    found: dict[ScopeKey, list[str]] = defaultdict(list)
+    columns = [table.c[name] for name in (*scope_names, "path")]
+    for chunk in chunks(asked):
+        query = sa.select(*columns).where(
+            sa.tuple_(*columns).in_(chunk), table.c.type == "empty_list"
+        )
+        for *key, path in connection.execute(query):
+            found[tuple(key)].append(path)
+    return found
 
 
 def _clear(

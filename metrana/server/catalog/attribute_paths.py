@@ -3,7 +3,8 @@
 A path is a value or a mapping, never both: setting `a` removes what is below `a`, setting `a/b`
 removes a value at `a`. The exception is a container marker (`empty_mapping`, `empty_list`) at `a`:
 it stays, and says what the entries below it are entries of. Without one, entries named by the
-numbers from 0 are a list.
+numbers from 0 are a list. A list has entries by number only: setting one by another name removes
+the list, so that a mapping logged over a list is that mapping.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from metrana.attributes import is_index
 from metrana.server.catalog.attribute_values import CONTAINERS, load
 
 MAX_PATH_BYTES = 1024
@@ -36,6 +38,13 @@ def ancestors(path: str) -> Iterator[str]:
     while end != -1:
         yield path[:end]
         end = path.find("/", end + 1)
+
+
+def ended_if_list(path: str) -> Iterator[str]:
+    """Every proper prefix that is no list any more once `path` is set, the shortest first."""
+    for ancestor in ancestors(path):
+        if not is_index(path[len(ancestor) + 1 :].partition("/")[0]):
+            yield ancestor
 
 
 def below(path: str) -> tuple[str, str]:

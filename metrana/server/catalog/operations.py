@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from metrana.server.catalog.attribute_changes import PathChanges, write_changes
+from metrana.server.catalog.attribute_changes import ScopeKey, Setting, write_changes
 from metrana.server.catalog.attribute_paths import fitting
 from metrana.server.catalog.attribute_values import store
 from metrana.server.catalog.errors import MalformedError, RunDeletedError
@@ -72,8 +73,8 @@ class _Application:
         self._connection = connection
         self._writer = writer
         self._now_ms = now_ms
-        self._changes = PathChanges()
-        self._env_changes: dict[tuple[int, int], PathChanges] = {}
+        self._settings: list[Setting] = []
+        self._env_settings: dict[ScopeKey, list[Setting]] = defaultdict(list)
         self._tags: set[str] | None = None
         self._run_values: dict[str, Any] = {"updated_at": now_ms}
         self._closed = False
@@ -83,9 +84,8 @@ class _Application:
             case ("set", path, kind, value, initial):
                 self._set(path, kind, value, initial=initial)
             case ("set_env", env_no, episode, path, kind, value):
-                scope = (env_no, -1 if episode is None else episode)
-                changes = self._env_changes.setdefault(scope, PathChanges())
-                changes.set(path, store(kind, value))
+                scope = (self._writer.run_no, env_no, -1 if episode is None else episode)
+                self._env_settings[scope].append((path, store(kind, value)))
             case ("set_tags" | "add_tags" | "remove_tags" as verb, given, initial):
                 self._change_tags(verb, given, initial=initial)
             case ("set_description", text, initial):
@@ -99,12 +99,9 @@ class _Application:
 
     def write(self) -> None:
         run_no, connection = self._writer.run_no, self._connection
-        write_changes(connection, attributes, ("run_no",), {(run_no,): self._changes})
-        env_scopes: dict[tuple[int, ...], PathChanges] = {
-            (run_no, *scope): tree for scope, tree in self._env_changes.items()
-        }
+        write_changes(connection, attributes, ("run_no",), {(run_no,): self._settings})
         names = ("run_no", "env_no", "episode")
-        write_changes(connection, env_attributes, names, env_scopes)
+        write_changes(connection, env_attributes, names, self._env_settings)
         if self._tags is not None:
             _replace_tags(connection, run_no, self._tags)
         connection.execute(sa.update(runs).where(runs.c.run_no == run_no).values(self._run_values))
@@ -116,7 +113,7 @@ class _Application:
         if initial and not self._writer.created_run:
             self._keep_aside(path, kind, value)
             return
-        self._changes.set(path, stored)
+        self._settings.append((path, stored))
         if path == GIT_SHA_PATH:
             self._run_values["git_sha"] = stored.text
 
@@ -143,7 +140,7 @@ class _Application:
         """Keep what an alias gave to `init()`; that of a sibling that joined is let go."""
         if self._writer.alias_run_id is not None:
             aside = f"metrana/writers/{self._writer.writer_id}/{path}"
-            self._changes.set(aside, store(kind, value))
+            self._settings.append((aside, store(kind, value)))
 
 
 def _replace_tags(connection: sa.Connection, run_no: int, wanted: set[str]) -> None:

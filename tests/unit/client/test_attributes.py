@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import metrana
-from metrana.attributes import flatten
+from metrana.attributes import flatten, flatten_config
 from tests.reading import read_one
 
 
@@ -72,24 +72,31 @@ def test_one_value_is_one_attribute(value: Any, kind: str, stored: Any) -> None:
     [
         (
             {"optimizer": {"lr": 1, "betas": [2, 3]}},
-            ["optimizer/lr", "optimizer/betas/0", "optimizer/betas/1"],
+            ["optimizer/lr", "optimizer/betas=[]", "optimizer/betas/0", "optimizer/betas/1"],
         ),
         ({"a/b": {"c": 1}}, ["a/b/c"]),
-        ({1: 1, "x": 3}, ["1", "x"]),
+        ({"a/b": 1, "a": {"c": 2}}, ["a/b", "a/c"]),
+        ({"a": {1: 1, "x": 3}}, ["a/x", "a/1"]),
+        ({"a": {0: 1, 1: 3}}, ["a={}", "a/0", "a/1"]),
+        ({"a/0": 1}, ["a={}", "a/0"]),
+        ({"a": {"00": 1}}, ["a/00"]),
         ({"a": Optimizer("adam", 0.1)}, ["a/name", "a/lr"]),
         ({"a": argparse.Namespace(x=1, y=2)}, ["a/x", "a/y"]),
         ({"a": Pair(1, 2)}, ["a/first", "a/second"]),
         ({"a": OrderedDict(z=1, b=2)}, ["a/z", "a/b"]),
-        ({"a": ["x", 1]}, ["a/0", "a/1"]),
-        ({"a": np.array([[1, 2], [3, 4]])}, ["a/0/0", "a/0/1", "a/1/0", "a/1/1"]),
-        ({"a": range(2)}, ["a/0", "a/1"]),
+        ({"a": ["x", 1]}, ["a=[]", "a/0", "a/1"]),
+        (
+            {"a": np.array([[1, 2], [3, 4]])},
+            ["a=[]", "a/0=[]", "a/0/0", "a/0/1", "a/1=[]", "a/1/0", "a/1/1"],
+        ),
+        ({"a": range(2)}, ["a=[]", "a/0", "a/1"]),
     ],
     ids=repr,
 )
 def test_containers_nest(value: Any, paths: list[str]) -> None:
-    assert [path for path, _, _ in flatten("config", value, "config")] == [
-        f"config/{p}" for p in paths
-    ]
+    markers = {"empty_list": "=[]", "empty_mapping": "={}"}
+    found = [path + markers.get(kind, "") for path, kind, _ in flatten_config(value)]
+    assert found == [f"config/{path}" for path in paths]
 
 
 def test_ints_are_exact_at_any_size(data_dir: Path) -> None:
@@ -130,6 +137,10 @@ def _cycle() -> dict[str, Any]:
         {"x": "a" * (64 * 1024 + 1)},
         {"x": ["a" * 40_000, "b" * 40_000]},
         {"a/b": 1, "a": {"b": 2}},
+        {"a/b": 1, "a": 2},
+        {"a": 2, "a/b": 1},
+        {"a": [2], "a/1": 1},
+        {1: 2, "1": 1},
         _cycle(),
         3,
         "text",

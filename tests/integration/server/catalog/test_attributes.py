@@ -220,6 +220,23 @@ class TestOverwriting:
             "a": {"0": 1}
         }
 
+    def test_an_entry_by_name_ends_a_list(self, after: Any) -> None:
+        assert after(
+            put("config/a", "empty_list", None),
+            put("config/a/0", "int", "1"),
+            put("config/a/1", "empty_list", None),
+            put("config/a/1/0", "int", "2"),
+            put("config/a/x/y", "int", "3"),
+        ) == {"a": {"x": {"y": 3}}}
+
+    def test_an_entry_by_number_belongs_to_a_list(self, after: Any) -> None:
+        assert after(
+            put("config/a", "empty_list", None),
+            put("config/a/0", "int", "1"),
+            put("config/a/0", "int", "2"),
+            put("config/a/1/x", "int", "3"),
+        ) == {"a": [2, {"x": 3}]}
+
     def test_marker_that_was_overwritten_is_gone(self, after: Any) -> None:
         assert after(
             put("config/a", "empty_mapping", None),
