@@ -8,7 +8,7 @@ import sys
 
 # What extras bring, what frameworks are, and what would be felt at import.
 HEAVY = (
-    "alembic av chdb fastapi google.protobuf grpc gymnasium httpx jax lightning pandas plotext "
+    "alembic av chdb fastapi google.protobuf grpc gymnasium httpx jax lightning pandas "
     "polars pyarrow rich sqlalchemy stable_baselines3 tensorflow torch transformers uvicorn "
     "asyncio multiprocessing numpy subprocess"
 )
