@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from metrana.checks import refusal
+from metrana.checks import mapping, refusal, text
 from metrana.errors import MetranaValidationError
 
 MAX_BYTES: Final = 64 * 1024
@@ -76,15 +76,27 @@ def flatten(prefix_path: str, value: Any, name: str) -> list[Entry]:
     return list(_entries(prefix_path, tree))
 
 
-def flatten_config(config: Mapping[str, Any]) -> list[Entry]:
+def flatten_config(config: object) -> list[Entry]:
     """Flatten hyperparameters under `config`; they never replace the whole of those before them.
 
     Raises:
         MetranaValidationError: For a key or value that is not allowed, cycles included.
     """
-    tree = _tree("config", config, "config", ())
+    tree = _tree("config", mapping("config", config), "config", ())
     assert isinstance(tree, dict), "a mapping makes one"
     return [entry for key, item in tree.items() for entry in _entries(f"config/{key}", item)]
+
+
+def check_description(description: object) -> str:
+    """A text that fits an attribute.
+
+    Raises:
+        MetranaValidationError: For anything else.
+    """
+    checked = text("description", description)
+    if len(checked.encode()) > MAX_BYTES:
+        raise refusal("description", checked, f"at most {MAX_BYTES} bytes")
+    return checked
 
 
 def is_index(key: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from metrana.errors import MetranaValidationError
@@ -14,7 +15,10 @@ from metrana.errors import MetranaValidationError
 _Choice = TypeVar("_Choice", bound=Enum)
 
 _MAX_NAME_BYTES = 256
+_MAX_FILE_NAME_BYTES = 255
 _SHOWN_CHARACTERS = 80
+# Of seconds it is 30 years; what is above is a mistake, and more than clocks can add up.
+_MAX_NUMBER = 1e9
 
 
 def refusal(name: str, value: object, allowed: str) -> MetranaValidationError:
@@ -37,11 +41,10 @@ def shown(value: object) -> str:
 
 def choice(name: str, value: object, kind: type[_Choice]) -> _Choice:
     """A member of an enumeration, given as itself or as its string in any case."""
-    try:
-        return kind(value)
-    except ValueError:
-        allowed = " or ".join(repr(member.value) for member in kind)
-        raise refusal(name, value, allowed) from None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    raise refusal(name, value, " or ".join(repr(member.value) for member in kind))
 
 
 def word(name: str, value: object, words: Sequence[str]) -> str:
@@ -62,6 +65,15 @@ def text(name: str, value: object) -> str:
     return str(value)
 
 
+def api_key(name: str, value: object) -> str:
+    """A key: it travels in a header, which has printable ASCII only."""
+    key = text(name, value)
+    if key.isascii() and key.isprintable() and key and key == key.strip():
+        return key
+    # Not `refusal`: what was given may be the key with a line's end.
+    raise MetranaValidationError(f"{name}: must be a key of printable ASCII characters")
+
+
 def entity_name(name: str, value: object) -> str:
     """The name of a workspace, project, run or the like: 1 to 256 bytes of printable Unicode."""
     allowed = f"a string of 1 to {_MAX_NAME_BYTES} bytes without control characters"
@@ -75,9 +87,14 @@ def entity_name(name: str, value: object) -> str:
 
 def tags(name: str, value: object) -> tuple[str, ...]:
     """A collection of tags; a lone string is refused, being a collection of letters."""
+    allowed = "a list of strings"
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise refusal(name, value, "a list of strings")
-    return tuple(entity_name(f"{name}[{i}]", tag) for i, tag in enumerate(value))
+        raise refusal(name, value, allowed)
+    try:
+        items = list(value)
+    except Exception:  # noqa: BLE001 - their iterator may raise anything
+        raise refusal(name, value, allowed) from None
+    return tuple(entity_name(f"{name}[{i}]", tag) for i, tag in enumerate(items))
 
 
 def mapping(name: str, value: object) -> Mapping[str, Any]:
@@ -87,32 +104,37 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
     raise refusal(name, value, "a mapping")
 
 
-def path(name: str, value: object) -> str:
-    """A path of a file or folder."""
-    if isinstance(value, (str, os.PathLike)):
-        fspath = os.fspath(value)
-        if isinstance(fspath, str) and fspath and "\0" not in fspath:
-            return fspath
-    raise refusal(name, value, "a path")
+def directory(name: str, value: object) -> Path:
+    """A path of a folder, absolute, because a training script may change its directory later."""
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]  # its TypeError is the check
+        if not text:
+            raise ValueError("no path")
+        path = Path(text).expanduser().absolute()
+        if not all(_is_file_name(part) for part in path.parts):
+            raise ValueError("a part that no file system takes")
+    except Exception:  # noqa: BLE001 - no home of that name; and their __fspath__ may raise anything
+        raise refusal(name, value, "a path") from None
+    return path
 
 
 def flag(name: str, value: object) -> bool:
     """True or False; NumPy's too."""
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+    if _is_bool(value):
         return bool(value)
     raise refusal(name, value, "True or False")
 
 
-def number(name: str, value: object, *, minimum: float) -> float:
-    """A finite number of at least `minimum`."""
-    allowed = f"a number of at least {minimum:g}"
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+def number(name: str, value: object, *, minimum: float, maximum: float = _MAX_NUMBER) -> float:
+    """A finite number within bounds; a bool or string is none."""
+    allowed = f"a number of at least {minimum:g} and at most {maximum:g}"
+    if _is_bool(value) or isinstance(value, str) or not hasattr(value, "__float__"):
         raise refusal(name, value, allowed)
     try:
         result = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - their __float__ may raise anything
         raise refusal(name, value, allowed) from None
-    if not math.isfinite(result) or result < minimum:
+    if not minimum <= result <= maximum:  # NaN neither
         raise refusal(name, value, allowed)
     return result
 
@@ -121,17 +143,26 @@ def whole_number(name: str, value: object, *, minimum: int = 0, maximum: int = 2
     """A whole number within bounds; a float counts if it is one (`100.0`), a bool does not."""
     upper = "" if maximum == 2**63 - 1 else f" and at most {maximum}"
     allowed = f"a whole number of at least {minimum}{upper}"
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+    if _is_bool(value):
         raise refusal(name, value, allowed)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     try:
         result = operator.index(value)  # type: ignore[arg-type]  # its TypeError is the check
-    except TypeError:
+    except Exception:  # noqa: BLE001 - their __index__ may raise anything
         raise refusal(name, value, allowed) from None
     if not minimum <= result <= maximum:
         raise refusal(name, value, allowed)
     return result
+
+
+def _is_file_name(part: str) -> bool:
+    name = os.fsencode(part)
+    return len(name) <= _MAX_FILE_NAME_BYTES and b"\0" not in name
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def _printable(value: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from metrana import checks
 from metrana.errors import MetranaLoggerInitError
 from metrana.names import run_name_from
 
@@ -56,9 +57,12 @@ def resolve_orchestration(argument: str | None, environ: MutableMapping[str, str
         environ: The environment; METRANA_ORCHESTRATION_ID is written to it.
 
     Raises:
+        MetranaValidationError: For a variable that is no name.
         MetranaLoggerInitError: For torchrun on several nodes without an id that they share.
     """
     inherited = environ.get(ID_VARIABLE) or None
+    if inherited is not None:
+        checks.entity_name(ID_VARIABLE, inherited)
     note = environ.get(_NOTE_VARIABLE, "")
     orchestration_id = argument or inherited or _launcher_id(environ) or secrets.token_hex(16)
     if argument is not None or inherited is None:

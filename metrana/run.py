@@ -96,7 +96,7 @@ class Run(_native.RunCore):
         Raises:
             MetranaValidationError: For a key or value that is not allowed; nothing was logged.
         """
-        entries = attributes.flatten_config(checks.mapping("config", config))
+        entries = attributes.flatten_config(config)
         self._log_attributes([("set", *entry, False) for entry in entries])
 
     def log_attributes(self, prefix_path: str, value: Any) -> None:
@@ -163,7 +163,9 @@ class Run(_native.RunCore):
         Raises:
             MetranaValidationError: For anything but a string of at most 64 KiB.
         """
-        self._log_attributes([("set_description", _description(description), False)])
+        self._log_attributes(
+            [("set_description", attributes.check_description(description), False)]
+        )
 
     def log_rendering(
         self,
@@ -376,22 +378,12 @@ class Run(_native.RunCore):
 
 def _initial_operations(settings: Settings) -> list[tuple[Any, ...]]:
     """What `init()` was given: applied only if this process creates the run."""
-    operations: list[tuple[Any, ...]] = []
-    if settings.config is not None:
-        entries = attributes.flatten_config(settings.config)
-        operations += [("set", *entry, True) for entry in entries]
+    operations: list[tuple[Any, ...]] = [("set", *entry, True) for entry in settings.config]
     if settings.tags is not None:
         operations.append(("set_tags", list(settings.tags), True))
     if settings.description is not None:
-        operations.append(("set_description", _description(settings.description), True))
+        operations.append(("set_description", settings.description, True))
     sha = git.commit_sha()
     if sha is not None:
         operations.append(("set", "metrana/git_sha", "string", sha, True))
     return operations
-
-
-def _description(value: object) -> str:
-    text = checks.text("description", value)
-    if len(text.encode()) > attributes.MAX_BYTES:
-        raise checks.refusal("description", text, f"at most {attributes.MAX_BYTES} bytes")
-    return text

@@ -7,13 +7,14 @@ from here). A variable that is set but empty counts as absent.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from metrana import checks
+from metrana import attributes, checks
 from metrana.enums import (
     BackpressureStrategy,
     Compression,
@@ -48,6 +49,8 @@ _MODES: Final = ("auto", "online", "offline", "disabled")
 _FSYNC_POLICIES: Final = ("never", "interval", "always")
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "::1"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# A name, or an IPv6 address.
+_HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(?:%[a-z0-9._-]+)?")
 _TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 # Below it a batch could not hold one point of every kind with its declarations.
@@ -80,7 +83,8 @@ class Settings:
     fork_at_step: int | None
     tags: tuple[str, ...] | None
     description: str | None
-    config: Mapping[str, Any] | None = field(repr=False)
+    config: tuple[attributes.Entry, ...] = field(repr=False)
+    """Flattened: what the caller does to it later changes nothing."""
     queue_capacity: int | None
     enqueue_timeout_secs: float
     init_timeout_secs: float
@@ -136,7 +140,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     """The data directory when none is given: `$METRANA_DIR`, else `~/.metrana`."""
     value = (os.environ if environ is None else environ).get("METRANA_DIR")
-    return _directory(value or "~/.metrana")
+    return checks.directory("METRANA_DIR", value or "~/.metrana")
 
 
 def default_api_key(environ: Mapping[str, str] | None = None) -> str | None:
@@ -144,7 +148,7 @@ def default_api_key(environ: Mapping[str, str] | None = None) -> str | None:
     return (os.environ if environ is None else environ).get("METRANA_API_KEY") or None
 
 
-def normalise_url(url: str) -> str:
+def normalise_url(url: str, name: str = "ingestion_url") -> str:
     """The one spelling of a server's URL, by which spools are told apart.
 
     The scheme and host in lower case, no default port, no trailing slash. Without a scheme it is
@@ -156,16 +160,28 @@ def normalise_url(url: str) -> str:
     text = url.strip()
     if "://" not in text:
         text = ("http://" if is_loopback("//" + text) else "https://") + text
-    parts = urlsplit(text)
-    scheme = parts.scheme.lower()
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if scheme not in _DEFAULT_PORTS or not host or parts.username or parts.query or parts.fragment:
+    server = _server_of(text)
+    if server is None:
         raise checks.refusal(
-            "ingestion_url", url, "an address like https://metrana.example.org or http://host:7671"
+            name, url, "an address like https://metrana.example.org or http://host:7671"
         )
+    return server
+
+
+def _server_of(text: str) -> str | None:
+    # urlsplit itself passes over line ends and tabs.
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    scheme = parts.scheme.lower()
+    if scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host):
+        return None
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        return None
     if ":" in host:
         host = f"[{host}]"
     suffix = "" if port is None or port == _DEFAULT_PORTS[scheme] else f":{port}"
@@ -204,10 +220,6 @@ class _Source:
         value, label = self.get(name)
         return default if value is None else checks.word(label, value, words)
 
-    def text(self, name: str) -> str | None:
-        value, label = self.get(name)
-        return None if value is None else checks.text(label, value)
-
     def name(self, name: str) -> str | None:
         value, label = self.get(name)
         return None if value is None else checks.entity_name(label, value)
@@ -237,9 +249,10 @@ def _identity(source: _Source) -> dict[str, Any]:
     url, _ = source.get("ingestion_url")
     tags, config = source.arguments.get("tags"), source.arguments.get("config")
     orchestration = source.arguments.get("orchestration_id")
+    description, (key, key_label) = source.arguments.get("description"), source.get("api_key")
     fork_step = source.optional_count("fork_at_step", minimum=0)
     return {
-        "api_key": source.text("api_key"),
+        "api_key": None if key is None else checks.api_key(key_label, key),
         "workspace_name": source.name("workspace_name") or "default",
         "project_name": source.name("project_name") or "default",
         "run_name": source.name("run_name"),
@@ -254,8 +267,8 @@ def _identity(source: _Source) -> dict[str, Any]:
         "fork_from_run": source.name("fork_from_run"),
         "fork_at_step": fork_step,
         "tags": None if tags is None else checks.tags("tags", tags),
-        "description": source.text("description"),
-        "config": None if config is None else checks.mapping("config", config),
+        "description": None if description is None else attributes.check_description(description),
+        "config": () if config is None else tuple(attributes.flatten_config(config)),
         "create_project_if_missing": source.flag("create_project_if_missing", default=True),
     }
 
@@ -278,7 +291,7 @@ def _strategies(source: _Source) -> dict[str, Any]:
 def _delivery(source: _Source) -> dict[str, Any]:
     data_dir, label = source.get("data_dir")
     return {
-        "data_dir": _directory(checks.path(label, "~/.metrana" if data_dir is None else data_dir)),
+        "data_dir": checks.directory(label, "~/.metrana" if data_dir is None else data_dir),
         "queue_capacity": source.optional_count("queue_capacity"),
         "spool_max_bytes": source.optional_count("spool_max_bytes"),
         "max_send_retries": source.optional_count("max_send_retries", minimum=0),
@@ -300,7 +313,7 @@ def _rendering(source: _Source) -> dict[str, Any]:
     timeout, _ = source.get("rendering_close_timeout")
     return {
         "rendering_output_dir": (
-            None if folder is None else _directory(checks.path("rendering_output_dir", folder))
+            None if folder is None else checks.directory("rendering_output_dir", folder)
         ),
         "rendering_fps": checks.number(
             "rendering_fps", source.arguments.get("rendering_fps"), minimum=0.001
@@ -340,11 +353,6 @@ def _run_id(value: object) -> str | None:
         if all(digit in "0123456789abcdef" for digit in folded):
             return folded
     raise checks.refusal("run_id", value, "the 32 hexadecimal digits of a run's run_id")
-
-
-def _directory(path: str | Path) -> Path:
-    # Absolute, because a training script may change its directory later.
-    return Path(path).expanduser().absolute()
 
 
 def _flag(label: str, value: str) -> bool:

@@ -322,7 +322,7 @@ class Client:
 def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs: float) -> Backend:
     local = _native.find_local_server(data_dir, _LOCAL_PROBE_S)
     if url is not None:
-        url = normalise_url(url)
+        url = normalise_url(url, "url")
         if local is not None and url == normalise_url(local["http_url"]):
             return RemoteBackend(url, api_key or local["token"], timeout_secs)
         return RemoteBackend(url, api_key or default_api_key(), timeout_secs)
