@@ -27,7 +27,10 @@ from metrana.checks import mapping, refusal, text
 from metrana.errors import MetranaValidationError
 
 MAX_BYTES: Final = 64 * 1024
-"""Most bytes of one attribute's value, and of a path."""
+"""Most bytes of one attribute's value."""
+
+MAX_PATH_BYTES: Final = 1024
+"""Most bytes of a path; the catalog has an index over them, which takes no long ones."""
 
 _PATH: Final = re.compile(r"[a-zA-Z0-9._:\-]+(?:/[a-zA-Z0-9._:\-]+)*")
 _ALLOWED_KEYS: Final = "non-empty and of the characters a-z A-Z 0-9 . _ - : /"
@@ -110,13 +113,15 @@ def check_path(path: object, name: str) -> str:
     Raises:
         MetranaValidationError: For any other.
     """
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > MAX_BYTES:
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise refusal(name, path, f"a path whose parts are {_ALLOWED_KEYS}")
+    _check_path_size(path, name)
     return path
 
 
 def _tree(path: str, value: Any, name: str, parents: tuple[int, ...]) -> _Tree:
     """Nested dicts by part of a path, lists, and leaves."""
+    _check_path_size(path, name)
     scalar = _scalar(value, path, name)
     if scalar is not None:
         _required(path, value, name)
@@ -167,7 +172,8 @@ def _sequence_tree(
     _required(path, items, name)
     if items and all(isinstance(item, str) for item in items):
         texts = [_text(item, path, name) for item in items]
-        _check_size(sum(len(text.encode()) for text in texts), path, name)
+        # Each has its length in front of it.
+        _check_size(sum(len(text.encode()) + 1 for text in texts), path, name)
         return _Leaf("string_list", texts)
     return [_tree(_join(path, str(i)), item, name, parents) for i, item in enumerate(items)]
 
@@ -205,7 +211,7 @@ def _scalar(value: Any, path: str, name: str) -> tuple[str, Any] | None:
         return "string", text
     if isinstance(value, datetime):
         # A naive time is the machine's local one; without its offset it would mean nothing later.
-        return "datetime", (value if value.tzinfo else value.astimezone()).isoformat()
+        return "datetime", _with_offset(value, path, name).isoformat()
     if isinstance(value, date):
         return "string", value.isoformat()
     return None
@@ -227,6 +233,15 @@ def _plain(value: Any) -> Any:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value.item()
     return value
+
+
+def _with_offset(value: datetime, path: str, name: str) -> datetime:
+    try:
+        return value if value.tzinfo else value.astimezone()
+    except (ValueError, OverflowError, OSError):  # the first and last days of the calendar
+        raise refusal(
+            _at(path, name), value, "a datetime with a time zone, or one that the local time has"
+        ) from None
 
 
 def _datetime64(value: Any) -> datetime | None:
@@ -283,6 +298,13 @@ def _text(value: str, path: str, name: str) -> str:
     except UnicodeEncodeError:
         raise refusal(_at(path, name), value, "text without lone surrogates") from None
     return str(value)
+
+
+def _check_path_size(path: str, name: str) -> None:
+    if len(path) > MAX_PATH_BYTES:
+        raise MetranaValidationError(
+            f"{name}: a path must be at most {MAX_PATH_BYTES} bytes, not {len(path)}: {path[:80]}…"
+        )
 
 
 def _check_size(size: int, path: str, name: str) -> None:

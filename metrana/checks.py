@@ -16,6 +16,8 @@ _Choice = TypeVar("_Choice", bound=Enum)
 
 _MAX_NAME_BYTES = 256
 _MAX_FILE_NAME_BYTES = 255
+# They travel as one attribute.
+_MAX_TAG_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 80
 # Of seconds it is 30 years; what is above is a mistake, and more than clocks can add up.
 _MAX_NUMBER = 1e9
@@ -94,7 +96,11 @@ def tags(name: str, value: object) -> tuple[str, ...]:
         items = list(value)
     except Exception:  # noqa: BLE001 - their iterator may raise anything
         raise refusal(name, value, allowed) from None
-    return tuple(entity_name(f"{name}[{i}]", tag) for i, tag in enumerate(items))
+    checked = tuple(entity_name(f"{name}[{i}]", tag) for i, tag in enumerate(items))
+    size = sum(len(tag.encode()) for tag in checked)
+    if size > _MAX_TAG_BYTES:
+        raise MetranaValidationError(f"{name}: must be at most {_MAX_TAG_BYTES} bytes, not {size}")
+    return checked
 
 
 def mapping(name: str, value: object) -> Mapping[str, Any]:

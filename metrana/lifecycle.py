@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 import types
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ _open_runs: dict[int, Run] = {}
 _registered_pid: int | None = None
 _fork_hooks_registered = False
 _uncaught_exception = False
+_opening = (os.getpid(), threading.RLock())
 
 
 def track(run: Run) -> None:
@@ -34,6 +36,14 @@ def untrack(run: Run) -> None:
     _open_runs.pop(id(run), None)
     if _native.current_run() is run:
         _native.set_current_run(None)
+
+
+def opening() -> threading.RLock:
+    """Held while a run is looked for and opened, so that two threads do not open one twice."""
+    global _opening
+    if _opening[0] != os.getpid():  # in a forked child its owner may not exist
+        _opening = (os.getpid(), threading.RLock())
+    return _opening[1]
 
 
 def open_runs() -> list[Run]:
@@ -86,8 +96,17 @@ def _chain_excepthook() -> None:
 
 def _close_at_exit() -> None:
     deadline = time.monotonic() + _EXIT_TIMEOUT_S
+    sentences: list[str] = []
+    raised: list[Warning] = []
     for run in open_runs():
         left = max(0.1, deadline - time.monotonic())
-        undelivered = run._close_at_exit(left, failed=_uncaught_exception)  # noqa: SLF001
-        if undelivered is not None:
-            warn(undelivered)
+        try:
+            undelivered = run._close_at_exit(left, failed=_uncaught_exception)  # noqa: SLF001
+        except Warning as warning:  # the user made errors of them; the other runs close first
+            raised.append(warning)
+        else:
+            sentences += [] if undelivered is None else [undelivered]
+    for sentence in sentences:
+        warn(sentence)
+    if raised:
+        raise raised[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import time
@@ -54,7 +55,11 @@ def print_hint(run_name: str, data_dir: Path) -> None:
     """Say in one line where a run without a server goes and how to look at it."""
     missing = [name for name in _SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     how = "pip install 'metrana[server]', then metrana ui" if missing else "metrana ui"
-    sys.stderr.write(f'metrana: logging "{run_name}" to {data_dir} — look at it with: {how}\n')
+    if sys.stderr is None:
+        return
+    # A closed or full standard error is no reason to end a training.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f'metrana: logging "{run_name}" to {data_dir} — look at it with: {how}\n')
 
 
 def _local_server_runs(data_dir: Path) -> bool:

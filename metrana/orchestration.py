@@ -24,6 +24,7 @@ ID_VARIABLE: Final = "METRANA_ORCHESTRATION_ID"
 _NOTE_VARIABLE: Final = "METRANA_ORCHESTRATION_SET_BY"
 
 _PROCESS_COUNT_VARIABLES: Final = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_JOB_VARIABLES: Final = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "RAY_JOB_ID")
 _RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 
@@ -77,15 +78,20 @@ def generated_run_name(orchestration: Orchestration) -> str:
 
 
 def default_logger_id(environ: Mapping[str, str]) -> str | None:
-    """This process's rank as its launcher tells it; None: there is none."""
-    return next((environ[name] for name in _RANK_VARIABLES if environ.get(name)), None)
+    """This process's rank as its launcher tells it; None: there is none.
+
+    Raises:
+        MetranaValidationError: For a variable that is no name.
+    """
+    name = next((name for name in _RANK_VARIABLES if environ.get(name)), None)
+    return None if name is None else checks.entity_name(name, environ[name])
 
 
 def _launcher_id(environ: Mapping[str, str]) -> str | None:
-    torchelastic = environ.get("TORCHELASTIC_RUN_ID")
-    if torchelastic == "none":
+    if environ.get("TORCHELASTIC_RUN_ID") == "none":
         return _torchrun_without_id(environ)
-    return torchelastic or environ.get("SLURM_JOB_ID") or environ.get("RAY_JOB_ID") or None
+    name = next((name for name in _JOB_VARIABLES if environ.get(name)), None)
+    return None if name is None else checks.entity_name(name, environ[name])
 
 
 def _torchrun_without_id(environ: Mapping[str, str]) -> str | None:

@@ -308,8 +308,13 @@ class Run(_native.RunCore):
             server=local.choose_server(settings),
         )
         self._open(options)
-        if initial:
-            self._log_attributes(initial)
+        try:
+            if initial:
+                self._log_attributes(initial)
+        except BaseException:  # nobody has this run yet, so nobody else can end it
+            with contextlib.suppress(MetranaError):
+                self._close(0.0, True)
+            raise
         identity = self._identity()
         # Ranks that join would only repeat it.
         if (
@@ -331,8 +336,14 @@ class Run(_native.RunCore):
             return False
         if settings.run_id is not None:
             return settings.run_id == self.run_id
+        if settings.run_name is None:
+            return False
         names = (settings.workspace_name, settings.project_name, settings.run_name)
-        return names == (mine.workspace_name, mine.project_name, self._run_name)
+        # As it was asked for, or as it is called: a server may have given it another name.
+        return names in (
+            (mine.workspace_name, mine.project_name, self._run_name),
+            (self.workspace_name, self.project_name, self.run_name),
+        )
 
     def _named(self, key: str, default: str) -> str:
         identity = self._identity()
@@ -340,40 +351,71 @@ class Run(_native.RunCore):
 
     def _end(self, timeout_s: float, *, failed: bool) -> None:
         is_first = self._is_open()
+        late = None
         try:
             self._close(timeout_s, failed)
-        except MetranaClosingError:
+        except MetranaClosingError as error:
             if self._settings.error_strategy in _RAISING:
                 raise
+            late = str(error)
         finally:
             lifecycle.untrack(self)
-        undelivered = self._undelivered() if is_first and timeout_s > 0 else None
-        if undelivered is not None and self._settings.error_strategy is not ErrorStrategy.SILENT:
-            warn(undelivered)
+        if not is_first or self._settings.error_strategy is ErrorStrategy.SILENT:
+            return
+        left = (self._undelivered() or late) if timeout_s > 0 else late
+        if left is not None:
+            warn(left)
 
     def _close_at_exit(self, timeout_s: float, *, failed: bool) -> str | None:
         """Close at the end of the process; returns what to say of undelivered data, if any."""
         if self._is_inherited() or not self._is_open():
             return None
         # The interpreter goes down: there is nobody left to raise to, and no time to wait longer.
-        with contextlib.suppress(MetranaError):
+        late = None
+        try:
             self._close(timeout_s, failed)
-        lifecycle.untrack(self)
-        return self._undelivered()
+        except MetranaError as error:
+            late = str(error)
+        finally:
+            lifecycle.untrack(self)
+        return self._undelivered() or late
 
     def _undelivered(self) -> str | None:
         """What to say of data that its server does not have when the run is closed."""
         status = self._status()
-        if status is None or status["server_url"] is None or not status["pending_points"]:
+        if status is None or status["server_url"] is None:
+            return None
+        left = _pending(Metrics(**self._counters()))
+        if not left:
             return None
         url = self._settings.ingestion_url
         command = "metrana sync" if url is None else f"metrana sync --url {url}"
         return (
-            f"the run {self.run_name!r} ended with {status['pending_points']:,} points that "
+            f"the run {self.run_name!r} ended with {left} that "
             f"{status['server_url']} has not acknowledged; they are kept in "
             f"{self._settings.data_dir} and delivered by the next metrana.init() with this server, "
             f"or now by: {command}"
         )
+
+
+def _pending(metrics: Metrics) -> str:
+    """How much is neither delivered nor dropped, in words; empty if nothing is."""
+    kinds = (
+        ("point", ("float_points", "rl_float_points")),
+        ("attribute", ("attribute_updates", "env_attribute_updates")),
+    )
+    counts = {
+        noun: sum(
+            getattr(metrics, f"{kind}_added")
+            - getattr(metrics, f"{kind}_sent")
+            - getattr(metrics, f"{kind}_dropped")
+            for kind in members
+        )
+        for noun, members in kinds
+    }
+    return " and ".join(
+        f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items() if count
+    )
 
 
 def _initial_operations(settings: Settings) -> list[tuple[Any, ...]]:

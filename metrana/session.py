@@ -145,12 +145,14 @@ def init(
         raise MetranaUnavailableError(
             "fork_from_run: this version of metrana cannot fork runs yet; a later one will"
         )
-    run = _open_run_of(settings)
-    if run is not None:
+    with lifecycle.opening():
+        run = _open_run_of(settings)
+        is_open = run is not None
+        if run is None:
+            run = _open_new(settings)
+        _native.set_current_run(run)
+    if is_open:
         warn(f"the run {run.run_name!r} is open in this process already; metrana.init() returns it")
-    else:
-        run = _open_new(settings)
-    _native.set_current_run(run)
     return run
 
 

@@ -6,6 +6,7 @@ from here). A variable that is set but empty counts as absent.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,6 @@ ENVIRONMENT_VARIABLES: Final[Mapping[str, str]] = {
 _DISABLED_VARIABLE: Final = "METRANA_DISABLED"
 _MODES: Final = ("auto", "online", "offline", "disabled")
 _FSYNC_POLICIES: Final = ("never", "interval", "always")
-_LOOPBACK_HOSTS: Final = frozenset({"localhost", "::1"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # A name, or an IPv6 address.
 _HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(?:%[a-z0-9._-]+)?")
@@ -57,6 +57,8 @@ _FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 _MIN_MESSAGE_BYTES: Final = 16 * 1024
 # Batches of a few points would cost more than the points.
 _MIN_BATCH_AGE_S: Final = 0.001
+# Without a wait a server that is down would be called without end.
+_MIN_BACKOFF_S: Final = 0.001
 # A receiver that keeps gRPC's default takes no message above 4 MiB.
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
@@ -194,7 +196,12 @@ def is_loopback(url: str) -> bool:
         host = urlsplit(url).hostname or ""
     except ValueError:
         return False
-    return host in _LOOPBACK_HOSTS or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -228,11 +235,14 @@ class _Source:
         value, label = self.get(name)
         return checks.number(label, _parsed(label, name, value, float), minimum=minimum)
 
-    def optional_count(self, name: str, *, minimum: int = 1) -> int | None:
+    def optional_count(
+        self, name: str, *, minimum: int = 1, maximum: int = 2**63 - 1
+    ) -> int | None:
         value, label = self.get(name)
         if value is None:
             return None
-        return checks.whole_number(label, _parsed(label, name, value, int), minimum=minimum)
+        number = _parsed(label, name, value, int)
+        return checks.whole_number(label, number, minimum=minimum, maximum=maximum)
 
     def count(self, name: str, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
         value, label = self.get(name)
@@ -294,7 +304,7 @@ def _delivery(source: _Source) -> dict[str, Any]:
         "data_dir": checks.directory(label, "~/.metrana" if data_dir is None else data_dir),
         "queue_capacity": source.optional_count("queue_capacity"),
         "spool_max_bytes": source.optional_count("spool_max_bytes"),
-        "max_send_retries": source.optional_count("max_send_retries", minimum=0),
+        "max_send_retries": source.optional_count("max_send_retries", minimum=0, maximum=2**31 - 1),
         "max_pending_requests": source.count("max_pending_requests"),
         "max_msg_size": source.count(
             "max_msg_size", minimum=_MIN_MESSAGE_BYTES, maximum=_MAX_MESSAGE_BYTES
@@ -302,8 +312,12 @@ def _delivery(source: _Source) -> dict[str, Any]:
         "enqueue_timeout_secs": source.seconds("enqueue_timeout_secs"),
         "init_timeout_secs": source.seconds("init_timeout_secs"),
         "connect_timeout_secs": source.seconds("connect_timeout_secs"),
-        "send_retry_initial_backoff_secs": source.seconds("send_retry_initial_backoff_secs"),
-        "send_retry_max_backoff_secs": source.seconds("send_retry_max_backoff_secs"),
+        "send_retry_initial_backoff_secs": source.seconds(
+            "send_retry_initial_backoff_secs", minimum=_MIN_BACKOFF_S
+        ),
+        "send_retry_max_backoff_secs": source.seconds(
+            "send_retry_max_backoff_secs", minimum=_MIN_BACKOFF_S
+        ),
         "batch_max_age_secs": source.seconds("batch_max_age_secs", minimum=_MIN_BATCH_AGE_S),
     }
 

@@ -423,6 +423,8 @@ impl RunCore {
         let status = if failed { CloseStatus::Failed } else { CloseStatus::Finished };
         let timeout = seconds(timeout_secs);
         let closed = waiting(py, |check| engine.close(timeout, status, check), flush_error);
-        closed.and_then(|()| writer.faults.show_at_close(py, engine)).map(|()| true)
+        // Why it could not end in time is among them.
+        let shown = writer.faults.show_at_close(py, engine);
+        closed.and(shown).map(|()| true)
     }
 }

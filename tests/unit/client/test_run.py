@@ -229,7 +229,9 @@ def test_auto_without_its_server_goes_on_into_the_spool(data_dir: Path) -> None:
     run = metrana.init(ingestion_url="http://127.0.0.1:1", connect_timeout_secs=0.1)
     run.log("x", 1)
     assert run.status().server_url == "http://127.0.0.1:1"
-    with pytest.warns(metrana.MetranaWarning, match=r"1 points that http://127\.0\.0\.1:1"):
+    with pytest.warns(
+        metrana.MetranaWarning, match=r"1 point( and \d attributes?)? that http://127\.0\.0\.1:1"
+    ):
         run.close(0.1)
     (logged,) = read_all(data_dir)
     assert logged.values("x") == [1.0]
