@@ -5,6 +5,9 @@ Batches wait until the oldest is 250 ms old, a million rows have gathered, or so
 Attributes follow in the catalog, each writer's in one transaction that also notes how far it is.
 Only then are they acknowledged, so an acknowledgement means durable in both stores.
 
+A store that is full, locked or gone holds everybody up until it works again. A store that will not
+take what one writer sent refuses that writer, and the others go on (`store_faults.py`).
+
 Nothing here keeps a watermark of its own. What is stored says what is stored: rows carry their
 writer and seq, and the catalog its `attr_seq`. A session that opens asks both and what is there
 already is acknowledged without being stored again.
@@ -12,20 +15,21 @@ already is acknowledged without being stored again.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from metrana import _native
-from metrana.server.catalog import Catalog, MalformedError, RunDeletedError, WriterRecord
-from metrana.server.points import MAX_INSERT_ROWS, PointsError, PointsStore
+from metrana.server.catalog import Catalog, WriterRecord
+from metrana.server.insertion import Batches, Insertion, by_writer
+from metrana.server.points import MAX_INSERT_ROWS, PointsStore
 from metrana.server.sessions import IngestRefusedError, Listener, SealedBatch, WriterSession
+from metrana.server.store_faults import Verdict, judge, refusal_of
 
 _log = logging.getLogger(__name__)
 
@@ -284,16 +288,24 @@ class Ingestor:
             and item.batch.kind == "points"
             and item.batch.seq > item.session.points_seq
         ]
-        columns = self._decode(new)
-        if columns is None:
-            return
-        self._retry("insert points", lambda: self.points.insert(columns))
-        self._committed_rows += len(columns["run_no"])
-        for session, batch in new:
+        try:
+            self._insert(Insertion(self.points, self._decode, new))
+        except Exception as error:  # whatever it is, `judge` says whose it is
+            if judge(error) is Verdict.PASSING:
+                raise
+            # Somebody's rows are the reason: each writer's by themselves, and only theirs fail.
+            for session, batches in by_writer(new):
+                alone = Insertion(self.points, self._decode, batches, may_be_stored=True)
+                self._try_for(session, functools.partial(self._insert, alone))
+
+    def _insert(self, insertion: Insertion) -> None:
+        self._retry("insert points", insertion.attempt)
+        self._committed_rows += insertion.row_count
+        for session, batch in insertion.batches:
             if not session.closed:
                 session.points_seq = batch.seq
 
-    def _decode(self, batches: list[tuple[WriterSession, SealedBatch]]) -> Any:
+    def _decode(self, batches: Batches) -> Any:
         """Columns of all batches but those of writers whose bytes are wrong; these are refused."""
         while batches := [pair for pair in batches if not pair[0].closed]:
             try:
@@ -304,7 +316,7 @@ class Ingestor:
                 self._refuse_undecodable(batches)
         return None
 
-    def _refuse_undecodable(self, batches: list[tuple[WriterSession, SealedBatch]]) -> None:
+    def _refuse_undecodable(self, batches: Batches) -> None:
         for session, batch in batches:
             if session.closed:
                 continue
@@ -318,49 +330,66 @@ class Ingestor:
         pending = [b for b in batches if b.kind == "attributes" and b.seq > session.attr_seq]
         if not pending:
             return True
-        try:
+
+        def apply() -> None:
             decoded = [(b.seq, _operations(session, b)) for b in pending]
             self._retry(
                 "apply attributes",
                 lambda: self.catalog.apply_attributes(session.writer_no, decoded),
             )
-        except RunDeletedError as error:
-            self._refuse(session, IngestRefusedError("RUN_DELETED", str(error)))
-        except MalformedError as error:
-            self._refuse(session, IngestRefusedError("MALFORMED", str(error)))
-        except IngestRefusedError as error:
-            self._refuse(session, error)
-        else:
             session.attr_seq = pending[-1].seq
-            return True
-        return False
+
+        return self._try_for(session, apply)
 
     def _end(self, session: WriterSession, *, died: bool) -> None:
-        self._retry("end a writer", lambda: self.catalog.end_writer(session.writer_no, died=died))
-        with self._changed:
-            session.closed = True
-            if self._sessions.get(session.writer_no) is session:
-                del self._sessions[session.writer_no]
+        def end() -> None:
+            self._retry(
+                "end a writer", lambda: self.catalog.end_writer(session.writer_no, died=died)
+            )
+
+        if not self._try_for(session, end):
+            return
+        self._forget(session)
         session.listener.ended()
 
+    def _try_for(self, session: WriterSession, action: Callable[[], None]) -> bool:
+        """Does what concerns one writer only; an error that is not the store's ends its session."""
+        try:
+            action()
+        except Exception as error:  # whatever it is, `judge` says whose it is
+            verdict = judge(error)
+            if verdict is Verdict.PASSING:
+                raise
+            if verdict is Verdict.UNKNOWN:
+                _log.error("writer %d has to come again", session.writer_no, exc_info=error)
+            self._refuse(session, refusal_of(error))
+            return False
+        return True
+
     def _refuse(self, session: WriterSession, refusal: IngestRefusedError) -> None:
+        self._forget(session)
+        session.listener.refused(refusal)
+
+    def _forget(self, session: WriterSession) -> None:
         with self._changed:
             session.closed = True
             if self._sessions.get(session.writer_no) is session:
                 del self._sessions[session.writer_no]
-        session.listener.refused(refusal)
 
-    def _retry(self, what: str, action: Any) -> None:
+    def _retry(self, what: str, action: Callable[[], object]) -> None:
         """Repeats an action on the stores until it succeeds: there is nowhere else to put data.
 
-        Writers keep everything that is not acknowledged, so waiting loses nothing; the fault is
-        logged once and shown by `fault` until it is over. When the server is closing the
-        first failure is raised: the batches stay with their writers.
+        Only a fault that passes is waited for. Writers keep everything that is not acknowledged, so
+        waiting loses nothing; the fault is logged once and shown by `fault` until it is over. When
+        the server is closing the first failure is raised: the batches stay with their writers.
         """
         for attempt in range(1 << 30):
             try:
                 action()
-            except (PointsError, SQLAlchemyError, OSError) as error:
+            except Exception as error:  # whatever it is, `judge` says whether it passes
+                if judge(error) is not Verdict.PASSING:
+                    self._fault = None
+                    raise
                 if self._fault is None:
                     _log.error("cannot %s, trying again until it works: %s", what, error)
                 self._fault = f"cannot {what}: {error}"

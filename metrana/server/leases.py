@@ -33,14 +33,21 @@ class LeaseKeeper:
 
     def run(self) -> None:
         """Goes on until `stop`. Blocks."""
-        # While the server was away nobody could be heard: everyone gets one lease to come back.
-        self._catalog.renew_leases(None)
-        while not self._stop.wait(_RENEW_S):
+        have_time = False
+        while True:
             try:
-                self._renew()
+                if have_time:
+                    self._renew()
+                else:
+                    # While the server was away nobody could be heard: everyone gets one lease to
+                    # come back, before any is found to have run out.
+                    self._catalog.renew_leases(None)
+                    have_time = True
             except SQLAlchemyError as error:
                 # The catalog is busy or away; the next round is soon enough.
                 _log.warning("leases could not be renewed: %s", error)
+            if self._stop.wait(_RENEW_S):
+                return
 
     def stop(self) -> None:
         """Ends `run`. Thread-safe; does not block."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 import grpc
+from sqlalchemy.exc import SQLAlchemyError
 
 from metrana.server._proto import ingestion_pb2 as pb
 from metrana.server._proto import ingestion_pb2_grpc as pb_grpc
@@ -29,7 +30,9 @@ from metrana.server.catalog import (
 )
 from metrana.server.cursors import cursor_pages
 from metrana.server.ingest import Ingestor
+from metrana.server.points import PointsError
 from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+from metrana.server.store_faults import refusal_of
 from metrana.server.version import SERVER_VERSION
 
 _log = logging.getLogger(__name__)
@@ -71,6 +74,9 @@ class IngestionService(pb_grpc.IngestionServicer):
         except (CatalogError, ValueError) as error:
             yield pb.OpenRunResponse(refused=_refused("INVALID", str(error)))
             return
+        except SQLAlchemyError as error:
+            yield pb.OpenRunResponse(refused=_told(refusal_of(error)))
+            return
         if isinstance(opened, RunRefusal):
             yield pb.OpenRunResponse(refused=_refused(opened.code.name, opened.message))
             return
@@ -96,6 +102,8 @@ class IngestionService(pb_grpc.IngestionServicer):
             await self._serve(stream, requests)
         except IngestRefusedError as refusal:
             stream.refused(refusal)
+        except (CatalogError, PointsError, SQLAlchemyError, OSError) as error:
+            stream.refused(refusal_of(error))
         finally:
             self._streams.discard(stream)
             if stream.session is not None:
@@ -203,12 +211,10 @@ class _Stream:
     def refused(self, refusal: IngestRefusedError) -> None:
         """Ends the stream with a refusal."""
         self.is_over = True
-        self._on_loop(
-            self.send,
-            pb.ServerMessage(
-                refused=_refused(refusal.code, refusal.message, retryable=refusal.retryable)
-            ),
-        )
+        if not refusal.retryable and self.session is not None:
+            # Once: a client takes it as final.
+            _log.warning("writer %d was refused: %s", self.session.writer_no, refusal.message)
+        self._on_loop(self.send, pb.ServerMessage(refused=_told(refusal)))
         self._on_loop(self.finish)
 
     def finish(self) -> None:
@@ -260,6 +266,10 @@ def _check_version(message: Any) -> pb.Refused | None:
         f"the client speaks protocol {message.min_version} to {message.max_version}, this server "
         f"({SERVER_VERSION}) {PROTOCOL_VERSION}: upgrade the {'server' if newer else 'client'}",
     )
+
+
+def _told(refusal: IngestRefusedError) -> pb.Refused:
+    return _refused(refusal.code, refusal.message, retryable=refusal.retryable)
 
 
 def _refused(code: str, message: str, *, retryable: bool = False) -> pb.Refused:

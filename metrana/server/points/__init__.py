@@ -9,6 +9,7 @@ from metrana.server.points.errors import (
     PointsClosedError,
     PointsError,
     PointsInUseError,
+    PointsRefusedError,
     PointsVersionError,
 )
 from metrana.server.points.schema import MAX_INSERT_ROWS, SCHEMA, SCHEMA_VERSION
@@ -33,6 +34,7 @@ __all__ = [
     "PointsError",
     "PointsInUseError",
     "PointsQuery",
+    "PointsRefusedError",
     "PointsStore",
     "PointsVersionError",
     "StoreStats",

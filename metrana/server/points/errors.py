@@ -3,6 +3,7 @@
 PointsError(RuntimeError)          the engine refused or failed; its message is in ours
 ├── PointsClosedError              a call after `close`
 ├── PointsInUseError               another store is open here, or another process has this one
+├── PointsRefusedError             the engine will never take these rows
 └── PointsVersionError             the store was written by a newer metrana
 """
 
@@ -17,6 +18,10 @@ class PointsClosedError(PointsError):
 
 class PointsInUseError(PointsError):
     """The embedded engine serves one store a process, and one process a store."""
+
+
+class PointsRefusedError(PointsError):
+    """The rows themselves are the reason: the same insert fails whenever it is tried."""
 
 
 class PointsVersionError(PointsError):

@@ -52,7 +52,7 @@ def open_points(url: str, limits: ChdbLimits | None = None) -> "PointsStore":
     engine = ChdbEngine(Path(unquote(parts.path)), limits)
     try:
         return PointsStore(engine)
-    except BaseException:
+    except BaseException:  # whatever it is, the engine goes first: a process has one at a time
         engine.close()
         raise
 

@@ -8,47 +8,19 @@ from pathlib import Path
 
 import pytest
 
-import metrana
-from metrana import _native
-from metrana.server.catalog import OpenRun, RunRefusal, WriterOpening, WriterRecord
 from metrana.server.embedded import Stores, open_stores
 from metrana.server.ingest import Ingestor
-from metrana.server.points import PointsQuery
-from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+from metrana.server.sessions import IngestRefusedError
+from tests.integration.server.writing import (
+    OTHER_ID,
+    WRITER_ID,
+    Heard,
+    batch_of,
+    open_writer,
+    stored_steps,
+    submit_all,
+)
 from tests.local_server import wait_until
-
-WRITER_ID = "ab" * 16
-
-
-class Heard:
-    """What a writer's sender would hear."""
-
-    def __init__(self) -> None:
-        self.acked = 0
-        self.is_ended = False
-        self.refusal: IngestRefusedError | None = None
-
-    def durable(self, seq: int) -> None:
-        self.acked = seq
-
-    def ended(self) -> None:
-        self.is_ended = True
-
-    def refused(self, refusal: IngestRefusedError) -> None:
-        self.refusal = refusal
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """Everything a real engine sealed: declarations, three points batches, attributes."""
-    data_dir = tmp_path_factory.mktemp("sealed")
-    with metrana.init(mode="offline", data_dir=data_dir, run_name="r", config={"lr": 0.1}) as run:
-        for part in range(3):
-            for step in range(10):
-                run.log("loss", float(part), step=part * 10 + step)
-            run.flush()
-    (folder,) = (data_dir / "spool").iterdir()
-    return list(_native.SpoolFollower(folder / "000001").read(1 << 20))
 
 
 @pytest.fixture
@@ -62,36 +34,6 @@ def ingestor(stores: Stores) -> Iterator[Ingestor]:
     ingestor = Ingestor(stores.catalog, stores.points)
     yield ingestor
     ingestor.close()
-
-
-def open_writer(stores: Stores) -> WriterRecord:
-    writer = WriterOpening(writer_id=WRITER_ID, number=1, opened_at_ms=1)
-    request = OpenRun(run_id="cd" * 16, writer=writer, created_at_ms=1, run_name="r")
-    assert not isinstance(stores.catalog.open_run(request), RunRefusal)
-    record = stores.catalog.writer(WRITER_ID)
-    assert record is not None
-    return record
-
-
-def batch_of(message: object) -> SealedBatch:
-    return SealedBatch(message.seq, message.kind, message.payload, message.crc)  # type: ignore[attr-defined]
-
-
-def submit_all(ingestor: Ingestor, session: WriterSession, messages: list[object]) -> int:
-    last = 0
-    for message in messages:
-        if message.kind == "declarations":  # type: ignore[attr-defined]
-            session.declare(ingestor.catalog, message.payload, message.crc)  # type: ignore[attr-defined]
-        elif session.admit(batch_of(message)):
-            ingestor.submit(session, batch_of(message))
-            last = message.seq  # type: ignore[attr-defined]
-    return last
-
-
-def stored_steps(stores: Stores, writer: WriterRecord) -> list[int]:
-    query = PointsQuery(run_no=writer.run_no, duplicates="all")
-    steps: list[int] = stores.points.points(query).read_all()["step"].to_pylist()
-    return steps
 
 
 def test_batches_that_come_again_are_acknowledged_and_stored_once(
@@ -149,7 +91,7 @@ def test_bytes_that_cannot_be_decoded_are_refused_and_others_go_on(
     # Not declared: its numbers mean nothing.
     lost = ingestor.open_session(writer, first, 1)
     points = next(batch_of(m) for m in sealed if m.kind == "points")  # type: ignore[attr-defined]
-    other = replace_writer(stores)
+    other = open_writer(stores, OTHER_ID)
     session = ingestor.open_session(other, second, 1)
     ingestor.submit(lost, points)
     last = submit_all(ingestor, session, sealed)
@@ -158,17 +100,6 @@ def test_bytes_that_cannot_be_decoded_are_refused_and_others_go_on(
     assert first.refusal.code == "MALFORMED"
     assert first.acked == 0
     assert stored_steps(stores, other) == list(range(30))
-
-
-def replace_writer(stores: Stores) -> WriterRecord:
-    """Another writer of another run."""
-    writer = WriterOpening(writer_id="ef" * 16, number=1, opened_at_ms=1)
-    stores.catalog.open_run(
-        OpenRun(run_id="01" * 16, writer=writer, created_at_ms=1, run_name="other")
-    )
-    record = stores.catalog.writer("ef" * 16)
-    assert record is not None
-    return record
 
 
 def test_a_newer_stream_of_a_writer_takes_over(
