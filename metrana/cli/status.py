@@ -9,6 +9,9 @@ from typing import Any
 from metrana import _native
 from metrana.cli.output import DONE, complain, note, print_json, show
 from metrana.settings import default_data_dir
+from metrana.spool_damage import damage_sentences
+
+_READ_BYTES = 8 << 20
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{row['project_name']}/{row['run_name']}  writer {row['writer']} ({row['state']}) "
             f"for {row['destination']}: {row['spooled_bytes']:,} bytes in the spool"
         )
+        for problem in row["problems"]:
+            show(f"  {problem}")
     return DONE
 
 
@@ -54,4 +59,18 @@ def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
         "state": writer.state,
         "sender": writer.sender,
         "spooled_bytes": sum(file.stat().st_size for file in Path(writer.path).glob("*.spool")),
+        "problems": _problems(writer),
     }
+
+
+def _problems(writer: Any) -> list[str]:
+    """Says what is wrong with a spool; its every byte is read for that."""
+    if writer.problem is not None:
+        return [writer.problem]
+    try:
+        follower = _native.SpoolFollower(writer.path)
+        while follower.read(_READ_BYTES):
+            pass
+    except (RuntimeError, OSError) as error:
+        return [str(error)]
+    return damage_sentences(follower)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _to_store(data_dir: Path) -> int:
     from metrana.server.embedded import deliver_spools, open_stores  # a URL needs no extra
 
+    # What it would log is in the report.
+    logging.getLogger("metrana.server.spools").addHandler(logging.NullHandler())
     with open_stores(data_dir) as stores:
         report = deliver_spools(data_dir, stores)
     for name, number in report.delivered:

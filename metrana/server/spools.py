@@ -16,11 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from metrana import _native
 from metrana.server.catalog import CatalogError, OpenRun, RunRefusal, WriterOpening
 from metrana.server.ingest import Ingestor
 from metrana.server.points import PointsError
 from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+from metrana.spool_damage import damage_sentences
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +32,10 @@ _PASS_S: Final = 0.25
 _PUMP_BYTES: Final = 8 << 20
 _SETTLE_S: Final = 0.01
 _PUT_OFF_S: Final = 30.0
-_BAD_FOLDER: Final = (IngestRefusedError, CatalogError, PointsError, RuntimeError, OSError)
+_BAD_FOLDER: Final = (
+    *(IngestRefusedError, CatalogError, PointsError, SQLAlchemyError),
+    *(RuntimeError, ValueError, OSError),
+)
 
 
 @dataclass(slots=True)
@@ -40,7 +46,7 @@ class DeliveryReport:
         delivered: `project/run` and writer number of each writer that was finished.
         following: How many live writers are followed.
         batch_count: Batches brought to the stores.
-        problems: What could not be delivered, in sentences.
+        problems: What could not be delivered and what spools lost, in sentences.
     """
 
     delivered: list[tuple[str, int]] = field(default_factory=list)
@@ -83,6 +89,8 @@ class _WriterDelivery:
         self._submitted = 0
         self._is_whole = True
         self._end_submitted = False
+        self._problems: list[str] = []
+        self._damage_count = 0
         self._follower = _native.SpoolFollower(writer.path)
         self._session = self._open(writer)
 
@@ -111,6 +119,7 @@ class _WriterDelivery:
         self._held.enter_context(recovery)
         self.is_dead = True
         self._is_whole = recovery.report["is_complete"]
+        self._problems += recovery.report["problems"]
         self._follower.writer_has_ended()
 
     def pump(self) -> bool:
@@ -118,6 +127,9 @@ class _WriterDelivery:
         self._session.heard_at = time.monotonic()
         messages = self._follower.read(_PUMP_BYTES)
         self._session.lost = [(first, last) for first, last, _ in self._follower.damage()]
+        found = damage_sentences(self._follower)
+        self._problems += found[self._damage_count :]
+        self._damage_count = len(found)
         for message in messages:
             self._take(message)
         self._note()
@@ -126,6 +138,11 @@ class _WriterDelivery:
             self._ingestor.end(self._session, died=True)
             self._end_submitted = True
         return not messages
+
+    def take_problems(self) -> list[str]:
+        """Gives what was found damaged or lost since the last call."""
+        taken, self._problems = self._problems, []
+        return taken
 
     def finish(self) -> None:
         """Removes the folder of a writer whose every batch is durable."""
@@ -188,6 +205,8 @@ class SpoolDelivery:
         self._active: dict[tuple[str, int], _WriterDelivery] = {}
         # When a writer that failed is looked at again, on the monotonic clock, and what was said.
         self._put_off: dict[tuple[str, int], tuple[float, str]] = {}
+        # What was said of damage: a writer that is put off is read again.
+        self._said: set[str] = set()
         # Folders without a writer, by the time of their last change.
         self._idle: dict[str, int] = {}
         self._stop = threading.Event()
@@ -222,8 +241,8 @@ class SpoolDelivery:
     def make_pass(self) -> bool:
         """Looks at every writer once; True if there is more to do at once."""
         busy = False
-        for folder in self._folders():
-            for writer in folder.writers():
+        for folder, writers in self._folders():
+            for writer in writers:
                 key = (folder.path, writer.number)
                 if self._put_off.get(key, (0.0, ""))[0] > time.monotonic():
                     continue
@@ -240,25 +259,29 @@ class SpoolDelivery:
             delivery.close()
         self._active.clear()
 
-    def _folders(self) -> Iterator[Any]:
+    def _folders(self) -> Iterator[tuple[Any, list[Any]]]:
         try:
             paths = sorted(path for path in self._spool_dir.iterdir() if path.is_dir())
         except FileNotFoundError:
             return
         for path in paths:
-            changed = path.stat().st_mtime_ns
+            try:
+                changed = path.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue  # it was delivered by somebody else meanwhile
             if self._idle.get(str(path)) == changed:
                 continue
             try:
                 folder = _native.RunFolder(path)
+                writers = folder.writers()
             except (RuntimeError, OSError) as error:
                 _log.warning("cannot read %s: %s", path, error)
                 self._idle[str(path)] = changed
                 continue
-            if folder.run["destination"] != LOCAL or not folder.writers():
+            if folder.run["destination"] != LOCAL or not writers:
                 self._idle[str(path)] = changed
                 continue
-            yield folder
+            yield folder, writers
 
     def _attend(self, folder: Any, writer: Any, key: tuple[str, int]) -> bool:
         delivery = self._active.get(key)
@@ -275,6 +298,8 @@ class SpoolDelivery:
             raise delivery.problem
         before = delivery.batch_count
         exhausted = delivery.pump()
+        for problem in delivery.take_problems():
+            self._say(f"writer {delivery.number} of run {delivery.name}: {problem}")
         self.report.batch_count += delivery.batch_count - before
         if delivery.is_complete:
             del self._active[key]
@@ -293,6 +318,12 @@ class SpoolDelivery:
                 delivery.close()
                 raise
         return delivery
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self.report.problems.append(sentence)
+            _log.warning("%s", sentence)
 
     def _fail(self, key: tuple[str, int], folder: Any, writer: Any, error: Exception) -> None:
         """Puts a writer off; says why, once as long as the reason is the same."""

@@ -14,6 +14,7 @@ import pytest
 from tests.integration.cli.conftest import Command, run_command
 from tests.integration.query.recorded import PROJECT, RUN
 from tests.local_server import LocalServer
+from tests.spool_damage import damage_batch
 
 COMMANDS = ["server", "ui", "runs", "show", "export", "sync", "status"]
 # Whatever a base install does not have.
@@ -190,6 +191,22 @@ def test_status_then_sync_then_status(tmp_path: Path) -> None:
     assert (after.returncode, after.stdout) == (0, "")
     assert "is delivered" in after.stderr
     assert json.loads(without_extras(tmp_path, "status", "--json").stdout) == []
+
+
+def test_status_and_sync_say_what_a_spool_lost(tmp_path: Path) -> None:
+    import metrana
+
+    with metrana.init(run_name="hurt", data_dir=tmp_path, mode="offline") as run:
+        for step in range(3):
+            run.log("loss", float(step))
+            run.flush()
+    damage_batch(tmp_path, 2)
+    assert "batch 2 is lost" in without_extras(tmp_path, "status").stdout
+    (row,) = json.loads(without_extras(tmp_path, "status", "--json").stdout)
+    assert [problem[:15] for problem in row["problems"]] == ["batch 2 is lost"]
+    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    assert synced.stderr.count("batch 2 is lost") == 1
+    assert "delivered default/hurt, writer 1" in synced.stderr
 
 
 @pytest.mark.parametrize("arguments", [["runs"], ["show", RUN], ["server"], ["export", RUN]])

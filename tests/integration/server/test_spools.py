@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import metrana
 from metrana.query import Client
 from metrana.server.embedded import deliver_spools, open_stores
 from tests.local_server import LocalServer, wait_until
+from tests.spool_damage import damage_batch
 
 KILLED = """
 import os, signal
@@ -87,3 +91,26 @@ def test_a_damaged_folder_does_not_stop_the_others(tmp_path: Path) -> None:
     with open_stores(tmp_path) as stores:
         deliver_spools(tmp_path, stores)
         assert len(stores.catalog.runs()) == 1
+
+
+# The first window seals points as batch 1 and what init() was given as 2; the last is the close.
+@pytest.mark.parametrize(("seq", "point_count"), [(2, 3), (3, 2), (5, 3)])
+def test_a_damaged_batch_is_said_once_and_the_rest_delivered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, seq: int, point_count: int
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with metrana.init(mode="offline", data_dir=tmp_path, run_name="hurt") as run:
+        for step in range(3):
+            run.log("loss", float(step))
+            run.flush()
+    damage_batch(tmp_path, seq)
+    with open_stores(tmp_path) as stores:
+        report = deliver_spools(tmp_path, stores)
+        again = deliver_spools(tmp_path, stores)
+        (record,) = stores.catalog.runs()
+        assert stores.points.point_counts([record.run_no]) == {record.run_no: point_count}
+    (problem,) = report.problems
+    assert problem.startswith(f"writer 1 of run default/hurt: batch {seq} is lost")
+    assert [record.message for record in caplog.records] == [problem]
+    assert report.delivered == [("default/hurt", 1)]
+    assert again.problems == []
