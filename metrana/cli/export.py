@@ -19,7 +19,7 @@ from metrana.query import Client
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file: whole, or not at all."""
-    with Client(arguments.url, data_dir=arguments.data_dir) as client:
+    with Client(arguments.url, data_dir=arguments.data_dir) as client, client.hold():
         info = client.run(**naming(arguments))
         table = client.points(run_id=info.run_id, as_="arrow")
     default = Path(f"{info.run_name.replace(os.sep, '-')}.{arguments.format}")

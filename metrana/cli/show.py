@@ -51,24 +51,29 @@ class _Metric:
 
 def run(arguments: argparse.Namespace) -> int:
     """Shows one run."""
-    with Client(arguments.url, data_dir=arguments.data_dir) as client:
+    out = console()
+    width = min(out.width, _MAX_PLOT_WIDTH)
+    with Client(arguments.url, data_dir=arguments.data_dir) as client, client.hold():
         info = client.run(**naming(arguments))
         series = client.series(run_id=info.run_id, as_="arrow").to_pylist()
         for row in series:
             row["labels"] = dict(row["labels"])
-        if arguments.json:
-            print_json({**_fields(info), "series": series})
-            return DONE
-        out = console()
         metrics = _metrics(series)
-        _print_head(out, info)
-        if metrics:
-            _print_metrics(out, metrics[:_MAX_METRICS])
-        for metric in metrics[:_MAX_PLOTS]:
-            _print_plot(out, client, info.run_id, metric)
-        left_out = len(metrics) - _MAX_PLOTS
-        if left_out > 0:
-            out.print(f"… and {left_out:,} more metrics; --json has all of them")
+        drawn = () if arguments.json else metrics[:_MAX_PLOTS]
+        plots = [_plot(client, info.run_id, metric, width) for metric in drawn]
+    # Nothing is printed before the store is let go: a pager may keep its reader for hours.
+    if arguments.json:
+        print_json({**_fields(info), "series": series})
+        return DONE
+    _print_head(out, info)
+    if metrics:
+        _print_metrics(out, metrics[:_MAX_METRICS])
+    for plot in filter(None, plots):
+        out.print()
+        out.print(Text(plot), no_wrap=True, crop=False)
+    left_out = len(metrics) - _MAX_PLOTS
+    if left_out > 0:
+        out.print(f"… and {left_out:,} more metrics; --json has all of them")
     return DONE
 
 
@@ -171,8 +176,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def _print_plot(out: Console, client: Client, run_id: str, metric: _Metric) -> None:
-    width = min(out.width, _MAX_PLOT_WIDTH)
+def _plot(client: Client, run_id: str, metric: _Metric, width: int) -> str | None:
     curves = client.buckets(
         run_id=run_id,
         metric_name=metric.name,
@@ -186,7 +190,4 @@ def _print_plot(out: Console, client: Client, run_id: str, metric: _Metric) -> N
     own = [row for row in curves if dict(row["labels"]) == metric.labels]
     count = len(metric.series)
     title = metric.title if count == 1 else f"{metric.title} (mean of {count:,} environments)"
-    plot = draw(title, metric.scale, own, width)
-    if plot is not None:
-        out.print()
-        out.print(Text(plot), no_wrap=True, crop=False)
+    return draw(title, metric.scale, own, width)

@@ -6,6 +6,7 @@ Both give the same Arrow tables and the same errors; `Client` turns them into fr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 # Names of an HTTP query string and of the fields of the server's requests alike.
@@ -25,6 +26,9 @@ class Backend(Protocol):
 
     def value(self, route: str, arguments: Arguments) -> Any:
         """Gives plain Python values; raises as `frame` does."""
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keeps open for a block what a call would open; for this thread's calls. May be nested."""
 
     def close(self) -> None:
         """Lets go of connections; twice is once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from numbers import Integral
 from pathlib import Path
@@ -65,6 +66,18 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keeps the embedded store open for a block: many calls take the time of one opening.
+
+        What is sealed in the spools is delivered when the block begins, so all calls of this thread
+        in it see the same runs. Other threads and processes wait for the store until it ends. With
+        a server it does nothing.
+
+        Raises:
+            MetranaQueryError: If the store cannot be opened.
+        """
+        return self._backend.hold()
 
     def close(self) -> None:
         """Closes connections; twice is once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import httpx
@@ -56,6 +57,10 @@ class RemoteBackend:
             return wire.loads(answer)
         except ValueError as error:
             raise MetranaQueryError(f"{self._url} did not answer with JSON") from error
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Nothing to hold: the server has its stores open, and connections are kept anyway."""
+        return nullcontext()
 
     def close(self) -> None:
         """Closes the connections."""

@@ -69,5 +69,5 @@ def test_the_module_exports_the_contracts_names() -> None:
 
 def test_every_public_call_has_a_docstring() -> None:
     calls = [name for name in vars(Client) if not name.startswith("_")]
-    assert sorted(calls) == sorted({*SIGNATURES, "close"} - {"__init__"})
+    assert sorted(calls) == sorted({*SIGNATURES, "hold", "close"} - {"__init__"})
     assert all(inspect.getdoc(getattr(Client, name)) for name in calls)
