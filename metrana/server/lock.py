@@ -35,7 +35,7 @@ class StoreLock:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._acquire(time.monotonic() + wait_s)
-        except BaseException:
+        except BaseException:  # an interrupted wait too: the descriptor goes first
             os.close(self._fd)
             raise
 
