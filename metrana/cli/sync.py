@@ -39,6 +39,8 @@ def _to_store(data_dir: Path) -> int:
 def _to_server(data_dir: Path, url: str | None, token: str | None) -> int:
     def delivered(event: dict[str, Any]) -> None:
         note(f"delivered {event['project_name']}/{event['run_name']}, writer {event['number']}")
+        if event["warning"] is not None:
+            complain(event["warning"])
 
     report = _native.deliver_spools(data_dir, url, token, on_delivered=delivered)
     return _summary(report["batch_count"], report["writer_count"], report["problems"])

@@ -295,6 +295,9 @@ impl SenderHost for Shared {
         self.intake.lock().seed(&cursors_of(opened));
         *self.opened.lock() = Some(opened.clone());
         self.advance(|_| {});
+        if let Some(warning) = opened.renamed() {
+            self.report(warning);
+        }
     }
 
     fn heartbeat(&self) -> Heartbeat {

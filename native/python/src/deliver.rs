@@ -20,7 +20,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the delivering thread tells the one that waits; it never touches a Python object.
 enum Told {
-    Delivered { project_name: String, run_name: String, number: u32, batch_count: u64 },
+    Delivered {
+        project_name: String,
+        run_name: String,
+        number: u32,
+        batch_count: u64,
+        warning: Option<String>,
+    },
     Problem(String),
 }
 
@@ -36,8 +42,8 @@ enum Told {
 ///         which that of local runs is.
 ///     token: What the server asks for; a local server's is found.
 ///     force: Take over writers of other machines too.
-///     on_delivered: Called with `project_name`, `run_name`, `number` and `batch_count` of each
-///         writer that is done.
+///     on_delivered: Called with `project_name`, `run_name`, `number`, `batch_count` and `warning`
+///         (None, or that the run is stored under another name) of each writer that is done.
 ///
 /// Returns:
 ///     `writer_count`, `batch_count` and `problems`.
@@ -69,7 +75,7 @@ pub fn deliver_spools<'py>(
     loop {
         match py.detach(|| heard.lock().recv_timeout(LOOK_INTERVAL)) {
             Ok(Told::Problem(problem)) => problems.push(problem),
-            Ok(Told::Delivered { project_name, run_name, number, batch_count }) => {
+            Ok(Told::Delivered { project_name, run_name, number, batch_count, warning }) => {
                 writer_count += 1;
                 total += batch_count;
                 if let Some(call) = on_delivered {
@@ -78,6 +84,7 @@ pub fn deliver_spools<'py>(
                     event.set_item("run_name", run_name)?;
                     event.set_item("number", number)?;
                     event.set_item("batch_count", batch_count)?;
+                    event.set_item("warning", warning)?;
                     call.call1((event,))?;
                 }
             }
@@ -122,6 +129,7 @@ fn sweep(writers: &DeadWriters, cancel: &Cancel, told: mpsc::Sender<Told>) {
                 run_name: run.run_name.clone(),
                 number: *number,
                 batch_count: delivered.last_seq.0,
+                warning: delivered.opened.renamed(),
             });
         }
         for problem in event.problems() {

@@ -170,6 +170,19 @@ pub struct OpenedRun {
     pub environment_cursors: Vec<EnvironmentCursor>,
 }
 
+impl OpenedRun {
+    /// For the user: under which name the run is stored, if not under its own.
+    pub fn renamed(&self) -> Option<String> {
+        let Self { project_name, run_name, requested_name, .. } = self;
+        (!requested_name.is_empty()).then(|| {
+            format!(
+                "the name {requested_name:?} is held by another run in project {project_name:?}, \
+                 so this one is stored as {run_name:?}"
+            )
+        })
+    }
+}
+
 /// The greatest position of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesCursor {

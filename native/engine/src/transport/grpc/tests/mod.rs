@@ -74,6 +74,7 @@ async fn test_opening_a_run_carries_every_field_and_brings_all_pages_of_cursors(
     let opened = server.transport().open_run(open_run()).await.unwrap();
     assert_eq!(opened.run_id, Some(RUN));
     assert_eq!((opened.run_name.as_str(), opened.requested_name.as_str()), ("r-0a1b2c", "r"));
+    assert!(opened.renamed().is_some_and(|warning| warning.contains("stored as \"r-0a1b2c\"")));
     assert!(opened.created);
     let labels = vec![("a".to_owned(), "2".to_owned()), ("z".to_owned(), "1".to_owned())];
     let series = |name: &str| SeriesCursor {

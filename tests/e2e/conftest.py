@@ -1,0 +1,71 @@
+"""A server on another machine, and machines that know it or know none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from metrana.query import Client
+from tests.local_server import LocalServer
+from tests.processes import Machine
+
+KEY = "the-key-of-the-team"
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A server with a data directory of its own, which asks for `KEY`."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("METRANA_API_KEY", KEY)
+        server = LocalServer(tmp_path_factory.mktemp("elsewhere"))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def reader(elsewhere: LocalServer) -> Iterator[Client]:
+    """Reads from that server."""
+    with Client(elsewhere.http_url, api_key=KEY) as client:
+        yield client
+
+
+@pytest.fixture(params=["online", "offline"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Where runs go: to the server elsewhere, or into the spool."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest) -> str:
+    """A project of the test's own, for tests share the server."""
+    name: str = request.node.name
+    return name
+
+
+@pytest.fixture
+def machine(
+    mode: str, project: str, elsewhere: LocalServer, tmp_path: Path
+) -> Callable[[str], Machine]:
+    """Machines by name; online they share the server only, offline it is one and the same."""
+
+    def machine(name: str) -> Machine:
+        if mode == "offline":
+            return Machine(tmp_path / "only", METRANA_MODE=mode, METRANA_PROJECT=project)
+        return Machine(
+            tmp_path / name,
+            METRANA_MODE=mode,
+            METRANA_PROJECT=project,
+            METRANA_INGESTION_URL=elsewhere.grpc_url,
+            METRANA_API_KEY=KEY,
+        )
+
+    return machine
+
+
+@pytest.fixture
+def client(mode: str, machine: Callable[[str], Machine], reader: Client) -> Client:
+    """Reads what the machines logged."""
+    return reader if mode == "online" else machine("any").client()

@@ -1,0 +1,123 @@
+"""A later job goes on with a run: steps, episodes and steps in an episode continue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from metrana.query import Client
+from tests.processes import Machine
+
+FIRST = """
+with metrana.init(run_name="r") as run:
+    run.log("loss", [1, 2, 3])
+    run.log("loss", 4, step=10)
+    run.log("loss", 5, step=2)
+    run.log("loss", 6, labels={"split": "test"})
+    run.log_rl_episode("return", [1, 2], rl_step=5, env_id="ended")
+    run.log_rl_environment_step("reward", [1, 2, 3], rl_step=6, env_id="running", episode=4)
+"""
+SECOND = """
+with metrana.init(run_name="r", resume_strategy="allow") as run:
+    known = [
+        run.get_last_step("loss"),
+        run.get_last_step("loss", labels={"split": "test"}),
+        run.get_last_step("loss", labels={"split": "none"}),
+        run.get_env_last_rl_step_and_episode("ended"),
+        run.get_env_last_rl_step_and_episode("running"),
+        run.get_env_last_rl_step_and_episode("new"),
+    ]
+    run.log("loss", 7)
+    run.log("loss", 8, labels={"split": "test"})
+    # An EPISODE point of episode 1 ended it.
+    run.log_rl_environment_step("reward", 4, rl_step=5, env_id="ended")
+    run.log_rl_episode("return", 3, rl_step=5, env_id="ended")
+    run.log_rl_environment_step("reward", [5, 6], rl_step=7, env_id="running")
+    run.log_rl_environment_step("reward", 7, rl_step=7, env_id="running", episode=5)
+    run.log_rl_environment_step("reward", 8, rl_step=0, env_id="new")
+print(json.dumps(known))
+"""
+
+
+def positions(
+    client: Client, project: str, metric_name: str, *columns: str, **wanted: Any
+) -> list[tuple[Any, ...]]:
+    """Where the values of a metric are, in the order they are shown."""
+    table = client.points("r", metric_name, project_name=project, as_="arrow", **wanted)
+    return list(zip(*(table[name].to_pylist() for name in (*columns, "value")), strict=True))
+
+
+def test_a_later_job_goes_on_where_the_run_is(
+    machine: Callable[[str], Machine], client: Client, project: str
+) -> None:
+    machine("first").python(FIRST)
+    assert machine("second").answer(SECOND) == [10, 0, None, [5, 1], [6, 4], [None, None]]
+
+    plain = positions(client, project, "loss", "step", labels={})
+    assert plain == [(0, 1), (1, 2), (2, 5), (10, 4), (11, 7)]
+    test = positions(client, project, "loss", "step", labels={"split": "test"})
+    assert test == [(0, 6), (1, 8)]
+    episodes = positions(client, project, "return", "rl_step", "episode")
+    assert episodes == [(5, 0, 1), (5, 1, 2), (5, 2, 3)]
+    rewards = positions(client, project, "reward", "env_id", "rl_step", "episode", "step")
+    assert sorted(rewards) == [
+        ("ended", 5, 2, 0, 4),
+        ("new", 0, 0, 0, 8),
+        ("running", 6, 4, 0, 1),
+        ("running", 6, 4, 1, 2),
+        ("running", 6, 4, 2, 3),
+        ("running", 7, 4, 3, 5),
+        ("running", 7, 4, 4, 6),
+        ("running", 7, 5, 0, 7),
+    ]
+    assert list(client.runs(project)["run_name"]) == ["r"]
+
+
+def test_a_run_id_alone_goes_on_with_its_run(
+    machine: Callable[[str], Machine], client: Client, project: str
+) -> None:
+    user = machine("any")
+    run_id = user.answer("""
+    with metrana.init(run_name="r") as run:
+        run.log("loss", [1, 2])
+    print(json.dumps(run.run_id))
+    """)
+    # The id is enough: project and name are what the run has.
+    names = user.answer(f"""
+    with metrana.init(run_id="{run_id}") as run:
+        run.log("loss", 3)
+    print(json.dumps([run.project_name, run.run_name]))
+    """)
+    assert names == [project, "r"]
+    assert positions(client, project, "loss", "step") == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_rewind_replaces_equal_positions_only(
+    machine: Callable[[str], Machine], client: Client, project: str
+) -> None:
+    machine("first").python("""
+    with metrana.init(run_name="r") as run:
+        for rl_step in range(4):
+            run.log_rl_episode("return", rl_step, rl_step=rl_step, episode=rl_step)
+            run.log("loss", rl_step)
+    """)
+    machine("second").python("""
+    with metrana.init(run_name="r", resume_strategy="allow") as run:
+        run.log_rl_episode("return", 20, rl_step=2, episode=2)
+        run.log("loss", 20, step=2)
+        try:
+            run.log_rl_episode("return", 10, rl_step=1, episode=1)
+        except metrana.MetranaValidationError as error:
+            assert "rl_step" in str(error) and "2" in str(error), error
+        else:
+            raise SystemExit("went back within one writer")
+    """)
+    assert positions(client, project, "loss", "step") == [(0, 0), (1, 1), (2, 20), (3, 3)]
+    assert positions(client, project, "return", "rl_step", "episode") == [
+        (0, 0, 0),
+        (1, 1, 1),
+        (2, 2, 20),
+        (3, 3, 3),
+    ]
+    every = positions(client, project, "loss", "step", duplicates="all")
+    assert sorted(every) == [(0, 0), (1, 1), (2, 2), (2, 20), (3, 3)]
