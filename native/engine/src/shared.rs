@@ -250,16 +250,13 @@ impl Shared {
     }
 
     fn log_opened(&self, opened: &OpenedRun) {
-        let OpenedRun { project_name, run_name, requested_name, server_version, .. } = opened;
+        let OpenedRun { project_name, run_name, server_version, .. } = opened;
         self.log.info(format_args!(
             "the server (metrana {server_version}) {} run {project_name:?} / {run_name:?} with the \
              positions of {} series",
             if opened.created { "created" } else { "opened" },
             opened.series_cursors.len()
         ));
-        if !requested_name.is_empty() {
-            self.log.warn(format_args!("another run has the name {requested_name:?}"));
-        }
     }
 
     /// Points and attributes neither acknowledged nor dropped.
