@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::platform;
 use crate::ring::{Consumer, OutsideRing, Ring, RingOptions, RingStart};
+use crate::run_folder;
 use crate::seal::{Piece, SealError, SealState, Sealer};
 use crate::sender::Sender;
 use crate::shared::{DrainRequest, Shared};
@@ -144,6 +145,7 @@ impl Drain {
         if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
             self.checked_at = now;
             self.check_ring();
+            self.hear_follower();
             self.log_dropped();
         }
         if let Err(error) = self.spool.sync_if_due() {
@@ -332,6 +334,21 @@ impl Drain {
     }
 
     // ── Acknowledged segments ──────────────────────────────────────────────────────────────────
+
+    /// Without a sender, whoever follows the spool says in it how far it is.
+    fn hear_follower(&self) {
+        if self.sender.is_some() {
+            return;
+        }
+        match run_folder::read_acked(&self.settings.folder) {
+            // It may have read a batch whose window is not whole in the spool yet. Nothing of that
+            // may be deleted: it says where recovery goes on.
+            Ok(acked) => self.shared.take_ack(acked.min(Seq(self.consumer.next_seq().0 - 1))),
+            Err(error) => {
+                self.shared.problems.lock().note(error.to_string());
+            }
+        }
+    }
 
     /// Deletes what the server has. Before that the cursors are written: without the segments
     /// nobody could find them out.

@@ -259,6 +259,14 @@ impl Shared {
         ));
     }
 
+    /// Everything up to `seq` is durable in a server's stores.
+    pub fn take_ack(&self, seq: Seq) {
+        if self.acked.fetch_max(seq.0, Ordering::Release) < seq.0 {
+            self.ledger.lock().acked(seq);
+            self.advance(|progress| progress.acked = progress.acked.max(seq));
+        }
+    }
+
     /// Points and attributes neither acknowledged nor dropped.
     pub fn pending(&self) -> Tally {
         self.counters().pending
@@ -269,9 +277,7 @@ impl SenderHost for Shared {
     fn on_acked(&self, seq: Seq) {
         self.log.debug(format_args!("all up to batch {seq} is acknowledged"));
         self.has_reached_server.store(true, Ordering::Release);
-        self.acked.fetch_max(seq.0, Ordering::Release);
-        self.ledger.lock().acked(seq);
-        self.advance(|progress| progress.acked = progress.acked.max(seq));
+        self.take_ack(seq);
     }
 
     fn on_problem(&self, problem: SenderProblem) {

@@ -16,7 +16,8 @@ use metrana_engine::counters::Kind;
 use metrana_engine::engine::{Admission, Engine};
 use metrana_engine::error::{FlushError, LogError, OpenError};
 use metrana_engine::ring::RingPlace;
-use metrana_engine::types::{MetricNo, Scale};
+use metrana_engine::run_folder::write_acked;
+use metrana_engine::types::{MetricNo, Scale, Seq};
 
 fn point(metric: MetricNo, value: f64) -> Point {
     Point { metric, step: None, timestamp_ms: None, value, distributed: false }
@@ -24,6 +25,40 @@ fn point(metric: MetricNo, value: f64) -> Point {
 
 fn log(engine: &Engine, point: Point) {
     engine.log_point(point).unwrap().settle(&mut || false).unwrap();
+}
+
+#[test]
+fn test_what_a_follower_acknowledged_is_deleted_by_the_writer_that_lives() {
+    let folder = common::folder();
+    let mut options = config(folder.path());
+    // A quarter of it is a segment.
+    options.spool.max_bytes = Some(400_000);
+    let engine = open(options);
+    let metric = engine.metric("x", Scale::MlStep, &[]).unwrap();
+    for at in 0..60 {
+        let values: Vec<f64> = (0..1000).map(|i| f64::from(i * at).sqrt()).collect();
+        let call = SeriesCall {
+            metric,
+            steps: Steps::Next,
+            timestamps: None,
+            values: Values::F64(&values),
+            distributed: false,
+        };
+        engine.log_series(&[call]).unwrap().settle(&mut || false).unwrap();
+        engine.flush(None, &mut || false).unwrap();
+        if engine.status().spooled_bytes > 200_000 {
+            break;
+        }
+    }
+    let before = engine.status();
+    assert!(before.spooled_bytes > 200_000, "{before:?}");
+    let writer = common::writer_folder(folder.path(), 1);
+    // More than there is: what is not whole in the spool is not taken for delivered.
+    write_acked(&writer, Seq(1 << 40)).unwrap();
+    wait_until("a segment is deleted", || engine.status().spooled_bytes < before.spooled_bytes);
+    assert_eq!(engine.status().pending_points, 0);
+    assert_eq!(engine.last_step(metric), Some(engine.counters().sent.points() as i64 - 1));
+    close(&engine);
 }
 
 #[test]

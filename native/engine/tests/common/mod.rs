@@ -4,7 +4,7 @@
 
 pub mod gate;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metrana_engine::attributes::{AttributeUpdate, CloseStatus, decode_attributes};
@@ -66,16 +66,20 @@ pub struct Contents {
     pub problems: Vec<String>,
 }
 
+/// The folder of writer `number` of the only run in `data_dir`.
+pub fn writer_folder(data_dir: &Path, number: u32) -> PathBuf {
+    let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
+    run.join(format!("{number:06}"))
+}
+
 /// Reads the spool of writer `number` of the only run in `data_dir`.
 pub fn contents(data_dir: &Path, number: u32) -> Contents {
-    let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
-    read(&run.join(format!("{number:06}")))
+    read(&writer_folder(data_dir, number))
 }
 
 /// What the first writer of the only run in `data_dir` wrote to its log.
 pub fn log_of(data_dir: &Path) -> String {
-    let run = std::fs::read_dir(data_dir.join("spool")).unwrap().next().unwrap().unwrap().path();
-    std::fs::read_to_string(run.join("000001").join(ENGINE_LOG)).unwrap()
+    std::fs::read_to_string(writer_folder(data_dir, 1).join(ENGINE_LOG)).unwrap()
 }
 
 pub fn read(writer_folder: &Path) -> Contents {

@@ -83,7 +83,10 @@ impl Model<'_> {
         let path = self.life().folder.path().to_owned();
         let frames = frames(&path).into_iter().filter(|frame| frame.seq > Seq(0));
         self.delivered.extend(frames.map(|frame| (frame.seq, frame)));
-        let acked = self.delivered.last_key_value().map_or(Seq(0), |(seq, _)| *seq);
+        let seen = self.delivered.last_key_value().map_or(Seq(0), |(seq, _)| *seq);
+        // A follower may have a batch whose window is not whole in the spool. The writer deletes
+        // nothing of it: what is left there says where recovery goes on.
+        let acked = seen.min(Seq(self.life().consumer.next_seq().0 - 1));
         let deleted = self.life().spool.delete_acked(acked);
         if deleted.is_err() && self.life().disk.is_dead() {
             self.reopen(&[]);
