@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyString};
 use crate::arguments::scale;
 use crate::error::validation;
 use crate::names::{self, Qualifiers, refused};
-use crate::number::{Block, Shape, block, plain};
+use crate::number::{Block, Shape, block, inert};
 use crate::whole::Whole;
 use crate::writer::Writer;
 
@@ -128,10 +128,10 @@ fn known_scalars(common: &Common<'_, '_>, mapping: &Bound<'_, PyDict>) -> Option
     let distributed = common.distributed;
     let names = common.writer.names.lock();
     let mut points = Vec::with_capacity(mapping.len());
-    // No Python code runs in here.
+    // No Python code runs in here, with the lock taken.
     for (name, value) in mapping.iter() {
         let metric = names.known_metric(&name, tag)?;
-        let value = plain(&value)?;
+        let value = inert(&value)?;
         points.push(Point { metric, step, timestamp_ms, value, distributed });
     }
     Some(points)

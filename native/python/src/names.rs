@@ -24,8 +24,12 @@ const MAX_LISTS: usize = 8;
 /// The label that `evaluation=True` adds.
 const EVALUATION: &str = "evaluation";
 
-/// What is known of a writer's names. Only ever locked by a thread that is attached to Python and
-/// that stays so, hence never contended.
+/// What is known of a writer's names.
+///
+/// Its lock is held for one look or one change, never while Python code may run: reading labels or
+/// making an error may log in turn, in this thread, in a signal handler or in another thread, and
+/// would wait for ever. So it is only ever locked by a thread that is attached to Python and that
+/// stays so, hence never contended, and free in a forked child.
 #[derive(Default)]
 pub struct Names {
     metrics: HashMap<(usize, u8), (MetricNo, Py<PyString>), foldhash::fast::FixedState>,
@@ -81,21 +85,13 @@ pub fn metric<'py>(
     name: &Bound<'py, PyString>,
     qualifiers: Qualifiers<'_, 'py>,
 ) -> PyResult<MetricNo> {
-    let key = qualifiers.tag().map(|tag| (name.as_ptr().addr(), tag));
-    let mut names = writer.names.lock();
-    if let Some(key) = &key
-        && let Some((number, _)) = names.metrics.get(key)
-    {
-        return Ok(*number);
+    let Some(tag) = qualifiers.tag() else { return metric_by_text(writer, name, qualifiers) };
+    if let Some(number) = writer.names.lock().known_metric(name, tag) {
+        return Ok(number);
     }
     let number = metric_by_text(writer, name, qualifiers)?;
-    if let Some(key) = key
-        && name.is_exact_instance_of::<PyString>()
-    {
-        if names.metrics.len() >= MAX_ADDRESSES {
-            names.metrics.clear();
-        }
-        names.metrics.insert(key, (number, name.clone().unbind()));
+    if name.is_exact_instance_of::<PyString>() {
+        writer.names.lock().remember_metric(name, tag, number);
     }
     Ok(number)
 }
@@ -190,17 +186,12 @@ pub fn env(writer: &Writer, env_id: &Bound<'_, PyAny>) -> PyResult<EnvNo> {
 }
 
 fn one(writer: &Writer, id: &Bound<'_, PyString>) -> PyResult<Envs> {
-    let address = id.as_ptr().addr();
-    let mut names = writer.names.lock();
-    if let Some((number, _)) = names.envs.get(&address) {
-        return Ok(Envs::One([*number]));
+    if let Some(number) = writer.names.lock().known_env(id) {
+        return Ok(Envs::One([number]));
     }
     let number = env_by_text(writer, id)?;
     if id.is_exact_instance_of::<PyString>() {
-        if names.envs.len() >= MAX_ADDRESSES {
-            names.envs.clear();
-        }
-        names.envs.insert(address, (number, id.clone().unbind()));
+        writer.names.lock().remember_env(id, number);
     }
     Ok(Envs::One([number]))
 }
@@ -219,7 +210,9 @@ fn many(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Envs> {
             .ok_or_else(|| refused(list, "env_id", "a list of strings or ints"))?;
         (list.clone(), numbers)
     };
-    writer.names.lock().remember_list(&ids, &numbers);
+    let forgotten = writer.names.lock().remember_list(&ids, &numbers);
+    // Here, without the lock: the last reference to an element may run Python code.
+    drop(forgotten);
     Ok(Envs::Many(numbers))
 }
 
@@ -251,23 +244,50 @@ impl Names {
         self.metrics.get(&(name.as_ptr().addr(), tag)).map(|(number, _)| *number)
     }
 
+    // Only exact strings are kept: to drop one runs no Python code.
+
+    fn remember_metric(&mut self, name: &Bound<'_, PyString>, tag: u8, number: MetricNo) {
+        if self.metrics.len() >= MAX_ADDRESSES {
+            self.metrics.clear();
+        }
+        self.metrics.insert((name.as_ptr().addr(), tag), (number, name.clone().unbind()));
+    }
+
+    #[inline]
+    fn known_env(&self, id: &Bound<'_, PyString>) -> Option<EnvNo> {
+        self.envs.get(&id.as_ptr().addr()).map(|(number, _)| *number)
+    }
+
+    fn remember_env(&mut self, id: &Bound<'_, PyString>, number: EnvNo) {
+        if self.envs.len() >= MAX_ADDRESSES {
+            self.envs.clear();
+        }
+        self.envs.insert(id.as_ptr().addr(), (number, id.clone().unbind()));
+    }
+
     fn find_list(&self, list: &Bound<'_, PyList>) -> Option<Arc<[EnvNo]>> {
         let known = self.lists.iter().find(|known| known.is(list))?;
         Some(Arc::clone(&known.numbers))
     }
 
-    fn remember_list(&mut self, list: &Bound<'_, PyList>, numbers: &Arc<[EnvNo]>) {
+    /// What had to make room is returned.
+    fn remember_list(
+        &mut self,
+        list: &Bound<'_, PyList>,
+        numbers: &Arc<[EnvNo]>,
+    ) -> Option<EnvList> {
         if list.len() != numbers.len() {
-            return; // changed while its elements were converted
+            return None; // changed while its elements were converted
         }
         let ids = list.iter().map(Bound::unbind).collect();
         let entry = EnvList { ids, numbers: Arc::clone(numbers) };
         if self.lists.len() < MAX_LISTS {
             self.lists.push(entry);
-        } else {
-            self.lists[self.oldest_list] = entry;
-            self.oldest_list = (self.oldest_list + 1) % MAX_LISTS;
+            return None;
         }
+        let forgotten = std::mem::replace(&mut self.lists[self.oldest_list], entry);
+        self.oldest_list = (self.oldest_list + 1) % MAX_LISTS;
+        Some(forgotten)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use metrana_engine::calls::Values;
 use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArray, PyUntypedArrayMethods as _};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -125,6 +126,22 @@ pub fn plain(value: &Bound<'_, PyAny>) -> Option<f64> {
         return value.extract().ok();
     }
     None
+}
+
+/// As [`plain`], but only what is read without running Python code.
+pub fn inert(value: &Bound<'_, PyAny>) -> Option<f64> {
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Some(number.value());
+    }
+    if !value.is_exact_instance_of::<PyInt>() && !value.is_exact_instance_of::<PyBool>() {
+        return None; // its class may have a `__float__` of its own
+    }
+    let mut overflow = 0;
+    // SAFETY: the object is alive and an int, for which the function raises nothing.
+    let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
+    #[expect(clippy::cast_precision_loss, reason = "the nearest float64 is what is logged")]
+    let nearest = number as f64;
+    (overflow == 0).then_some(nearest)
 }
 
 fn contiguous<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
