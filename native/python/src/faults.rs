@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::error::sender;
+use crate::fork::wait_until_forked;
 
 /// How faults come to light.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Faults {
         if self.strategy == ErrorStrategy::Silent {
             return Ok(());
         }
-        self.collect(engine);
+        self.collect(py, engine);
         match self.strategy {
             ErrorStrategy::RaiseOnLog => self.raise(py),
             ErrorStrategy::Warn => self.warn(py),
@@ -105,12 +106,13 @@ impl Faults {
     }
 
     /// Takes all messages, the oldest first.
-    pub fn take(&self, engine: &Engine) -> Vec<String> {
-        self.collect(engine);
+    pub fn take(&self, py: Python<'_>, engine: &Engine) -> Vec<String> {
+        self.collect(py, engine);
         std::mem::take(&mut self.kept.lock().messages)
     }
 
-    fn collect(&self, engine: &Engine) {
+    fn collect(&self, py: Python<'_>, engine: &Engine) {
+        wait_until_forked(py);
         let new = engine.take_errors();
         if !new.is_empty() {
             let mut kept = self.kept.lock();

@@ -1,25 +1,55 @@
 //! Forks of the process: no lock may be copied while it is held, and no thread lives on in a child.
 //!
-//! Python runs the hooks of `os.register_at_fork` with other Python code in between, so other
-//! threads may run while the locks are taken. They must not wait for one of those locks with the
-//! interpreter's lock in hand, which the forking thread needs to go on: they wait at
-//! [`wait_until_forked`] instead, before they touch a writer.
+//! Before a fork the forking thread takes every lock of every engine, and keeps them until it has
+//! forked. Python runs the hooks of `os.register_at_fork` one after the other and is free to run
+//! other threads in between, with the locks taken. Such a thread must not wait for one of them with
+//! the interpreter's lock in hand, which the forking thread needs to go on. Hence the rule, which
+//! [`Writer`] keeps for its callers:
+//!
+//! **[`wait_until_forked`] right before each call of an engine, and no Python code between the
+//! two.** Anything that may run Python code (reading an argument, making an error, dropping an
+//! object) may let another thread begin a fork, so a check made before it says nothing. What lets
+//! go of the interpreter's lock for the whole call, as all that waits does, needs no check.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Condvar, PoisonError, Weak};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::writer::Writer;
 
+// These are locked only by threads that hold the interpreter's lock and keep it, as the forking
+// thread does while it forks: they are free in every child.
 static WRITERS: Mutex<Vec<Weak<Writer>>> = Mutex::new(Vec::new());
 /// The writers whose locks are taken for the fork that is under way.
 static PREPARED: Mutex<Vec<Arc<Writer>>> = Mutex::new(Vec::new());
+/// Where threads wait for the end of the fork that is under way.
+static GATE: Mutex<Option<Arc<Gate>>> = Mutex::new(None);
 /// Changed only by a thread that holds the interpreter's lock.
 static FORKING: AtomicBool = AtomicBool::new(false);
-static FORK_LOCK: Mutex<()> = Mutex::new(());
-static FORKED: Condvar = Condvar::new();
+
+/// Opened once. Each fork has its own, because a thread that waits at one may hold its lock at the
+/// moment of the fork, and then holds the child's copy for ever. Of the standard library, because
+/// `parking_lot` has one table for all waiting threads, which would be copied just so.
+#[derive(Default)]
+struct Gate {
+    is_open: std::sync::Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        // A bool, which a panic cannot leave half-written.
+        let is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
+        let _is_open = self.opened.wait_while(is_open, |is_open| !*is_open);
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.opened.notify_all();
+    }
+}
 
 /// Makes the hooks know a new writer.
 pub fn watch(writer: &Arc<Writer>) {
@@ -28,15 +58,20 @@ pub fn watch(writer: &Arc<Writer>) {
     writers.push(Arc::downgrade(writer));
 }
 
-/// Waits, without the interpreter's lock, while another thread forks.
+/// Waits, without the interpreter's lock, while another thread forks. See the module.
+#[inline]
 pub fn wait_until_forked(py: Python<'_>) {
-    if FORKING.load(Ordering::Relaxed) {
-        py.detach(|| {
-            let mut lock = FORK_LOCK.lock();
-            while FORKING.load(Ordering::Relaxed) {
-                FORKED.wait(&mut lock);
-            }
-        });
+    // By the time this thread has the interpreter's lock again, the next fork may have begun.
+    while FORKING.load(Ordering::Relaxed) {
+        wait(py);
+    }
+}
+
+#[cold]
+fn wait(py: Python<'_>) {
+    let gate = GATE.lock().clone();
+    if let Some(gate) = gate {
+        py.detach(|| gate.pass());
     }
 }
 
@@ -45,19 +80,16 @@ fn watched() -> Vec<Arc<Writer>> {
     writers.iter().filter_map(Weak::upgrade).filter(|writer| !writer.is_inherited()).collect()
 }
 
-fn end() {
-    let _lock = FORK_LOCK.lock();
-    FORKING.store(false, Ordering::Relaxed);
-    FORKED.notify_all();
-}
-
 /// Take the locks of every open writer: before a fork.
 #[pyfunction]
-pub fn fork_prepare() {
+pub fn fork_prepare(py: Python<'_>) {
+    // Two threads may fork at once; each needs all of the locks.
+    wait_until_forked(py);
     FORKING.store(true, Ordering::Relaxed);
+    *GATE.lock() = Some(Arc::default());
     let writers = watched();
     for engine in writers.iter().filter_map(|writer| writer.engine()) {
-        // Whoever holds its locks is no Python thread, hence needs nothing that this one holds.
+        // Whoever holds its locks does not wait for the interpreter's lock: by the rule above.
         engine.fork_prepare();
     }
     *PREPARED.lock() = writers;
@@ -70,7 +102,11 @@ pub fn fork_in_parent() {
     for engine in prepared.iter().filter_map(|writer| writer.engine()) {
         engine.fork_in_parent();
     }
-    end();
+    FORKING.store(false, Ordering::Relaxed);
+    let gate = GATE.lock().take();
+    if let Some(gate) = gate {
+        gate.open();
+    }
 }
 
 /// Let go of the parent's writers: after a fork, in the child.
@@ -86,5 +122,6 @@ pub fn fork_in_child() {
         std::mem::forget(writer);
     }
     WRITERS.lock().clear();
-    end();
+    // Nobody waits here, and the gate's lock may look as if somebody held it: it is let lie.
+    FORKING.store(false, Ordering::Relaxed);
 }

@@ -114,7 +114,7 @@ fn metric_by_text<'py>(
         labels.push((EVALUATION, "true"));
     }
     writer
-        .metric(utf8(name, "metric_name")?, qualifiers.scale, &labels)
+        .metric(py, utf8(name, "metric_name")?, qualifiers.scale, &labels)
         .map_err(|error| invalid(py, &error))
 }
 
@@ -229,7 +229,8 @@ fn resolve(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Option<Arc<[En
 }
 
 fn env_by_text(writer: &Writer, id: &Bound<'_, PyString>) -> PyResult<EnvNo> {
-    writer.env(utf8(id, "env_id")?).map_err(|error| invalid(id.py(), &error))
+    let py = id.py();
+    writer.env(py, utf8(id, "env_id")?).map_err(|error| invalid(py, &error))
 }
 
 fn converted<'py>(env_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -38,13 +38,12 @@ impl RunCore {
     pub fn writer(slf: &Bound<'_, Self>) -> PyResult<Arc<Writer>> {
         let py = slf.py();
         wait_until_forked(py);
-        match &*slf.get().writer.read() {
-            Some(writer) if writer.is_closed() => return Err(run_is_closed(py)),
-            Some(writer) if !writer.is_inherited() => return Ok(Arc::clone(writer)),
-            Some(_) => {}
-            None => return Err(run_is_closed(py)),
+        match slf.get().current() {
+            Some(writer) if writer.is_closed() => Err(run_is_closed(py)),
+            Some(writer) if !writer.is_inherited() => Ok(writer),
+            Some(_) => Self::reopen(slf),
+            None => Err(run_is_closed(py)),
         }
-        Self::reopen(slf)
     }
 
     fn current(&self) -> Option<Arc<Writer>> {
@@ -68,7 +67,7 @@ impl RunCore {
             }
             None => None,
         };
-        let writer = Writer::new(engine, Faults::new(parents.faults.strategy()));
+        let writer = Writer::new(py, engine, Faults::new(parents.faults.strategy()));
         *core.writer.write() = Some(Arc::clone(&writer));
         slf.call_method0("_opened_in_child")?;
         Ok(writer)
@@ -247,13 +246,14 @@ impl RunCore {
         let faults = Faults::new(options.error_strategy()?);
         let config = options.into_config()?;
         let engine = waiting(py, |check| Engine::open(config, check), open_error)?;
-        *self.writer.write() = Some(Writer::new(Some(engine), faults));
+        *self.writer.write() = Some(Writer::new(py, Some(engine), faults));
         Ok(())
     }
 
     /// Open for mode `disabled`: arguments are checked, nothing else happens.
-    fn _open_disabled(&self) {
-        *self.writer.write() = Some(Writer::new(None, Faults::new(ErrorStrategy::Silent)));
+    fn _open_disabled(&self, py: Python<'_>) {
+        let faults = Faults::new(ErrorStrategy::Silent);
+        *self.writer.write() = Some(Writer::new(py, None, faults));
     }
 
     /// Whether calls are taken.
@@ -277,8 +277,7 @@ impl RunCore {
     /// Who the run and its writer are, by name; None in mode `disabled`.
     fn _identity<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(writer) = self.current() else { return Ok(None) };
-        let Some(engine) = writer.engine() else { return Ok(None) };
-        let identity = engine.identity();
+        let Some(identity) = writer.identity(py) else { return Ok(None) };
         let dict = PyDict::new(py);
         dict.set_item("run_id", identity.run_id.to_string())?;
         dict.set_item("writer_id", identity.writer_id.to_string())?;
@@ -332,7 +331,7 @@ impl RunCore {
             .map_err(|_| refused(metric_name, "metric_name", "a string"))?;
         let qualifiers = Qualifiers { scale: scale(scale_name)?, labels, evaluation: false };
         let metric = names::metric(&writer, name, qualifiers)?;
-        Ok(writer.last_step(metric))
+        Ok(writer.last_step(slf.py(), metric))
     }
 
     /// The greatest `rl_step` and episode of an environment.
@@ -342,7 +341,7 @@ impl RunCore {
     ) -> PyResult<(Option<i64>, Option<i64>)> {
         let writer = Self::writer(slf)?;
         let env = names::env(&writer, env_id)?;
-        Ok(writer.env_cursor(env))
+        Ok(writer.env_cursor(slf.py(), env))
     }
 
     /// The counters, by the attribute names of `get_metrics()`.
@@ -354,7 +353,7 @@ impl RunCore {
             ("env_attribute_updates", Kind::EnvAttribute),
         ];
         let py = slf.py();
-        let counters = slf.get().current().and_then(|writer| writer.engine().map(Engine::counters));
+        let counters = slf.get().current().and_then(|writer| writer.counters(py));
         let counters = counters.unwrap_or_default();
         let dict = PyDict::new(py);
         let tallies = [
@@ -380,7 +379,7 @@ impl RunCore {
     /// How the writer is doing, by the attribute names of `status()`; None in mode `disabled`.
     fn _status<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let py = slf.py();
-        let status = slf.get().current().and_then(|writer| writer.engine().map(Engine::status));
+        let status = slf.get().current().and_then(|writer| writer.status(py));
         let Some(status) = status else { return Ok(None) };
         let dict = PyDict::new(py);
         dict.set_item("server_url", status.server_url)?;
@@ -397,7 +396,8 @@ impl RunCore {
     /// Take the messages of background faults, the oldest first.
     fn _take_errors(slf: &Bound<'_, Self>) -> PyResult<Vec<String>> {
         let writer = Self::writer(slf)?;
-        Ok(writer.engine().map(|engine| writer.faults.take(engine)).unwrap_or_default())
+        let py = slf.py();
+        Ok(writer.engine().map(|engine| writer.faults.take(py, engine)).unwrap_or_default())
     }
 
     /// Wait until all is acknowledged or, without a server, sealed. Blocks.

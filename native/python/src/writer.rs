@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrana_engine::attributes::AttributeUpdate;
 use metrana_engine::calls::{EnvCall, Point, SeriesCall};
-use metrana_engine::engine::{Admission, Engine};
+use metrana_engine::counters::Counters;
+use metrana_engine::engine::{Admission, Engine, Identity};
 use metrana_engine::error::{InvalidArgument, LogError};
+use metrana_engine::status::Status;
 use metrana_engine::types::{EnvNo, MetricNo, Scale};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -14,7 +16,7 @@ use pyo3::prelude::*;
 use crate::checker::Checker;
 use crate::error::{invalid, log_error, waiting};
 use crate::faults::Faults;
-use crate::fork;
+use crate::fork::{self, wait_until_forked};
 use crate::names::Names;
 
 /// What takes the calls.
@@ -35,7 +37,7 @@ pub struct Writer {
 
 impl Writer {
     /// A writer on an engine; `None`: one that only checks.
-    pub fn new(engine: Option<Engine>, faults: Faults) -> Arc<Self> {
+    pub fn new(py: Python<'_>, engine: Option<Engine>, faults: Faults) -> Arc<Self> {
         let sink = match engine {
             Some(engine) => Sink::Engine(Box::new(engine)),
             None => Sink::Checker(Checker::default()),
@@ -47,6 +49,8 @@ impl Writer {
             closed: AtomicBool::new(false),
             inherited: AtomicBool::new(false),
         });
+        // A fork that did not take its locks must not see it.
+        wait_until_forked(py);
         fork::watch(&writer);
         writer
     }
@@ -78,39 +82,64 @@ impl Writer {
         self.inherited.store(true, Ordering::Relaxed);
     }
 
+    // The methods below take the engine's locks: each waits right before that for the end of a fork
+    // that is under way, see the module `fork`.
+
     // ── Names and positions ────────────────────────────────────────────────────────────────────
 
     pub fn metric(
         &self,
+        py: Python<'_>,
         name: &str,
         scale: Scale,
         labels: &[(&str, &str)],
     ) -> Result<MetricNo, InvalidArgument> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => engine.metric(name, scale, labels),
             Sink::Checker(checker) => checker.metric(name, scale, labels),
         }
     }
 
-    pub fn env(&self, env_id: &str) -> Result<EnvNo, InvalidArgument> {
+    pub fn env(&self, py: Python<'_>, env_id: &str) -> Result<EnvNo, InvalidArgument> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => engine.env(env_id),
             Sink::Checker(checker) => checker.env(env_id),
         }
     }
 
-    pub fn last_step(&self, metric: MetricNo) -> Option<i64> {
+    pub fn last_step(&self, py: Python<'_>, metric: MetricNo) -> Option<i64> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => engine.last_step(metric),
             Sink::Checker(checker) => checker.last_step(metric),
         }
     }
 
-    pub fn env_cursor(&self, env: EnvNo) -> (Option<i64>, Option<i64>) {
+    pub fn env_cursor(&self, py: Python<'_>, env: EnvNo) -> (Option<i64>, Option<i64>) {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => engine.env_cursor(env),
             Sink::Checker(checker) => checker.env_cursor(env),
         }
+    }
+
+    // ── The writer itself: nothing in mode `disabled` ──────────────────────────────────────────
+
+    pub fn identity(&self, py: Python<'_>) -> Option<Identity> {
+        wait_until_forked(py);
+        self.engine().map(Engine::identity)
+    }
+
+    pub fn counters(&self, py: Python<'_>) -> Option<Counters> {
+        wait_until_forked(py);
+        self.engine().map(Engine::counters)
+    }
+
+    pub fn status(&self, py: Python<'_>) -> Option<Status> {
+        wait_until_forked(py);
+        self.engine().map(Engine::status)
     }
 
     // ── Calls ──────────────────────────────────────────────────────────────────────────────────
@@ -121,6 +150,7 @@ impl Writer {
 
     #[inline]
     pub fn log_point(&self, py: Python<'_>, point: Point) -> PyResult<()> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => self.settle(py, engine, engine.log_point(point)),
             Sink::Checker(checker) => checked(py, checker.points(&[point])),
@@ -128,6 +158,7 @@ impl Writer {
     }
 
     pub fn log_points(&self, py: Python<'_>, points: &[Point]) -> PyResult<()> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => self.settle(py, engine, engine.log_points(points)),
             Sink::Checker(checker) => checked(py, checker.points(points)),
@@ -135,6 +166,7 @@ impl Writer {
     }
 
     pub fn log_series(&self, py: Python<'_>, calls: &[SeriesCall<'_>]) -> PyResult<()> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => self.settle(py, engine, engine.log_series(calls)),
             Sink::Checker(checker) => checked(py, checker.series(calls)),
@@ -142,6 +174,7 @@ impl Writer {
     }
 
     pub fn log_envs(&self, py: Python<'_>, call: &EnvCall<'_>, scale: Scale) -> PyResult<()> {
+        wait_until_forked(py);
         match (&self.sink, scale) {
             (Sink::Engine(engine), Scale::Episode) => {
                 self.settle(py, engine, engine.log_episodes(call))
@@ -152,6 +185,7 @@ impl Writer {
     }
 
     pub fn log_attributes(&self, py: Python<'_>, updates: &[AttributeUpdate]) -> PyResult<()> {
+        wait_until_forked(py);
         match &self.sink {
             Sink::Engine(engine) => self.settle(py, engine, engine.log_attributes(updates)),
             Sink::Checker(_) => Ok(()),

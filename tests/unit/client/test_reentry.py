@@ -1,4 +1,4 @@
-"""Python code that runs inside a log call: it may log itself.
+"""Python code that runs inside a log call: it may log itself, let others log, or see a fork.
 
 A call that waits for itself never returns, so each test runs in a process that can be given up.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reading import read_one
+from tests.reading import read_all, read_one
 
 _TIMEOUT_S = 30
 
@@ -105,3 +105,90 @@ def test_a_signal_handler_may_log(data_dir: Path) -> None:
     _python(script)
     assert read_one(data_dir).values("handled") == [1]
     assert read_one(data_dir).values("outer") == [1]
+
+
+# What a thread does while another one forks; `pause()` returns when the locks are taken.
+_MEANWHILE = {
+    "log": "run.log('x', Tensor())",
+    "log, of plain numbers": "pause(); run.log('x', [0.5, 1.5])",
+    "log of a mapping": "run.log({'x': Tensor(), 'y': 1})",
+    "log with labels": "run.log('x', [0.5, 1.5], labels=Labels(a='b'))",
+    "log_rl_environment_step": "run.log_rl_environment_step('x', Tensor(), 0, env_id=['a', 'b'])",
+    "log_rl_episode": "run.log_rl_episode('x', [0.5, 1.5], 0, env_id=Names(['a', 'b']))",
+    "log_attributes": "pause(); run.log_attributes('x', {'y': 1})",
+    "get_last_step": "run.get_last_step('x', labels=Labels(a='b'))",
+    "get_env_last_rl_step_and_episode": "pause(); run.get_env_last_rl_step_and_episode('a')",
+    "get_metrics": "pause(); run.get_metrics()",
+    "status": "pause(); run.status()",
+    "check_sender_errors": "pause(); run.check_sender_errors()",
+    "init": "pause(); metrana.init(mode='offline', run_name='second').close()",
+    "close": "pause(); run.close()",
+    "another fork": "pause(); fork()",
+}
+
+
+@pytest.mark.parametrize("meanwhile", _MEANWHILE.values(), ids=list(_MEANWHILE))
+def test_a_fork_while_a_call_is_under_way(data_dir: Path, meanwhile: str) -> None:
+    script = """
+    import collections, os, sys, threading
+
+    begun, forking, resumed = threading.Event(), threading.Event(), threading.Event()
+    main = threading.current_thread()
+    sys.setswitchinterval(10)  # whoever was resumed goes on until it waits for something
+
+    def pause():
+        if threading.current_thread() is main or resumed.is_set():
+            return
+        begun.set()
+        forking.wait()
+        resumed.set()
+
+    def before_fork():
+        if threading.current_thread() is main:
+            forking.set()
+            resumed.wait()
+
+    # Hooks run from the last to the first, so this one runs when the locks are taken.
+    os.register_at_fork(before=before_fork)
+    import numpy
+    import metrana
+
+    class Tensor:
+        def __array__(self, dtype=None, copy=None):
+            pause()
+            return numpy.array([0.5, 1.5])
+
+    class Labels(collections.UserDict):
+        def __iter__(self):
+            pause()
+            return super().__iter__()
+
+    class Names(collections.UserList):
+        def __iter__(self):
+            pause()
+            return super().__iter__()
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            run.log("child", 1)
+            run.close()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def work():
+        exec(sys.argv[1])
+        done.append(True)
+
+    done = []
+    run = metrana.init(mode="offline", run_name="first")
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    fork()
+    thread.join()
+    assert done
+    run.close()
+    """
+    _python(script, meanwhile)
+    assert {logged.end for logged in read_all(data_dir)} == {"finished"}
