@@ -164,7 +164,10 @@ pub fn envs(writer: &Writer, py: Python<'_>, env_id: Option<&Bound<'_, PyAny>>) 
         return many(writer, list);
     }
     if env_id.is_exact_instance_of::<PyInt>() {
-        return one(writer, &env_id.str()?);
+        // Python refuses to write out thousands of digits.
+        let digits =
+            env_id.str().map_err(|_| refused(env_id, "env_id", "an int of at most 128 digits"))?;
+        return one(writer, &digits);
     }
     let ids = converted(env_id)?;
     match ids.cast::<PyList>() {

@@ -144,6 +144,8 @@ BAD_CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "an empty id": (("r", 1, 1), {"env_id": ""}, "env_id"),
     "a dot as id": (("r", 1, 1), {"env_id": ".."}, "env_id"),
     "a long id": (("r", 1, 1), {"env_id": "a" * 129}, "env_id"),
+    "a huge id": (("r", 1, 1), {"env_id": 10**5000}, "env_id"),
+    "a huge id in a list": (("r", [1], 1), {"env_id": [10**5000]}, "env_id"),
     "a fraction as id": (("r", 1, 1), {"env_id": 1.5}, "env_id"),
     "a bool as id": (("r", 1, 1), {"env_id": True}, "env_id"),
     "a bad id in a list": (("r", [1, 2], 1), {"env_id": ["a", None]}, "env_id"),
