@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from metrana.checks import mapping, refusal, text
+from metrana.checks import mapping, refusal, shown, text
 from metrana.errors import MetranaValidationError
 
 MAX_BYTES: Final = 64 * 1024
@@ -194,7 +194,7 @@ def _entries(path: str, tree: _Tree) -> Iterator[Entry]:
 
 def _scalar(value: Any, path: str, name: str) -> tuple[str, Any] | None:
     """Type and value of what is one attribute; None for containers and the unknown."""
-    value = _plain(value)
+    value = _plain(value, _at(path, name))
     if value is None:
         return "null", None
     if isinstance(value, bool):
@@ -217,12 +217,10 @@ def _scalar(value: Any, path: str, name: str) -> tuple[str, Any] | None:
     return None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     """What a wrapper of one value stands for."""
-    if isinstance(value, Enum) and not isinstance(value, (str, int, float)):
-        return _plain(value.value)
     if isinstance(value, Enum):
-        return _plain(value.value)
+        return _plain(value.value, name)
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
@@ -231,7 +229,10 @@ def _plain(value: Any) -> Any:
     if kind == "M" and getattr(value, "ndim", None) == 0:
         return _datetime64(value)
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return value.item()
+        try:
+            return value.item()
+        except Exception as error:  # whatever a framework raises: a traced array, a lost device
+            raise MetranaValidationError(f"{name}: cannot read {shown(value)}: {error}") from error
     return value
 
 
@@ -278,7 +279,7 @@ def _as_sequence(value: Any) -> Sequence[Any] | None:
 
 
 def _key(key: Any, name: str) -> str:
-    key = _plain(key)
+    key = _plain(key, f"a key of {name}")
     if isinstance(key, (bool, int)):
         key = str(key)
     if not isinstance(key, str) or not _PATH.fullmatch(key):

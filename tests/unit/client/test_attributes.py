@@ -115,6 +115,13 @@ def test_a_naive_time_gets_the_local_offset() -> None:
     assert datetime.fromisoformat(stored) == datetime(2026, 1, 1).astimezone()
 
 
+class _Lost:
+    ndim = 0
+
+    def item(self) -> float:
+        raise RuntimeError("lost device")
+
+
 def _cycle() -> dict[str, Any]:
     value: dict[str, Any] = {}
     value["self"] = value
@@ -133,6 +140,8 @@ def _cycle() -> dict[str, Any]:
         {"x": object()},
         {"x": b"bytes"},
         {"x": 1j},
+        {"x": _Lost()},
+        {_Lost(): 1},
         {"x": "\ud800"},
         {"x": "a" * (64 * 1024 + 1)},
         {"x": ["a" * 40_000, "b" * 40_000]},
