@@ -23,6 +23,8 @@ _WHOLE_NUMBERS = "a whole number, or an array or list of whole numbers"
 _ENV_IDS = "a string or int, or a list of them"
 # bool, signed, unsigned, float.
 _REAL_KINDS = "biuf"
+# What the native module reads: C-contiguous, aligned, no subclass.
+_LAYOUT = ["C", "A", "E"]
 
 
 def as_values(value: Any, name: str) -> float | npt.NDArray[np.float32] | npt.NDArray[np.float64]:
@@ -33,7 +35,7 @@ def as_values(value: Any, name: str) -> float | npt.NDArray[np.float32] | npt.ND
         name: The argument's name, for errors.
 
     Returns:
-        A float, or a C-contiguous array in the machine's byte order.
+        A float, or a C-contiguous, aligned array in the machine's byte order.
 
     Raises:
         MetranaValidationError: For what holds no real numbers.
@@ -46,9 +48,9 @@ def as_values(value: Any, name: str) -> float | npt.NDArray[np.float32] | npt.ND
     # What float32 holds exactly stays half as wide; everything else becomes float64, in which
     # integers above 2**53 lose precision.
     if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.require(array, np.float32, _LAYOUT)
     with np.errstate(over="ignore"):  # a long double too large becomes an infinity
-        return np.ascontiguousarray(array, dtype=np.float64)
+        return np.require(array, np.float64, _LAYOUT)
 
 
 def as_whole_numbers(value: Any, name: str) -> int | npt.NDArray[np.int64]:
@@ -60,7 +62,7 @@ def as_whole_numbers(value: Any, name: str) -> int | npt.NDArray[np.int64]:
         name: The argument's name, for errors.
 
     Returns:
-        An int, or a C-contiguous int64 array.
+        An int, or a C-contiguous, aligned int64 array.
 
     Raises:
         MetranaValidationError: For what holds anything else.
@@ -78,7 +80,7 @@ def as_whole_numbers(value: Any, name: str) -> int | npt.NDArray[np.int64]:
         raise _refused_array(value, array, name, _WHOLE_NUMBERS)
     if array.ndim == 0:
         return int(array)
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.require(array, np.int64, _LAYOUT)
 
 
 def as_env_ids(value: Any) -> str | list[str]:
@@ -104,7 +106,10 @@ def _env_id(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return str(int(value))
+        try:
+            return str(int(value))
+        except ValueError:  # Python refuses to write out thousands of digits
+            raise refusal(name, value, "an int of at most 128 digits") from None
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return _env_id(value.item(), name)
     raise refusal(name, value, _ENV_IDS if name == "env_id" else "a string or int")
@@ -160,7 +165,10 @@ def _framework_array(value: Any) -> npt.NDArray[Any] | None:
             value = value.float()  # NumPy has no such dtype; float32 holds each of its values
         if getattr(value, "is_sparse", False):
             value = value.to_dense()
-        return np.asarray(value.resolve_conj() if hasattr(value, "resolve_conj") else value)
+        # Views that stand for the conjugate or the negative of what lies in memory.
+        for resolve in ("resolve_conj", "resolve_neg"):
+            value = getattr(value, resolve)() if hasattr(value, resolve) else value
+        return np.asarray(value)
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         # ml_dtypes (JAX, TensorFlow) registers its narrow floats as dtypes of kind V.
@@ -173,7 +181,7 @@ def _framework_array(value: Any) -> npt.NDArray[Any] | None:
 
 
 def _sequence_array(value: Sequence[Any], name: str, allowed: str) -> npt.NDArray[Any]:
-    if allowed is _NUMBERS:
+    if allowed is _NUMBERS and not _holds_masked(value):
         try:
             array = np.asarray(value)
         except Exception:  # noqa: BLE001 - ragged, or a tensor in it: the careful way says what
@@ -196,9 +204,18 @@ def _sequence_array(value: Sequence[Any], name: str, allowed: str) -> npt.NDArra
 
 
 def _masked_as_nan(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if isinstance(array, np.ma.MaskedArray):
-        return np.asarray(np.ma.filled(array.astype(np.float64), math.nan))
-    return array
+    if not isinstance(array, np.ma.MaskedArray):
+        return array
+    if array.dtype.kind in _REAL_KINDS:
+        array = array.astype(np.float64)
+    elif array.dtype.kind != "O":
+        return np.asarray(array)  # no number, or only in part: its dtype is what is refused
+    return np.asarray(np.ma.filled(array, math.nan))
+
+
+def _holds_masked(value: Sequence[Any]) -> bool:
+    """Whether a part is masked: one array of all parts would have the numbers under its mask."""
+    return any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value)))
 
 
 def _refused_array(

@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 /// Numbers of one metric, with the shape they were given in.
 pub struct Block<'py> {
@@ -72,7 +72,7 @@ impl Block<'_> {
     ///
     /// # Errors
     ///
-    /// Never: arrays are checked to be contiguous when they are taken.
+    /// Never: arrays are checked with [`is_slice`], or made so, when they are taken.
     pub fn values(&self) -> PyResult<Values<'_>> {
         Ok(match &self.data {
             Data::One(number) => Values::F64(number),
@@ -151,17 +151,18 @@ fn contiguous<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
     }
     if let Ok(array) = value.cast::<PyArrayDyn<f32>>() {
         let shape = Shape::of(array.shape());
-        return array
-            .is_c_contiguous()
-            .then(|| Block { data: Data::F32(array.clone()), shape })
-            .filter(|_| shape != Shape::Scalar);
+        return (is_slice(array.as_untyped()) && shape != Shape::Scalar)
+            .then(|| Block { data: Data::F32(array.clone()), shape });
     }
     let array = value.cast::<PyArrayDyn<f64>>().ok()?;
     let shape = Shape::of(array.shape());
-    array
-        .is_c_contiguous()
+    (is_slice(array.as_untyped()) && shape != Shape::Scalar)
         .then(|| Block { data: Data::F64(array.clone()), shape })
-        .filter(|_| shape != Shape::Scalar)
+}
+
+/// Whether an array lies in memory as a slice does.
+pub fn is_slice(array: &Bound<'_, PyUntypedArray>) -> bool {
+    array.is_c_contiguous() && array.is_aligned()
 }
 
 /// A list or tuple of plain numbers.
@@ -179,11 +180,30 @@ fn flat<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
 /// A tensor of no dimensions, of whatever library: its `item()`.
 fn item(value: &Bound<'_, PyAny>) -> Option<f64> {
     let py = value.py();
+    // Of NumPy's, a masked one would give the number under its mask.
+    if numpy_is_loaded(py)
+        && value.is_instance_of::<PyUntypedArray>()
+        && !value.is_exact_instance_of::<PyUntypedArray>()
+    {
+        return None;
+    }
     let dimensions = value.getattr(intern!(py, "ndim")).ok()?;
     if dimensions.extract::<usize>().ok()? != 0 {
         return None;
     }
-    plain(&value.call_method0(intern!(py, "item")).ok()?)
+    let item = value.call_method0(intern!(py, "item")).ok()?;
+    // A time in nanoseconds gives an int too; only ints are looked at, for it takes a while.
+    if item.is_instance_of::<PyInt>() && is_time(value).unwrap_or(false) {
+        return None;
+    }
+    plain(&item)
+}
+
+fn is_time(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = value.py();
+    let Some(dtype) = value.getattr_opt(intern!(py, "dtype"))? else { return Ok(false) };
+    let Some(kind) = dtype.getattr_opt(intern!(py, "kind"))? else { return Ok(false) };
+    Ok(matches!(kind.cast::<PyString>()?.to_str()?, "m" | "M"))
 }
 
 fn converted<'py>(value: &Bound<'py, PyAny>, name: &dyn std::fmt::Display) -> PyResult<Block<'py>> {

@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyInt, PyList};
 
 use crate::error::validation;
-use crate::number::{Shape, mark_numpy_loaded, numpy_is_loaded};
+use crate::number::{Shape, is_slice, mark_numpy_loaded, numpy_is_loaded};
 
 /// The last millisecond of the year 9999, the last that ISO 8601 has four digits for.
 const MAX_TIME_MS: i64 = 253_402_300_799_999;
@@ -35,7 +35,7 @@ impl<'py> Whole<'py> {
         if numpy_is_loaded(value.py())
             && value.is_exact_instance_of::<PyUntypedArray>()
             && let Ok(array) = value.cast::<PyArrayDyn<i64>>()
-            && array.is_c_contiguous()
+            && is_slice(array.as_untyped())
             && array.ndim() > 0
         {
             let shape = Shape::of(array.shape());

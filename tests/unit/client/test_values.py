@@ -101,10 +101,93 @@ def test_sequences_of_any_kind(data_dir: Path, values: Any) -> None:
     assert _logged(data_dir, values) == [1.0, 2.5, 1.0]
 
 
-def test_masked_values_become_nan(data_dir: Path) -> None:
-    first, second = _logged(data_dir, np.ma.array([1.0, 2.0], mask=[False, True]))
+@pytest.mark.parametrize(
+    "masked",
+    [
+        np.ma.array([1.0, 2.0], mask=[False, True]),
+        np.ma.array([1, 2], mask=[False, True]),
+        np.ma.array([1, 2], mask=[False, True], dtype=object),
+        [1.0, np.ma.masked],
+        [np.float32(1), np.ma.array(5.0, mask=True)],
+    ],
+    ids=repr,
+)
+def test_masked_values_become_nan(data_dir: Path, masked: Any) -> None:
+    first, second = _logged(data_dir, masked)
     assert first == 1.0
     assert math.isnan(second)
+
+
+def test_a_list_of_masked_rows_keeps_their_masks(data_dir: Path) -> None:
+    rows = [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([3.0, 4.0])]
+    with metrana.init(mode="offline"):
+        metrana.log_rl_environment_step("r", rows, 1, env_id=["a", "b"])
+    first, second, *others = sorted(read_one(data_dir).of("r"), key=lambda p: (p.env_id, p.step))
+    assert first.value == 1.0
+    assert math.isnan(second.value)
+    assert [point.value for point in others] == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "masked",
+    [
+        np.ma.masked,
+        np.ma.array(5.0, mask=True),
+        np.ma.array(5, mask=True),
+        np.ma.array([1.0, 2.0], mask=True).mean(),
+    ],
+    ids=repr,
+)
+def test_a_masked_scalar_becomes_nan(data_dir: Path, masked: Any) -> None:
+    plain, hidden = _logged(data_dir, np.ma.array(5.0), masked)
+    assert plain == 5.0
+    assert math.isnan(hidden)
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.datetime64(5, "ns"),
+        np.timedelta64(5, "ns"),
+        np.timedelta64(5, "s"),
+        np.array(5, dtype="m8[ns]"),
+        np.array([5], dtype="M8[ns]"),
+        [np.timedelta64(5, "ns")],
+        np.ma.array([1 + 2j]),
+        np.ma.array(1 + 2j),
+        np.ma.array([5], dtype="m8[ns]"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_real_number_is_refused(value: Any, mode: str) -> None:
+    with (
+        metrana.init(mode=mode) as run,
+        pytest.raises(metrana.MetranaValidationError, match="value: must be a number"),
+    ):
+        run.log("x", value)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8", ">f8"])
+def test_arrays_at_any_address(data_dir: Path, dtype: str) -> None:
+    unaligned = np.frombuffer(b"x" + np.arange(4, dtype=dtype).tobytes(), dtype, offset=1)
+    assert not unaligned.flags.aligned
+    with metrana.init(mode="offline"):
+        metrana.log("x", unaligned)
+        metrana.log_rl_environment_step("r", unaligned.reshape(2, 2), 1, ["a", "b"])
+    logged = read_one(data_dir)
+    assert logged.values("x") == [0, 1, 2, 3]
+    assert sorted(logged.values("r")) == [0, 1, 2, 3]
+
+
+def test_positions_at_any_address(data_dir: Path) -> None:
+    unaligned = np.frombuffer(b"x" + np.array([5, 7]).tobytes(), "i8", offset=1)
+    with metrana.init(mode="offline"):
+        metrana.log("x", [0.5, 1.5], step=unaligned, timestamp=unaligned)
+        metrana.log_rl_episode("r", [0.5, 1.5], 1, unaligned, ["a", "b"])
+    logged = read_one(data_dir)
+    assert [(point.step, point.timestamp_ms) for point in logged.of("x")] == [(5, 5), (7, 7)]
+    assert [(point.env_id, point.episode) for point in logged.of("r")] == [("a", 5), ("b", 7)]
 
 
 def test_what_offers_only_float_is_a_number(data_dir: Path) -> None:
@@ -165,9 +248,11 @@ def test_torch_tensors(data_dir: Path) -> None:
         torch.tensor([True, False]),
         [torch.tensor(1.0, requires_grad=True), torch.tensor(2.0)],
         torch.arange(6.0).reshape(2, 3).T[1],
+        torch._neg_view(torch.tensor([5.0])),
+        torch.tensor([1 + 5j]).conj().imag,
     ]
     assert _logged(data_dir, *values) == [
-        *(0.25, 0.5, 1.5, 1.0, 3.0, 1.0, 2.0, 1.5, -2.0, 1.0, 0.0, 1.0, 2.0, 1.0, 4.0)
+        *(0.25, 0.5, 1.5, 1.0, 3.0, 1.0, 2.0, 1.5, -2.0, 1.0, 0.0, 1.0, 2.0, 1.0, 4.0, -5.0, -5.0)
     ]
 
 
