@@ -1,5 +1,6 @@
 //! Faults of background threads on their way to the user, as `error_strategy` says.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use metrana_engine::engine::Engine;
@@ -49,7 +50,8 @@ pub struct Faults {
 #[derive(Default)]
 struct Kept {
     messages: Vec<String>,
-    warned: std::collections::HashSet<String>,
+    /// Kinds that a warning was made of.
+    warned: HashSet<String>,
 }
 
 impl Faults {
@@ -87,10 +89,10 @@ impl Faults {
         if self.strategy == ErrorStrategy::Silent {
             return Ok(());
         }
-        self.collect(py, engine);
+        let new_count = self.collect(py, engine);
         match self.strategy {
             ErrorStrategy::RaiseOnLog => self.raise(py),
-            ErrorStrategy::Warn => self.warn(py),
+            ErrorStrategy::Warn if new_count > 0 => self.warn(py, new_count),
             _ => Ok(()),
         }
     }
@@ -111,15 +113,18 @@ impl Faults {
         std::mem::take(&mut self.kept.lock().messages)
     }
 
-    fn collect(&self, py: Python<'_>, engine: &Engine) {
+    /// Takes over what is new, mostly nothing, and says how much it was.
+    fn collect(&self, py: Python<'_>, engine: &Engine) -> usize {
         wait_until_forked(py);
         let new = engine.take_errors();
-        if !new.is_empty() {
+        let new_count = new.len();
+        if new_count > 0 {
             let mut kept = self.kept.lock();
             kept.messages.extend(new);
             let excess = kept.messages.len().saturating_sub(MAX_KEPT);
             kept.messages.drain(..excess);
         }
+        new_count
     }
 
     fn raise(&self, py: Python<'_>) -> PyResult<()> {
@@ -127,16 +132,27 @@ impl Faults {
         if messages.is_empty() { Ok(()) } else { Err(sender(py, messages.join("; "))) }
     }
 
-    fn warn(&self, py: Python<'_>) -> PyResult<()> {
+    /// Warns of the last `new_count` messages, as far as their kinds are new.
+    fn warn(&self, py: Python<'_>, new_count: usize) -> PyResult<()> {
         static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let new: Vec<String> = {
             let mut kept = self.kept.lock();
             let Kept { messages, warned } = &mut *kept;
-            messages.iter().filter(|message| warned.insert((*message).clone())).cloned().collect()
+            let known = messages.len().saturating_sub(new_count);
+            messages[known..]
+                .iter()
+                .filter(|message| warned.insert(kind(message)))
+                .cloned()
+                .collect()
         };
         for message in new {
             WARN.import(py, "metrana.faults", "warn")?.call1((message,))?;
         }
         Ok(())
     }
+}
+
+/// What messages have in common that only count differently: one may come for each batch.
+fn kind(message: &str) -> String {
+    message.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
