@@ -77,6 +77,11 @@ class Ingestor:
         self._waiting_rows = 0
         self._urgent_count = 0
         self._sessions: dict[int, WriterSession] = {}
+        # By writer, as all that follow: whose batches the commit thread works on, closed or not.
+        self._committing: dict[int, WriterSession] = {}
+        # Who is being asked about by `open_session`, and who ever had a session here.
+        self._opening: set[int] = set()
+        self._met: set[int] = set()
         self._closing = False
         self._fault: str | None = None
         self._committed_rows = 0
@@ -122,24 +127,56 @@ class Ingestor:
             listener: Told what becomes of the batches.
             first_seq: The first batch its sender holds no acknowledgement for, from 1.
             lost: Ranges of seqs, both ends included, that will never come.
-            new: The catalog met it only now, so the points store cannot hold anything of it.
+            new: The catalog met it only now, so nothing of it can have been stored before this
+                server started.
 
         Raises:
             PointsError: The points store could not be asked what it holds.
         """
+        writer_no = writer.writer_no
         with self._changed:
-            older = self._sessions.pop(writer.writer_no, None)
+            # One at a time: two that asked what is stored before either registers would both go on.
+            self._changed.wait_for(lambda: writer_no not in self._opening)
+            self._opening.add(writer_no)
+        try:
+            self._supersede(writer_no)
+            session = self._ask(writer, listener, first_seq, lost, new=new)
+            with self._changed:
+                self._sessions[writer_no] = session
+                self._met.add(writer_no)
+            return session
+        finally:
+            with self._changed:
+                self._opening.discard(writer_no)
+                self._changed.notify_all()
+
+    def _supersede(self, writer_no: int) -> None:
+        """Ends a writer's older session and waits for the last commit of any that it had."""
+        with self._changed:
+            older = self._sessions.pop(writer_no, None)
             if older is not None:
                 older.closed = True
-                self._changed.wait_for(lambda: not older.committing)
+            # Also that of a session which its own side has closed meanwhile.
+            self._changed.wait_for(lambda: writer_no not in self._committing)
         if older is not None:
             older.listener.refused(
                 IngestRefusedError("SUPERSEDED", "a newer stream of this writer took over")
             )
+
+    def _ask(
+        self,
+        writer: WriterRecord,
+        listener: Listener,
+        first_seq: int,
+        lost: Iterable[tuple[int, int]],
+        *,
+        new: bool,
+    ) -> WriterSession:
+        """Makes a session that knows what is stored of its writer."""
         stored = None
-        if not new:
+        if not new or writer.writer_no in self._met:
             stored = self.points.max_seq(writer.run_no, writer.writer_no, first_seq)
-        session = WriterSession(
+        return WriterSession(
             run_no=writer.run_no,
             project_id=writer.project_id,
             writer_no=writer.writer_no,
@@ -150,9 +187,6 @@ class Ingestor:
             points_seq=stored or 0,
             attr_seq=writer.attr_seq,
         )
-        with self._changed:
-            self._sessions[writer.writer_no] = session
-        return session
 
     def close_session(self, session: WriterSession) -> None:
         """Drops what still waits of a session and returns when no commit touches it. Blocks."""
@@ -160,7 +194,7 @@ class Ingestor:
             session.closed = True
             if self._sessions.get(session.writer_no) is session:
                 del self._sessions[session.writer_no]
-            self._changed.wait_for(lambda: not session.committing)
+            self._changed.wait_for(lambda: self._committing.get(session.writer_no) is not session)
 
     @property
     def is_full(self) -> bool:
@@ -221,8 +255,7 @@ class Ingestor:
                 self._give_up(group, error)
             finally:
                 with self._changed:
-                    for item in group:
-                        item.session.committing = False
+                    self._committing.clear()
                     self._changed.notify_all()
 
     def _give_up(self, group: list[_Waiting], error: Exception) -> None:
@@ -262,9 +295,10 @@ class Ingestor:
             self._waiting_bytes -= item.byte_count
             self._waiting_rows -= item.row_count
             self._urgent_count -= item.urgent
-            if not item.session.closed:
+            session = item.session
+            if not session.closed and self._sessions.get(session.writer_no) is session:
                 rows += item.row_count
-                item.session.committing = True
+                self._committing[session.writer_no] = session
                 group.append(item)
         self._changed.notify_all()
         return group

@@ -77,7 +77,6 @@ class WriterSession:
         attr_seq: Attributes batches up to here are in the catalog.
         heard_at: When the writer last gave a sign of life, on the monotonic clock.
         closed: Superseded, refused or ended: what still waits is dropped.
-        committing: The commit thread works on batches of it.
     """
 
     run_no: int
@@ -91,7 +90,6 @@ class WriterSession:
     attr_seq: int
     heard_at: float = field(default_factory=time.monotonic)
     closed: bool = False
-    committing: bool = False
     _metric_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
     _env_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
 

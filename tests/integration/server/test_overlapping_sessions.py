@@ -1,0 +1,142 @@
+"""Two deliverers of one writer at a time: whoever comes first, everything is stored once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from metrana.server.catalog import Catalog
+from metrana.server.embedded import Stores
+from metrana.server.ingest import Ingestor
+from metrana.server.points import PointsStore
+from metrana.server.points.engine import ChdbEngine
+from metrana.server.sessions import IngestRefusedError
+from tests.integration.server.writing import Heard, open_writer, stored_steps, submit_all
+from tests.local_server import wait_until
+
+_STEPS = list(range(30))
+
+
+class GatedStore(PointsStore):
+    """Stops in front of an insert and behind the question what is stored, if told to."""
+
+    before_insert: Callable[[], object] | None = None
+    after_max_seq: Callable[[], object] | None = None
+
+    def insert(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Inserts once it may."""
+        if self.before_insert is not None:
+            self.before_insert()
+        super().insert(columns)
+
+    def max_seq(self, run_no: int, writer_no: int, from_seq: int) -> int | None:
+        """Asks, and answers once it may."""
+        stored = super().max_seq(run_no, writer_no, from_seq)
+        if self.after_max_seq is not None:
+            self.after_max_seq()
+        return stored
+
+
+@contextmanager
+def gated(data_dir: Path) -> Iterator[tuple[Stores, GatedStore, Ingestor]]:
+    """Stores with gates, and an ingestor on them."""
+    with (
+        closing(GatedStore(ChdbEngine(data_dir / "points"))) as points,
+        closing(Catalog.open(f"sqlite:///{data_dir / 'catalog.sqlite'}")) as catalog,
+    ):
+        ingestor = Ingestor(catalog, points)
+        try:
+            yield Stores(catalog, points), points, ingestor
+        finally:
+            ingestor.close()
+
+
+class Meeting:
+    """Holds whoever comes until two are there, or until it is clear that only one can come."""
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(2)
+
+    def __call__(self) -> None:
+        try:
+            self._barrier.wait(0.5)
+        except threading.BrokenBarrierError:
+            return
+
+
+def test_two_that_open_at_once_store_everything_once(tmp_path: Path, sealed: list[object]) -> None:
+    with gated(tmp_path) as (stores, points, ingestor):
+        writer = open_writer(stores)
+        points.after_max_seq = Meeting()
+        both = [Heard(), Heard()]
+
+        def deliver(heard: Heard) -> None:
+            session = ingestor.open_session(writer, heard, 1)
+            try:
+                submit_all(ingestor, session, sealed)
+            except IngestRefusedError:
+                return  # the other one took over
+
+        threads = [threading.Thread(target=deliver, args=(heard,)) for heard in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        last = sealed[-1].seq  # type: ignore[attr-defined]
+        wait_until(lambda: any(heard.acked == last for heard in both), what="one to be done")
+        assert [h.refusal.code for h in both if h.refusal is not None] == ["SUPERSEDED"]
+        assert stored_steps(stores, writer) == _STEPS
+        assert ingestor.committed_rows == len(_STEPS)
+
+
+def test_a_stream_cut_in_its_commit_and_a_deliverer_store_everything_once(
+    tmp_path: Path, sealed: list[object]
+) -> None:
+    with gated(tmp_path) as (stores, points, ingestor):
+        writer = open_writer(stores)
+        inserting, may_insert = threading.Event(), threading.Event()
+
+        def gate() -> None:
+            inserting.set()
+            assert may_insert.wait(30)
+
+        points.before_insert = gate
+        stream = ingestor.open_session(writer, Heard(), 1)
+        submit_all(ingestor, stream, sealed)
+        assert inserting.wait(30)
+        cut = threading.Thread(target=ingestor.close_session, args=(stream,))
+        cut.start()
+        wait_until(lambda: stream.closed, what="the cut")
+        heard = Heard()
+        sessions = []
+        opening = threading.Thread(
+            target=lambda: sessions.append(ingestor.open_session(writer, heard, 1))
+        )
+        opening.start()
+        # Time enough to get ahead of the insert, for one that does not wait for it.
+        opening.join(0.5)
+        may_insert.set()
+        opening.join()
+        cut.join()
+        last = submit_all(ingestor, sessions[0], sealed)
+        wait_until(lambda: heard.acked == last, what="the acknowledgement")
+        assert stored_steps(stores, writer) == _STEPS
+        assert stores.points.summaries([writer.run_no])["mean_value"].to_pylist() == [1.0]
+
+
+def test_a_writer_new_to_the_catalog_is_asked_about_if_it_had_a_session(
+    tmp_path: Path, sealed: list[object]
+) -> None:
+    with gated(tmp_path) as (stores, _, ingestor):
+        writer = open_writer(stores)
+        # The spool's deliverer and the stream both come for a writer that the stream opened.
+        for new in (False, True):
+            heard = Heard()
+            session = ingestor.open_session(writer, heard, 1, new=new)
+            last = submit_all(ingestor, session, sealed)
+            wait_until(lambda heard=heard, last=last: heard.acked == last, what="the answer")
+        assert stored_steps(stores, writer) == _STEPS
