@@ -8,6 +8,7 @@ threads, and acknowledgements come back by callback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -55,6 +56,8 @@ class IngestionService(pb_grpc.IngestionServicer):
         self._streams: set[_Stream] = set()
         # Writers that the catalog met in OpenRun and that have not streamed yet.
         self._new_writers: set[str] = set()
+        # Streams that are over and not yet cleared away; a task that nobody holds may be collected.
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def ask_to_reconnect(self) -> None:
         """Tells every stream that the server is going away. On the loop only."""
@@ -106,10 +109,21 @@ class IngestionService(pb_grpc.IngestionServicer):
             stream.refused(refusal_of(error))
         finally:
             self._streams.discard(stream)
-            if stream.session is not None:
-                await asyncio.to_thread(self._ingestor.close_session, stream.session)
             stream.finish()
-            await writing
+            # A client that is gone cancels this call, but what it leaves behind is ended all the
+            # same, and it has to be before the call is: the writer may be back by then.
+            leaving = asyncio.create_task(self._leave(stream, writing))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            await asyncio.shield(leaving)
+
+    async def _leave(self, stream: _Stream, writing: asyncio.Task[None]) -> None:
+        """Ends a stream's session, and waits until its last answers are written."""
+        if stream.opening is not None:
+            with contextlib.suppress(Exception):  # it was told already, if anybody is there to hear
+                session = await stream.opening
+                await asyncio.to_thread(self._ingestor.close_session, session)
+        await writing
 
     async def _serve(self, stream: _Stream, requests: AsyncIterator[pb.ClientMessage]) -> None:
         session = await self._welcome(stream, await anext(requests, None))
@@ -148,9 +162,13 @@ class IngestionService(pb_grpc.IngestionServicer):
             raise IngestRefusedError("RUN_DELETED", f"run {writer.run_id} was deleted")
         new = writer_id in self._new_writers
         lost = [(gap.first, gap.last) for gap in hello.lost]
-        session = await asyncio.to_thread(
-            self._ingestor.open_session, writer, stream, max(hello.first_seq, 1), lost, new=new
+        stream.opening = asyncio.create_task(
+            asyncio.to_thread(
+                self._ingestor.open_session, writer, stream, max(hello.first_seq, 1), lost, new=new
+            )
         )
+        # A call that is cancelled meanwhile still has to close what the thread opens.
+        session = await asyncio.shield(stream.opening)
         self._new_writers.discard(writer_id)
         stream.session = session
         stream.send(
@@ -179,6 +197,7 @@ class _Stream:
     """What goes back to one client. `durable`, `ended` and `refused` may come from any thread."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.opening: asyncio.Task[WriterSession] | None = None
         self.session: WriterSession | None = None
         self.is_over = False
         self._context = context
@@ -238,7 +257,7 @@ class _Stream:
                     await self._context.write(self._outbox.pop(0))
                 if self._finished and not self._outbox:
                     return
-        except (grpc.aio.AbortError, grpc.RpcError, asyncio.InvalidStateError):
+        except Exception:  # noqa: BLE001 - gRPC raises one of its core's own, which it does not export
             # The client is gone: it keeps what is not acknowledged, and comes again.
             _log.debug("a stream ended while it was being answered", exc_info=True)
 
