@@ -6,6 +6,7 @@ the same five methods. Nothing above this file knows which of them it talks to.
 
 import fcntl
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,12 +93,16 @@ class ChdbLimits:
         merge_thread_count: Threads that merge parts in the background.
         read_thread_count: The most threads of one query.
         concurrent_read_count: The most queries at a time, not counting open streams.
+        free_disk_bytes: Inserts fail while less than this is free, so that a merge that goes on
+            finds room: one that meets a full disk loses what it merges. None: 5 % of the disk,
+            256 MiB to 1 GiB, but at most a tenth.
     """
 
     memory_ratio: float = 0.25
     merge_thread_count: int = 2
     read_thread_count: int = 4
     concurrent_read_count: int = 4
+    free_disk_bytes: int | None = None
 
 
 # One insert is one block (squashed, never cut, by its own thread), hence one part.
@@ -155,6 +160,12 @@ class ChdbEngine:
     """
 
     def __init__(self, path: Path, limits: ChdbLimits | None = None) -> None:
+        if "?" in str(path.absolute()):
+            # The engine takes what follows for its options, whatever one does to escape it.
+            raise PointsError(
+                f"points cannot be kept in {path}: the engine takes no path with a question mark; "
+                "use another data directory"
+            )
         self._limits = limits or ChdbLimits()
         self._path = path.absolute()
         self._gate = threading.Condition()
@@ -165,6 +176,9 @@ class ChdbEngine:
         self._broken: str | None = None
         self._reading = threading.BoundedSemaphore(self._limits.concurrent_read_count)
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._free_disk_bytes = self._limits.free_disk_bytes
+        if self._free_disk_bytes is None:
+            self._free_disk_bytes = _kept_free(shutil.disk_usage(self._path).total)
         self._keeper: Any = self._connect_first()
 
     def _connect_first(self) -> Any:
@@ -198,7 +212,9 @@ class ChdbEngine:
         block = pa.table({name: pa.array(column) for name, column in columns.items()})
         names = ", ".join(columns)
         sql = (
-            f"INSERT INTO points ({names}) SELECT {names} FROM Python(block) SETTINGS {_ONE_BLOCK}"
+            f"INSERT INTO points ({names}) SELECT {names} FROM Python(block) "
+            f"SETTINGS {_ONE_BLOCK}, "
+            f"min_free_disk_bytes_to_perform_insert = {self._free_disk_bytes}"
         )
         with self._inserting:
             self._drop_broken()
@@ -209,10 +225,7 @@ class ChdbEngine:
 
     def read(self, sql: str, schema: Any) -> Any:
         """Returns a query's rows as an Arrow table of `schema`."""
-        if self._broken is not None:
-            # Its rows must not be taken for stored.
-            with self._inserting:
-                self._drop_broken()
+        self._clear_broken()
         with self._reading, self._connection() as connection:
             result = _query(connection, self._with_settings(sql))
         view = pa.py_buffer(result.get_memview().view())
@@ -222,6 +235,7 @@ class ChdbEngine:
 
     def stream(self, sql: str, schema: Any) -> Batches:
         """Returns a query's rows as they come, from a connection of the stream's own."""
+        self._clear_broken()
         with self._gate:
             self._require_open()
             stream = _ChdbStream(_connect(self._path), self._with_settings(sql), schema)
@@ -256,6 +270,12 @@ class ChdbEngine:
                 self._broken = part["name"]
                 self._drop_broken()
                 raise PointsError(f"an insert was cut short, is the disk full? {check['message']}")
+
+    def _clear_broken(self) -> None:
+        """Removes what an insert left before anything is read: it must not be taken for stored."""
+        if self._broken is not None:
+            with self._inserting:
+                self._drop_broken()
 
     def _drop_broken(self) -> None:
         """Removes what an insert left cut short; the caller holds `_inserting`."""
@@ -345,6 +365,11 @@ class _ChdbStream:
 def _table(buffer: Any, schema: Any) -> Any:
     """Returns an Arrow file's rows; columns are matched by place, for expressions have no name."""
     return pa.ipc.open_file(buffer).read_all().rename_columns(schema.names).cast(schema)
+
+
+def _kept_free(total_bytes: int) -> int:
+    """Returns how much of a disk inserts leave free for merges."""
+    return min(max(total_bytes // 20, 256 << 20), 1 << 30, total_bytes // 10)
 
 
 def _connect(path: Path, options: str = "") -> Any:

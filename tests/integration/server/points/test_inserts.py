@@ -1,5 +1,8 @@
 """What is inserted is there, whole, and nothing else."""
 
+from contextlib import closing
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,10 +10,13 @@ from metrana.server.points import (
     MAX_INSERT_ROWS,
     SCHEMA,
     PointsClosedError,
+    PointsError,
     PointsQuery,
+    PointsRefusedError,
     PointsStore,
     open_points,
 )
+from metrana.server.points.engine import ChdbEngine, ChdbLimits
 from tests.integration.server.points.reference import Point, columns
 
 
@@ -150,3 +156,15 @@ def test_stats_count_rows_bytes_and_parts(store: PointsStore) -> None:
     assert (stats.row_count, stats.part_count) == (10, 1)
     assert stats.bytes_on_disk > 0
     assert stats.version
+
+
+def test_inserts_wait_while_merges_would_lack_room_and_reads_go_on(tmp_path: Path) -> None:
+    with open_points(f"chdb://{tmp_path}/points") as store:
+        store.insert(columns([Point(step=1)]))
+    # More than any disk has: this one is as good as full.
+    engine = ChdbEngine(tmp_path / "points", ChdbLimits(free_disk_bytes=1 << 60))
+    with closing(PointsStore(engine)) as full:
+        with pytest.raises(PointsError, match="enough free space") as refusal:
+            full.insert(columns([Point(step=2)]))
+        assert not isinstance(refusal.value, PointsRefusedError)
+        assert full.points(PointsQuery(1)).read_all()["step"].to_pylist() == [1]
