@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -17,13 +18,24 @@ from metrana.server.reads import Reads
 from metrana.server.version import SERVER_VERSION
 
 
-def create_app(stores: Stores, ingestor: Ingestor, auth: TokenAuth) -> FastAPI:
+class Worker(Protocol):
+    """What works in the background and may be unable to."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why it cannot work at present, in a sentence; None if all is well."""
+
+
+def create_app(
+    stores: Stores, ingestor: Ingestor, auth: TokenAuth, workers: Sequence[Worker] = ()
+) -> FastAPI:
     """Builds the application.
 
     Args:
         stores: What is read.
         ingestor: Asked for its health.
         auth: Who may read.
+        workers: Asked for theirs.
     """
     app = FastAPI(
         title="metrana",
@@ -36,9 +48,12 @@ def create_app(stores: Stores, ingestor: Ingestor, auth: TokenAuth) -> FastAPI:
     @app.get("/healthz")
     def healthz() -> JSONResponse:
         """Says whether the server can store what it is sent; open to everyone."""
-        fault = ingestor.fault
-        body: dict[str, Any] = {"status": "ok" if fault is None else "failing"}
-        return JSONResponse(body, status_code=200 if fault is None else 503)
+        if ingestor.fault is not None:
+            return JSONResponse({"status": "failing"}, status_code=503)
+        if problems := [worker.fault for worker in workers if worker.fault is not None]:
+            # It can: only what goes on beside it does not.
+            return JSONResponse({"status": "degraded", "problems": problems})
+        return JSONResponse({"status": "ok"})
 
     @app.exception_handler(UnauthenticatedError)
     def unauthenticated(_: Request, error: UnauthenticatedError) -> JSONResponse:

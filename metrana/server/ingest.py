@@ -227,11 +227,18 @@ class Ingestor:
         """
         self._put(_Waiting(session, None, 0, time.monotonic(), died))
 
-    def close(self) -> None:
-        """Commits what waits and stops. Blocks; later calls of `submit` are refused."""
+    def begin_close(self) -> None:
+        """Ends waiting for a store that fails: commits what can be, refuses the rest to come again.
+
+        Later calls of `submit` are refused. Does not block.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Commits what waits and stops. Blocks; later calls of `submit` are refused."""
+        self.begin_close()
         self._thread.join()
 
     def _put(self, item: _Waiting) -> None:
@@ -309,8 +316,7 @@ class Ingestor:
             batches = [item.batch for item in items if item.batch is not None]
             if session.closed or not self._apply_attributes(session, batches):
                 continue
-            if batches:
-                session.listener.durable(batches[-1].seq)
+            _acknowledge(session, batches)
             if items[-1].batch is None:
                 self._end(session, died=items[-1].died)
 
@@ -366,14 +372,27 @@ class Ingestor:
             return True
 
         def apply() -> None:
-            decoded = [(b.seq, _operations(session, b)) for b in pending]
-            self._retry(
-                "apply attributes",
-                lambda: self.catalog.apply_attributes(session.writer_no, decoded),
-            )
-            session.attr_seq = pending[-1].seq
+            try:
+                self._apply(session, pending)
+            except Exception as error:  # whatever it is, `judge` says whose it is
+                if judge(error) is not Verdict.REFUSED:
+                    raise
+                # One of them is the reason. Those before it count, and their writer hears of it.
+                try:
+                    for batch in pending:
+                        self._apply(session, [batch])
+                finally:
+                    _acknowledge(session, batches)
 
         return self._try_for(session, apply)
+
+    def _apply(self, session: WriterSession, batches: list[SealedBatch]) -> None:
+        decoded = [(b.seq, _operations(session, b)) for b in batches]
+        self._retry(
+            "apply attributes",
+            lambda: self.catalog.apply_attributes(session.writer_no, decoded),
+        )
+        session.attr_seq = batches[-1].seq
 
     def _end(self, session: WriterSession, *, died: bool) -> None:
         def end() -> None:
@@ -443,6 +462,17 @@ def _by_session(group: list[_Waiting]) -> list[tuple[WriterSession, list[_Waitin
     for item in group:
         sessions.setdefault(id(item.session), (item.session, []))[1].append(item)
     return list(sessions.values())
+
+
+def _acknowledge(session: WriterSession, batches: list[SealedBatch]) -> None:
+    """Tells a writer how far it is durable: up to the first attributes that were not applied."""
+    durable = 0
+    for batch in batches:
+        if batch.kind == "attributes" and batch.seq > session.attr_seq:
+            break
+        durable = batch.seq
+    if durable:
+        session.listener.durable(durable)
 
 
 def _operations(session: WriterSession, batch: SealedBatch) -> list[tuple[Any, ...]]:

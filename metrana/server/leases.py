@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from metrana.server.store_faults import reason
 
 if TYPE_CHECKING:
     from metrana.server.catalog import Catalog
@@ -30,6 +30,12 @@ class LeaseKeeper:
         self._catalog = catalog
         self._ingestor = ingestor
         self._stop = threading.Event()
+        self._fault: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why leases cannot be kept at present; None if all is well."""
+        return self._fault
 
     def run(self) -> None:
         """Goes on until `stop`. Blocks."""
@@ -43,9 +49,12 @@ class LeaseKeeper:
                     # come back, before any is found to have run out.
                     self._catalog.renew_leases(None)
                     have_time = True
-            except SQLAlchemyError as error:
+            except Exception as error:  # noqa: BLE001 - without leases every run would seem to live on
                 # The catalog is busy or away; the next round is soon enough.
                 _log.warning("leases could not be renewed: %s", error)
+                self._fault = f"leases could not be renewed: {reason(error)}"
+            else:
+                self._fault = None
             if self._stop.wait(_RENEW_S):
                 return
 

@@ -106,9 +106,9 @@ async def _serve(
     grpc_server = grpc.aio.server(interceptors=[TokenInterceptor(auth)], options=_GRPC_OPTIONS)
     pb_grpc.add_IngestionServicer_to_server(service, grpc_server)
     grpc_port = _bind(grpc_server, options)
-    http = _HttpServer(create_app(stores, ingestor, auth))
     delivery = SpoolDelivery(options.data_dir, ingestor)
     leases = LeaseKeeper(stores.catalog, ingestor)
+    http = _HttpServer(create_app(stores, ingestor, auth, [delivery, leases]))
 
     await grpc_server.start()
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
@@ -122,10 +122,18 @@ async def _serve(
         finally:
             remove_state(options.data_dir)
             service.ask_to_reconnect()
-            await grpc_server.stop(_GRACE_S)
+            await _stop_taking(grpc_server, ingestor)
             http.should_exit = True
             await http_task
     await asyncio.to_thread(ingestor.close)
+
+
+async def _stop_taking(grpc_server: grpc.aio.Server, ingestor: Ingestor) -> None:
+    """Ends all streams; those that a failing store keeps waiting too, which keep their batches."""
+    stopped = asyncio.ensure_future(grpc_server.stop(_GRACE_S))
+    await asyncio.wait({stopped}, timeout=_GRACE_S)
+    ingestor.begin_close()
+    await stopped
 
 
 class _HttpServer(uvicorn.Server):

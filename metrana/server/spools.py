@@ -16,13 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from metrana import _native
-from metrana.server.catalog import CatalogError, OpenRun, RunRefusal, WriterOpening
+from metrana.server.catalog import OpenRun, RunRefusal, WriterOpening
 from metrana.server.ingest import Ingestor
-from metrana.server.points import PointsError
 from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+from metrana.server.store_faults import reason
 from metrana.spool_damage import damage_sentences
 
 _log = logging.getLogger(__name__)
@@ -32,10 +30,10 @@ _PASS_S: Final = 0.25
 _PUMP_BYTES: Final = 8 << 20
 _SETTLE_S: Final = 0.01
 _PUT_OFF_S: Final = 30.0
-_BAD_FOLDER: Final = (
-    *(IngestRefusedError, CatalogError, PointsError, SQLAlchemyError),
-    *(RuntimeError, ValueError, OSError),
-)
+_FAILED_PASS_S: Final = 1.0
+# A folder that changed this short a time ago may change again under the same time: the kernel's
+# clock of files ticks every few milliseconds, and some file systems keep whole seconds.
+_YOUNG_NS: Final = 2_000_000_000
 
 
 @dataclass(slots=True)
@@ -204,18 +202,35 @@ class SpoolDelivery:
         self._ingestor = ingestor
         self._active: dict[tuple[str, int], _WriterDelivery] = {}
         # When a writer that failed is looked at again, on the monotonic clock, and what was said.
+        # Number 0: the folder itself.
         self._put_off: dict[tuple[str, int], tuple[float, str]] = {}
         # What was said of damage: a writer that is put off is read again.
         self._said: set[str] = set()
         # Folders without a writer, by the time of their last change.
         self._idle: dict[str, int] = {}
         self._stop = threading.Event()
+        self._fault: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why no spool can be delivered at present; None if all is well."""
+        return self._fault
 
     def run(self) -> None:
         """Makes passes until `stop`. Blocks."""
         while not self._stop.is_set():
-            busy = self.make_pass()
-            self._stop.wait(_SETTLE_S if busy else _PASS_S)
+            pause = _PASS_S
+            try:
+                if self.make_pass():
+                    pause = _SETTLE_S
+            except Exception as error:  # noqa: BLE001 - nobody else would deliver, for as long as we serve
+                if self._fault is None:
+                    _log.error("spools cannot be delivered, trying again", exc_info=error)
+                self._fault = f"spools cannot be delivered: {reason(error)}"
+                pause = _FAILED_PASS_S
+            else:
+                self._fault = None
+            self._stop.wait(pause)
         self.close()
 
     def stop(self) -> None:
@@ -244,11 +259,11 @@ class SpoolDelivery:
         for folder, writers in self._folders():
             for writer in writers:
                 key = (folder.path, writer.number)
-                if self._put_off.get(key, (0.0, ""))[0] > time.monotonic():
+                if self._is_put_off(key):
                     continue
                 try:
                     busy |= self._attend(folder, writer, key)
-                except _BAD_FOLDER as error:  # one must not stop the others
+                except Exception as error:  # noqa: BLE001 - one must not stop the others
                     self._fail(key, folder, writer, error)
         self.report.following = sum(not d.is_dead for d in self._active.values())
         return busy
@@ -265,23 +280,32 @@ class SpoolDelivery:
         except FileNotFoundError:
             return
         for path in paths:
+            if self._is_put_off((str(path), 0)):
+                continue
             try:
-                changed = path.stat().st_mtime_ns
+                found = self._look_into(path)
             except FileNotFoundError:
                 continue  # it was delivered by somebody else meanwhile
-            if self._idle.get(str(path)) == changed:
+            except Exception as error:  # noqa: BLE001 - whatever it is, other folders are not to blame
+                self._put_off_with((str(path), 0), f"cannot read {path}: {error}")
                 continue
-            try:
-                folder = _native.RunFolder(path)
-                writers = folder.writers()
-            except (RuntimeError, OSError) as error:
-                _log.warning("cannot read %s: %s", path, error)
-                self._idle[str(path)] = changed
-                continue
-            if folder.run["destination"] != LOCAL or not writers:
-                self._idle[str(path)] = changed
-                continue
-            yield folder, writers
+            if found is not None:
+                yield found
+
+    def _look_into(self, path: Path) -> tuple[Any, list[Any]] | None:
+        """Reads a run's folder; None if there is nothing to deliver."""
+        changed = path.stat().st_mtime_ns
+        if self._idle.get(str(path)) == changed:
+            return None
+        if not (path / "run.json").exists():
+            return None  # not yet: its process has only just made the folder
+        folder = _native.RunFolder(path)
+        writers = folder.writers()
+        if folder.run["destination"] == LOCAL and writers:
+            return folder, writers
+        if time.time_ns() - changed > _YOUNG_NS:
+            self._idle[str(path)] = changed
+        return None
 
     def _attend(self, folder: Any, writer: Any, key: tuple[str, int]) -> bool:
         delivery = self._active.get(key)
@@ -328,13 +352,20 @@ class SpoolDelivery:
     def _fail(self, key: tuple[str, int], folder: Any, writer: Any, error: Exception) -> None:
         """Puts a writer off; says why, once as long as the reason is the same."""
         delivery = self._active.pop(key, None)
-        if delivery is not None:
-            delivery.close()
         run = folder.run
         sentence = (
             f"writer {writer.number} of run {run['project_name']}/{run['run_name']} was not "
             f"delivered: {error}"
         )
+        if not self._stop.is_set():  # else the server is going away, which is not worth a word
+            self._put_off_with(key, sentence)
+        if delivery is not None:
+            delivery.close()
+
+    def _is_put_off(self, key: tuple[str, int]) -> bool:
+        return self._put_off.get(key, (0.0, ""))[0] > time.monotonic()
+
+    def _put_off_with(self, key: tuple[str, int], sentence: str) -> None:
         _, said = self._put_off.get(key, (0.0, ""))
         self._put_off[key] = (time.monotonic() + _PUT_OFF_S, sentence)
         if said != sentence:

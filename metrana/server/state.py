@@ -57,5 +57,6 @@ def remove_state(data_dir: Path) -> None:
     try:
         if json.loads(path.read_text())["pid"] == os.getpid():
             path.unlink()
-    except FileNotFoundError:
-        pass  # somebody tidied up before us
+    except (OSError, ValueError, KeyError, TypeError):
+        # Gone, damaged or somebody else's: nothing of ours is left, and to stop comes first.
+        return

@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import exc
 
-from metrana.server.catalog import MalformedError, RunDeletedError
+from metrana.server.catalog import CatalogFailedError, MalformedError, RunDeletedError
 from metrana.server.points import PointsError, PointsRefusedError
 from metrana.server.sessions import IngestRefusedError
 
@@ -27,6 +27,8 @@ from metrana.server.sessions import IngestRefusedError
 _PASSING_SQLSTATES: Final = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 # A table, column or right that the server lacks: nothing that a writer could have sent.
 _SCHEMA_SQLSTATES: Final = frozenset({"42P01", "42703", "42501"})
+# SQLite's codes for a file that is damaged, and for one that is no database at all.
+_SQLITE_DAMAGED: Final = frozenset({11, 26})
 # SQLite's code for a statement that makes no sense, the least of a code's eight bits.
 _SQLITE_ERROR: Final = 1
 
@@ -64,10 +66,18 @@ def refusal_of(error: Exception) -> IngestRefusedError:
     if isinstance(error, RunDeletedError):
         return IngestRefusedError("RUN_DELETED", str(error))
     if judge(error) is Verdict.REFUSED:
-        return IngestRefusedError("MALFORMED", f"the server cannot store this: {_reason(error)}")
+        return IngestRefusedError("MALFORMED", f"the server cannot store this: {reason(error)}")
     return IngestRefusedError(
-        "UNAVAILABLE", f"the server could not commit: {_reason(error)}", retryable=True
+        "UNAVAILABLE", f"the server could not commit: {reason(error)}", retryable=True
     )
+
+
+def catalog_failure(error: exc.SQLAlchemyError) -> CatalogFailedError:
+    """Gives what whoever reads is told when the catalog's database fails."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    damaged = code is not None and code & 0xFF in _SQLITE_DAMAGED
+    advice = "; its file is damaged: put back a copy of it" if damaged else ""
+    return CatalogFailedError(f"the catalog failed: {reason(error)}{advice}")
 
 
 def _judge_database(error: exc.DBAPIError) -> Verdict:
@@ -85,7 +95,7 @@ def _judge_database(error: exc.DBAPIError) -> Verdict:
     return Verdict.PASSING
 
 
-def _reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Gives the database's own words, without the statement that SQLAlchemy adds."""
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
     return str(cause).strip()

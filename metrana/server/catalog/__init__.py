@@ -15,6 +15,7 @@ run_reads.py, series_reads.py, deletion.py
 from metrana.server.catalog.catalog import LEASE_MS, Catalog
 from metrana.server.catalog.errors import (
     CatalogError,
+    CatalogFailedError,
     CatalogVersionError,
     MalformedError,
     NotFoundError,
@@ -41,6 +42,7 @@ __all__ = [
     "LEASE_MS",
     "Catalog",
     "CatalogError",
+    "CatalogFailedError",
     "CatalogVersionError",
     "EndStatus",
     "EnvAttribute",

@@ -2,6 +2,7 @@
 
 ```
 CatalogError
+├── CatalogFailedError(RuntimeError)    the database is damaged, full, locked or gone
 ├── CatalogVersionError(RuntimeError)   the schema is newer than this metrana
 ├── NotFoundError(LookupError)          a run or project nobody knows; `nearest`: the likely ones
 ├── RunDeletedError(LookupError)        the run was deleted: its writers have to stop
@@ -16,6 +17,10 @@ from collections.abc import Sequence
 
 class CatalogError(Exception):
     """The base of what the catalog raises on purpose."""
+
+
+class CatalogFailedError(CatalogError, RuntimeError):
+    """The database cannot be used; the message says which and why, without the statement."""
 
 
 class CatalogVersionError(CatalogError, RuntimeError):

@@ -29,6 +29,11 @@ from tests.integration.server.writing import (
 )
 from tests.local_server import wait_until
 
+FORBIDDING = (
+    "CREATE TRIGGER rule BEFORE INSERT ON attributes WHEN NEW.path = 'config/forbidden' "
+    "BEGIN SELECT RAISE(ABORT, 'forbidden by a rule'); END"
+)
+
 # Any file that a store would grow past this cannot be written, as on a disk that is full.
 _FULL_BYTES = 64
 
@@ -92,10 +97,7 @@ def test_attributes_that_the_catalog_refuses_end_only_their_writer(
     refused = sealed_by(tmp_path / "refused", 1.0, forbidden=1)
     with open_own(tmp_path) as (stores, _), ingesting(stores) as ingestor:
         with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as catalog:
-            catalog.execute(
-                "CREATE TRIGGER rule BEFORE INSERT ON attributes WHEN NEW.path = 'config/forbidden'"
-                " BEGIN SELECT RAISE(ABORT, 'forbidden by a rule'); END"
-            )
+            catalog.execute(FORBIDDING)
         bad, good = Heard(), Heard()
         submit_all(ingestor, ingestor.open_session(open_writer(stores, OTHER_ID), bad, 1), refused)
         last = submit_all(ingestor, ingestor.open_session(open_writer(stores), good, 1), sealed)
@@ -104,7 +106,8 @@ def test_attributes_that_the_catalog_refuses_end_only_their_writer(
     assert (bad.refusal.code, bad.refusal.retryable) == ("MALFORMED", False)
     assert "forbidden by a rule" in bad.refusal.message
     assert "INSERT" not in bad.refusal.message
-    assert bad.acked == 0
+    # The points before them are stored, and so acknowledged.
+    assert bad.acked == 1
 
 
 def test_points_that_the_store_refuses_end_only_their_writer(
@@ -175,3 +178,27 @@ def test_an_insert_that_failed_after_it_happened_is_not_repeated(
         for writer in writers.values():
             assert stored_steps(stores, writer) == list(range(30))
         assert ingestor.committed_rows == 60
+
+
+def test_attributes_before_those_that_are_refused_are_applied_and_acknowledged(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "own"
+    with metrana.init(mode="offline", data_dir=data_dir, run_name="r", config={"lr": 0.1}) as run:
+        run.flush()
+        run.log_config({"forbidden": 1})
+        run.flush()
+        run.log_config({"later": 1})
+    (folder,) = (data_dir / "spool").iterdir()
+    messages = list(_native.SpoolFollower(folder / "000001").read(1 << 20))
+    with open_own(tmp_path) as (stores, _), ingesting(stores) as ingestor:
+        with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as catalog:
+            catalog.execute(FORBIDDING)
+        writer, heard = open_writer(stores), Heard()
+        session = ingestor.open_session(writer, heard, 1)
+        assert submit_all(ingestor, session, messages) == 3
+        wait_until(lambda: heard.refusal, what="the refusal")
+        assert stores.catalog.config(writer.run_no) == {"lr": 0.1}
+    assert heard.acked == 1
+    assert heard.refusal is not None
+    assert (heard.refusal.code, heard.refusal.retryable) == ("MALFORMED", False)
