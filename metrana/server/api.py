@@ -14,6 +14,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
 
 from metrana.query import wire
 from metrana.server.catalog import NotFoundError, RunFilter
@@ -27,6 +28,7 @@ from metrana.server.reads import (
     SeriesFilter,
 )
 from metrana.server.reads.schemas import POINTS_SCHEMA
+from metrana.server.store_faults import catalog_failure
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
@@ -164,6 +166,10 @@ def add_routes(app: FastAPI, reads: Reads, dependencies: Sequence[Any]) -> None:
     @app.exception_handler(InvalidRequestError)
     def unanswerable(_: Request, error: InvalidRequestError) -> JSONResponse:
         return error_response(422, "invalid", str(error))
+
+    @app.exception_handler(SQLAlchemyError)
+    def catalog_failing(_: Request, error: SQLAlchemyError) -> JSONResponse:
+        return error_response(503, "unavailable", str(catalog_failure(error)))
 
     @app.exception_handler(PointsError)
     def failing(_: Request, error: PointsError) -> JSONResponse:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
 from metrana import _native
 from metrana.server.catalog import Catalog
 from metrana.server.ingest import Ingestor
 from metrana.server.lock import StoreLock
+from metrana.server.pairing import pair
 from metrana.server.points import PointsStore, open_points
 from metrana.server.spools import DeliveryReport, SpoolDelivery
+from metrana.server.store_faults import catalog_failure
 
 
 class NetworkFileSystemError(RuntimeError):
@@ -44,6 +49,8 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
     Raises:
         StoreInUseError: Another process kept the store.
         NetworkFileSystemError: The directory is on a network file system.
+        StoresDisagreeError: Catalog and points are not each other's.
+        CatalogFailedError: The catalog's database failed, now or in the block.
     """
     server_dir = data_dir / "server"
     server_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,12 +60,16 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
             "--data-dir (or data_dir=) with a local directory; spools may stay where they are"
         )
     with StoreLock(server_dir, wait_s=wait_s):
-        catalog = Catalog.open(f"sqlite:///{server_dir / 'catalog.sqlite'}")
         try:
-            with open_points(f"chdb://{quote(str(server_dir.resolve() / 'points'))}") as points:
+            url = sa.URL.create("sqlite", database=str(server_dir / "catalog.sqlite"))
+            with (
+                Catalog.open(url) as catalog,
+                open_points(f"chdb://{quote(str(server_dir.resolve() / 'points'))}") as points,
+            ):
+                pair(catalog, points, server_dir)
                 yield Stores(catalog, points)
-        finally:
-            catalog.close()
+        except SQLAlchemyError as error:
+            raise catalog_failure(error) from error
 
 
 def deliver_spools(data_dir: Path, stores: Stores) -> DeliveryReport:

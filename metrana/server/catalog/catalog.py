@@ -46,6 +46,7 @@ class Catalog:
 
     Attributes:
         catalog_id: 32 hex digits that tell this catalog from any other.
+        points_id: The same of the points store that it belongs with; None before they met.
     """
 
     def __init__(self, database: Database, lease_ms: int) -> None:
@@ -54,6 +55,8 @@ class Catalog:
         with database.read() as connection:
             query = sa.select(meta.c.value).where(meta.c.key == "catalog_id")
             self.catalog_id: Final[str] = connection.execute(query).scalar_one()
+            query = sa.select(meta.c.value).where(meta.c.key == schema.POINTS_ID)
+            self.points_id: str | None = connection.execute(query).scalar_one_or_none()
 
     @classmethod
     def open(
@@ -205,6 +208,13 @@ class Catalog:
             )
         )
 
+    def note_points_id(self, points_id: str) -> None:
+        """Note which points store this catalog belongs with."""
+        self._database.write(
+            lambda connection: schema.note(connection, schema.POINTS_ID, points_id)
+        )
+        self.points_id = points_id
+
     def delete_run(self, run_no: int) -> None:
         """Delete a run: its name is free and its writers are refused from now on."""
         self._database.write(
@@ -222,6 +232,11 @@ class Catalog:
         )
 
     # ── Reading ─────────────────────────────────────────────────────────────────────────────────
+
+    def greatest_numbers(self) -> dict[str, int]:
+        """The greatest number given of each kind that points carry, 0 if none was."""
+        with self._database.read() as connection:
+            return series_reads.greatest_numbers(connection)
 
     def unpurged_runs(self) -> list[int]:
         """Deleted runs whose points may still be there."""

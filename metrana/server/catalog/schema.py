@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "catalog_version"
+POINTS_ID = "points_id"
 
 
 def upgrade(database: Database) -> None:
@@ -60,9 +61,9 @@ def _upgrade_locked(connection: sa.Connection) -> None:
     if current is not None and current not in known:
         raise CatalogVersionError(_too_new(connection, current))
     command.upgrade(config, "head")
-    _note(connection, "written_by", metrana.__version__)
+    note(connection, "written_by", metrana.__version__)
     if current is None:
-        _note(connection, "catalog_id", secrets.token_hex(16))
+        note(connection, "catalog_id", secrets.token_hex(16))
 
 
 def _version(connection: sa.Connection) -> str | None:
@@ -80,7 +81,8 @@ def _too_new(connection: sa.Connection, current: str) -> str:
     )
 
 
-def _note(connection: sa.Connection, key: str, value: str) -> None:
+def note(connection: sa.Connection, key: str, value: str) -> None:
+    """Write an entry of `meta`."""
     statement = insert(connection, meta).values(key=key, value=value)
     connection.execute(
         statement.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": value})

@@ -11,7 +11,7 @@ from metrana.server.catalog import naming
 from metrana.server.catalog.declarations import canonical_labels
 from metrana.server.catalog.engine import chunks
 from metrana.server.catalog.records import MetricRecord
-from metrana.server.catalog.tables import envs, loggers, metric_labels, metrics
+from metrana.server.catalog.tables import envs, loggers, metric_labels, metrics, runs, writers
 
 
 def find_metrics(
@@ -105,3 +105,12 @@ def logger_ids(connection: sa.Connection, run_no: int) -> dict[int, str]:
     """The logger_id of each logger number of a run."""
     query = sa.select(*loggers.c["logger_no", "logger_id"]).where(loggers.c.run_no == run_no)
     return dict(connection.execute(query).all())
+
+
+def greatest_numbers(connection: sa.Connection) -> dict[str, int]:
+    """The greatest number given of each kind that points carry, 0 if none was."""
+    numbers = (runs.c.run_no, metrics.c.metric_no, envs.c.env_no, loggers.c.logger_no)
+    greatest = {}
+    for number in (*numbers, writers.c.writer_no):
+        greatest[number.name] = int(connection.scalar(sa.select(sa.func.max(number))) or 0)
+    return greatest

@@ -129,3 +129,9 @@ CREATE_META: Final = (
     "CREATE TABLE IF NOT EXISTS meta (schema_version UInt32) ENGINE = MergeTree "
     "ORDER BY schema_version SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"
 )
+
+CREATE_PAIRING: Final = (
+    "CREATE TABLE IF NOT EXISTS pairing (points_id String, catalog_id String) ENGINE = MergeTree "
+    "ORDER BY points_id SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"
+)
+"""One row: this store's id, and that of the catalog whose numbers its points carry."""

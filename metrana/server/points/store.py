@@ -1,5 +1,6 @@
 """The store's face: what ingestion writes and the reads ask for."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,9 +15,11 @@ from metrana.server.points.errors import PointsVersionError
 from metrana.server.points.filters import integers
 from metrana.server.points.schema import (
     CREATE_META,
+    CREATE_PAIRING,
     MAX_INSERT_ROWS,
     SCHEMA,
     SCHEMA_VERSION,
+    SUMMARY_KEY,
     create_points,
 )
 from metrana.server.points.types import BucketsQuery, Cursors, PointsQuery, StoreStats
@@ -24,6 +27,9 @@ from metrana.server.points.types import BucketsQuery, Cursors, PointsQuery, Stor
 _VERSION_SCHEMA: Final = pa.schema([("schema_version", pa.uint32()), ("row_count", pa.uint64())])
 _MAX_SEQ_SCHEMA: Final = pa.schema([("max_seq", pa.uint64()), ("row_count", pa.uint64())])
 _COUNTS_SCHEMA: Final = pa.schema([("run_no", pa.uint32()), ("point_count", pa.uint64())])
+_PAIRING_SCHEMA: Final = pa.schema([("points_id", pa.string()), ("catalog_id", pa.string())])
+_NUMBERS_SCHEMA: Final = pa.schema([(key, pa.uint32()) for key in SUMMARY_KEY])
+_HEX: Final = re.compile("[0-9a-f]+")
 _STATS_SCHEMA: Final = pa.schema(
     [
         ("row_count", pa.uint64()),
@@ -212,6 +218,31 @@ class PointsStore:
             "SETTINGS mutations_sync = 1"
         )
 
+    def pairing(self) -> tuple[str, str] | None:
+        """Returns this store's id and its catalog's; None before it met one."""
+        sql = "SELECT points_id, catalog_id FROM pairing LIMIT 1"
+        for row in self._engine.read(sql, _PAIRING_SCHEMA).to_pylist():
+            return row["points_id"], row["catalog_id"]
+        return None
+
+    def pair(self, points_id: str, catalog_id: str) -> tuple[str, str]:
+        """Notes this store's id and its catalog's, both of hex digits, for good; returns them."""
+        if not all(_HEX.fullmatch(value) for value in (points_id, catalog_id)):
+            raise ValueError(f"ids are hex digits, not {points_id!r} and {catalog_id!r}")
+        self._engine.command(f"INSERT INTO pairing VALUES ('{points_id}', '{catalog_id}')")
+        return points_id, catalog_id
+
+    def greatest_numbers(self) -> dict[str, int]:
+        """Returns the greatest of the catalog's numbers that a point carries, 0 without points."""
+        keys = ", ".join(SUMMARY_KEY)
+        # By the summary's keys, so that the projection answers and not the points.
+        sql = (
+            f"SELECT {', '.join(f'max({key})' for key in SUMMARY_KEY)} "
+            f"FROM (SELECT {keys} FROM points GROUP BY {keys})"
+        )
+        (row,) = self._engine.read(sql, _NUMBERS_SCHEMA).to_pylist()
+        return {key: int(number) for key, number in row.items()}
+
     def stats(self) -> StoreStats:
         """Returns how large the store is."""
         sql = (
@@ -231,6 +262,7 @@ class PointsStore:
                 f"{SCHEMA_VERSION}: upgrade metrana[server]"
             )
         self._engine.command(create_points())
+        self._engine.command(CREATE_PAIRING)
         if not row["row_count"]:
             self._engine.command(f"INSERT INTO meta VALUES ({SCHEMA_VERSION})")
 
