@@ -59,6 +59,11 @@ class IngestionService(pb_grpc.IngestionServicer):
         # Streams that are over and not yet cleared away; a task that nobody holds may be collected.
         self._leaving: set[asyncio.Task[None]] = set()
 
+    @property
+    def stream_count(self) -> int:
+        """Streams that are open or not yet cleared away."""
+        return len(self._streams) + len(self._leaving)
+
     def ask_to_reconnect(self) -> None:
         """Tells every stream that the server is going away. On the loop only."""
         for stream in self._streams:
