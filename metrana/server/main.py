@@ -24,6 +24,7 @@ from metrana.server.auth import TokenAuth, TokenInterceptor, new_token
 from metrana.server.embedded import Stores, open_stores
 from metrana.server.ingest import Ingestor
 from metrana.server.leases import LeaseKeeper
+from metrana.server.points.engine import import_for_inserts
 from metrana.server.service import IngestionService
 from metrana.server.spools import SpoolDelivery
 from metrana.server.state import remove_state, write_state
@@ -112,7 +113,7 @@ async def _serve(
 
     await grpc_server.start()
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
-    with _threads(delivery, leases):
+    with _threads(delivery, leases, _Warmup()):
         try:
             http_url = f"http://{_host(options)}:{http_socket.getsockname()[1]}"
             grpc_url = f"http://{_host(options)}:{grpc_port}"
@@ -134,6 +135,17 @@ async def _stop_taking(grpc_server: grpc.aio.Server, ingestor: Ingestor) -> None
     await asyncio.wait({stopped}, timeout=_GRACE_S)
     ingestor.begin_close()
     await stopped
+
+
+class _Warmup:
+    """Does, once the server serves, what its first commit would otherwise be kept waiting for."""
+
+    def run(self) -> None:
+        """Imports what inserts need. Blocks."""
+        import_for_inserts()
+
+    def stop(self) -> None:
+        """An import cannot be broken off; the server's end waits for it."""
 
 
 class _HttpServer(uvicorn.Server):

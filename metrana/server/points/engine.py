@@ -5,6 +5,7 @@ the same five methods. Nothing above this file knows which of them it talks to.
 """
 
 import fcntl
+import importlib
 import re
 import shutil
 import threading
@@ -14,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-# chDB imports pandas at its first `Python(table)`: seconds that would be those of a first commit.
-import pandas as pd  # noqa: F401
 import pyarrow as pa
 
 from metrana.server.points.errors import (
@@ -365,6 +364,11 @@ class _ChdbStream:
 def _table(buffer: Any, schema: Any) -> Any:
     """Returns an Arrow file's rows; columns are matched by place, for expressions have no name."""
     return pa.ipc.open_file(buffer).read_all().rename_columns(schema.names).cast(schema)
+
+
+def import_for_inserts() -> None:
+    """Imports what chDB will at its first `Python(table)`, pandas: seconds of a first commit."""
+    importlib.import_module("pandas")
 
 
 def _kept_free(total_bytes: int) -> int:
