@@ -145,6 +145,27 @@ def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     return checks.directory("METRANA_DIR", value or "~/.metrana")
 
 
+def checked_data_dir(path: Path) -> Path:
+    """A data directory as it is, which may be missing but not be something else.
+
+    Raises:
+        MetranaValidationError: If it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise checks.refusal("data_dir", str(path), "a directory")
+    return path
+
+
+def default_workspace(environ: Mapping[str, str] | None = None) -> str | None:
+    """The workspace when none is given: `$METRANA_WORKSPACE`, else None."""
+    return (os.environ if environ is None else environ).get("METRANA_WORKSPACE") or None
+
+
+def default_project(environ: Mapping[str, str] | None = None) -> str | None:
+    """The project when none is given: `$METRANA_PROJECT`, else None."""
+    return (os.environ if environ is None else environ).get("METRANA_PROJECT") or None
+
+
 def default_api_key(environ: Mapping[str, str] | None = None) -> str | None:
     """The key when none is given: `$METRANA_API_KEY`, else None."""
     return (os.environ if environ is None else environ).get("METRANA_API_KEY") or None

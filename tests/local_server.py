@@ -20,13 +20,14 @@ class LocalServer:
 
     Args:
         data_dir: The data directory.
+        arguments: Further ones of the command.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
         self.data_dir = data_dir
         command = [sys.executable, "-m", "metrana.cli", "server"]
         self.process = subprocess.Popen(
-            [*command, "--port", "0", "--grpc-port", "0", "--data-dir", str(data_dir)],
+            [*command, "--port=0", "--grpc-port=0", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "METRANA_DIR": str(data_dir)},

@@ -13,6 +13,7 @@ from typing import Final
 from metrana import __version__
 from metrana.cli.output import DONE, FAILED, NOT_FOUND, USAGE, complain
 from metrana.errors import MetranaError, MetranaNotFoundError, MetranaValidationError
+from metrana.settings import default_project, default_workspace
 
 _INSTALL: Final = "pip install 'metrana[server]'"
 
@@ -61,25 +62,28 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--no-browser", action="store_true", help="only print the address")
 
     runs = _add(commands, "runs", "list runs, newest first")
-    runs.add_argument("--project", metavar="P", help="only runs of this project")
+    _add_place(runs, "all")
     _add_reading(runs)
 
     show = _add(commands, "show", "one run: config, tags, every metric with a plot")
     show.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
-    show.add_argument("--project", metavar="P", default="default", help="default: default")
+    _add_place(show, "default")
     _add_reading(show)
 
     export = _add(commands, "export", "write a run's points to a file")
     export.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
-    export.add_argument("--project", metavar="P", default="default", help="default: default")
+    _add_place(export, "default")
     export.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet")
     export.add_argument("-o", "--output", type=Path, metavar="PATH", help="default: RUN.FORMAT")
     _add_reading(export, json=False)
 
     sync = _add(commands, "sync", "deliver what was logged offline, or left by a killed process")
-    sync.add_argument("path", nargs="?", type=Path, metavar="PATH", help="a data directory")
-    sync.add_argument("--url", help="a server elsewhere (default: the local store)")
+    sync.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH", help="whose spools (default: DIR)"
+    )
+    sync.add_argument("--url", help="a server elsewhere (default: the store or server of DIR)")
     sync.add_argument("--api-key", help="of that server (default: METRANA_API_KEY)")
+    _add_data_dir(sync)
 
     status = _add(commands, "status", "what is not delivered yet, by run and writer")
     status.add_argument("--json", action="store_true", help="as JSON")
@@ -102,7 +106,9 @@ def _add_server(
     parser.add_argument(
         "--grpc-port", type=_port, default=7671, help="for writers (7671); 0: any free one"
     )
-    parser.add_argument("--no-token", action="store_true", help="let in everyone on this machine")
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument("--token", help="what everyone has to show (default: a random one)")
+    tokens.add_argument("--no-token", action="store_true", help="let in everyone on this machine")
     _add_data_dir(parser)
     return parser
 
@@ -112,6 +118,21 @@ def _add_reading(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
         parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--url", help="a server (default: the local one, or the local store)")
     _add_data_dir(parser)
+
+
+def _add_place(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    parser.add_argument(
+        "--project",
+        metavar="P",
+        default=default_project(),
+        help=f"the run's project (default: METRANA_PROJECT, else {otherwise})",
+    )
+    parser.add_argument(
+        "--workspace",
+        metavar="W",
+        default=default_workspace(),
+        help=f"the run's workspace (default: METRANA_WORKSPACE, else {otherwise})",
+    )
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:

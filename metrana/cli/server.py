@@ -6,9 +6,10 @@ import argparse
 import logging
 from collections.abc import Callable
 
+from metrana import checks
 from metrana.cli.output import DONE, show
 from metrana.server.main import ServerOptions, serve
-from metrana.settings import default_api_key, default_data_dir
+from metrana.settings import checked_data_dir, default_data_dir
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,11 +33,12 @@ def serve_with(arguments: argparse.Namespace, on_ready: Callable[[str, str | Non
         on_ready(http_url, token)
 
     options = ServerOptions(
-        data_dir=arguments.data_dir or default_data_dir(),
+        data_dir=checked_data_dir(arguments.data_dir or default_data_dir()),
         host=arguments.host,
         port=arguments.port,
         grpc_port=arguments.grpc_port,
-        token=default_api_key(),
+        # Never METRANA_API_KEY: that is for servers elsewhere, and a token is written to a file.
+        token=None if arguments.token is None else checks.api_key("--token", arguments.token),
         ask_token=not arguments.no_token,
     )
     serve(options, ready)

@@ -61,7 +61,7 @@ class StoreLock:
                     raise StoreInUseError(self._holder()) from None
                 time.sleep(_POLL_S)
             else:
-                holder = {"pid": os.getpid(), "command": " ".join(sys.argv)}
+                holder = {"pid": os.getpid(), "command": _command()}
                 os.ftruncate(self._fd, 0)
                 os.pwrite(self._fd, json.dumps(holder).encode(), 0)
                 return
@@ -74,3 +74,8 @@ class StoreLock:
             # It is just being written, or was left by a version that writes something else.
             who = "another process"
         return f"the store in {self._path.parent} is in use by {who}"
+
+
+def _command() -> str:
+    """Names this program and what it does, but no option: a token may be among them."""
+    return " ".join(argument for argument in sys.argv[:2] if not argument.startswith("-"))

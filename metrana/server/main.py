@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -49,6 +50,10 @@ class PortInUseError(RuntimeError):
     """Something else listens there; the message names address and flag."""
 
 
+class AddressError(RuntimeError):
+    """The host is no address of this machine; the message names it and the flag."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """What `metrana server` is started with.
@@ -82,6 +87,7 @@ def serve(options: ServerOptions, on_ready: Callable[[str, str, str | None], Non
 
     Raises:
         PortInUseError: A port is taken.
+        AddressError: The host is no address of this machine.
         StoreInUseError: Another process has the data directory's store open.
         NetworkFileSystemError: The data directory is on a network file system.
     """
@@ -200,6 +206,11 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise AddressError(
+                f"cannot listen on {host}: {error.strerror}; pass --host with an address of this "
+                "machine: 127.0.0.1 for itself, 0.0.0.0 for every network it is in"
+            ) from error
         raise PortInUseError(
             f"cannot listen on {host} port {port}: {error.strerror}; pass {flag} with another "
             "port, or 0 for any free one"

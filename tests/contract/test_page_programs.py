@@ -28,10 +28,7 @@ env_ids = [f"env-{i}" for i in range(8)]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("METRANA_API_KEY", KEY)
-        running = LocalServer(tmp_path_factory.mktemp("served"))
-    with running:
+    with LocalServer(tmp_path_factory.mktemp("served"), "--token", KEY) as running:
         yield running
 
 

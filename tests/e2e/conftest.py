@@ -17,10 +17,7 @@ KEY = "the-key-of-the-team"
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server with a data directory of its own, which asks for `KEY`."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("METRANA_API_KEY", KEY)
-        server = LocalServer(tmp_path_factory.mktemp("elsewhere"))
-    with server:
+    with LocalServer(tmp_path_factory.mktemp("elsewhere"), "--token", KEY) as server:
         yield server
 
 
