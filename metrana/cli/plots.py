@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 _HEIGHT: Final = 10
@@ -31,18 +31,33 @@ class _Slot:
     """What the series of a plot have in one bucket."""
 
     x: float = 0.0
-    count: int = 0
-    total: float = 0.0
+    means: list[tuple[float, int]] = field(default_factory=list)
     least: float = math.inf
     greatest: float = -math.inf
 
     def add(self, bucket: dict[str, Any]) -> None:
         finite = bucket["count"] - bucket["nonfinite_count"]
         self.x = (bucket["x_min"] + bucket["x_max"]) / 2
-        self.count += finite
-        self.total += bucket["mean"] * finite
+        self.means.append((bucket["mean"], finite))
         self.least = min(self.least, bucket["min"])
         self.greatest = max(self.greatest, bucket["max"])
+
+
+def weighted_mean(values: Sequence[tuple[float, int]]) -> float:
+    """Gives the mean of values, each with its weight, even where their sum is beyond a float."""
+    greatest = max(abs(value) for value, _ in values)
+    if not math.isfinite(greatest):
+        return sum(value * weight for value, weight in values) / sum(w for _, w in values)
+    scale = _exponent(greatest)
+    total = sum(math.ldexp(value, -scale) * weight for value, weight in values)
+    mean = total / sum(weight for _, weight in values)
+    most = math.ldexp(greatest, -scale)  # rounding may leave it by a bit
+    return math.ldexp(max(-most, min(mean, most)), scale)
+
+
+def _exponent(value: float) -> int:
+    """Gives the power of two that brings a value near 1: scaling by it rounds nothing."""
+    return math.frexp(value)[1]
 
 
 def draw(title: str, scale: str, buckets: Iterable[dict[str, Any]], width: int) -> str | None:
@@ -66,7 +81,7 @@ def draw(title: str, scale: str, buckets: Iterable[dict[str, Any]], width: int) 
         return None  # a curve needs two points; the table has the one
     low = min(slot.least for slot in drawn)
     high = max(slot.greatest for slot in drawn)
-    labels = [f"{high:.5g}", f"{(low + high) / 2:.5g}", f"{low:.5g}"]
+    labels = [f"{value:.5g}" for value in (high, weighted_mean([(low, 1), (high, 1)]), low)]
     margin = max(map(len, labels))
     rows = _canvas(drawn, low, high, max(width - margin - 2, 10))
     sides = {0: labels[0], _HEIGHT // 2: labels[1], _HEIGHT - 1: labels[2]}
@@ -83,20 +98,23 @@ def draw(title: str, scale: str, buckets: Iterable[dict[str, Any]], width: int) 
 def _canvas(drawn: list[_Slot], low: float, high: float, width: int) -> list[str]:
     """Draws the means as a line over dots where other values are; returns a text a row."""
     first, last = drawn[0].x, drawn[-1].x
-    # What does not vary is drawn in the middle.
     x_scale = (2 * width - 1) / (last - first) if last > first else 0.0
-    y_scale = (4 * _HEIGHT - 1) / (high - low) if 0 < high - low < math.inf else 0.0
-    middle = 0 if y_scale else 2 * _HEIGHT
+    # The difference of huge values is beyond a float, and what divides by that of tiny ones too.
+    unit = -_exponent(max(abs(low), abs(high)))
+    top_y = math.ldexp(high, unit)
+    span = top_y - math.ldexp(low, unit)
 
     def place(x: float, y: float) -> tuple[int, int]:
-        row = middle + round((high - y) * y_scale) if y_scale else middle
+        # What does not vary is drawn in the middle.
+        share = (top_y - math.ldexp(y, unit)) / span if span else 0.5
+        row = round(min(max(share, 0.0), 1.0) * (4 * _HEIGHT - 1))
         return round((x - first) * x_scale), row
 
     cells = [[0] * width for _ in range(_HEIGHT)]
     spread = [[False] * width for _ in range(_HEIGHT)]
     before: tuple[int, int] | None = None
     for slot in drawn:
-        here = place(slot.x, slot.total / slot.count)
+        here = place(slot.x, weighted_mean(slot.means))
         top, bottom = place(slot.x, slot.greatest)[1], place(slot.x, slot.least)[1]
         for row in range(top // 4, bottom // 4 + 1):
             spread[row][here[0] // 2] = True

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from metrana.errors import MetranaError, MetranaValidationError
+from metrana.query import wire
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,4 +130,6 @@ def _as_text(value: Any) -> str | None:
     """Writes an attribute for a column of text: text as it is, the rest as Python's JSON."""
     if value is None or isinstance(value, str):
         return value
+    if wire.is_long(value):
+        return wire.digits(value)
     return json.dumps(value, ensure_ascii=False, default=str)

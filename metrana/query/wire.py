@@ -2,12 +2,13 @@
 
 ```
 NaN, Infinity, -Infinity   {"$number": "NaN"}
+an integer of many digits  {"$integer": "123…"}
 datetime                   {"$datetime": "2026-01-02T03:04:05+00:00"}
 a mapping with a $ key     {"$mapping": {…}}
 ```
 
-JSON has no non-finite numbers, and a browser refuses those that Python writes. Integers are written
-exactly at any size; a reader without big integers rounds them.
+JSON has no non-finite numbers, and a browser refuses those that Python writes. Integers are exact
+at any size; of those that are written as numbers, a reader without big integers rounds the larger.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 _NUMBER: Final = "$number"
+_INTEGER: Final = "$integer"
 _DATETIME: Final = "$datetime"
 _MAPPING: Final = "$mapping"
+# Fewer than 640 digits: Python writes and reads them whatever its limit is.
+_PLAIN_BITS: Final = 2_000
 _NONFINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -39,7 +44,22 @@ def loads(data: bytes | str) -> Any:
     return json.loads(data, object_hook=_untagged)
 
 
+def is_long(value: object) -> bool:
+    """Says whether a value is an integer of more digits than JSON can have: Python reads no more.
+
+    Its own limit (`sys.set_int_max_str_digits`) is 4,300, and may be set as low as 640.
+    """
+    return isinstance(value, int) and value.bit_length() > _PLAIN_BITS
+
+
+def digits(value: int) -> str:
+    """Writes an integer in decimal, of any length: `str` refuses long ones."""
+    return str(Decimal(value))
+
+
 def _tagged(value: Any) -> Any:
+    if is_long(value):
+        return {_INTEGER: digits(value)}
     if isinstance(value, float) and not math.isfinite(value):
         name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         return {_NUMBER: name}
@@ -59,6 +79,8 @@ def _untagged(value: dict[str, Any]) -> Any:
     ((key, item),) = value.items()
     if key == _NUMBER:
         return _NONFINITE[item]
+    if key == _INTEGER:
+        return int(Decimal(item))
     if key == _DATETIME:
         return datetime.fromisoformat(item)
     return item if key == _MAPPING else value

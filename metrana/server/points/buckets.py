@@ -4,12 +4,14 @@ A bucket carries least, greatest, mean, first and last value and how many points
 chart drawn from it shows every extreme whatever its width in pixels.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from metrana.server.points.engine import Engine
-from metrana.server.points.filters import in_range, newest, series_filter
+from metrana.server.points.filters import in_range, mean_within_range, newest, series_filter
 from metrana.server.points.schema import FINITE, POSITION, SORT_KEY, order_key
 from metrana.server.points.summary import SeriesProfile, profile
 from metrana.server.points.types import BucketsQuery, LoggerRule, XAxis
@@ -39,7 +41,11 @@ _X_COLUMNS: Final = {
     XAxis.TIMESTAMP: "timestamp_ms",
 }
 
-_LOGGER_AGGREGATES: Final = {LoggerRule.MEAN: "avg", LoggerRule.MIN: "min", LoggerRule.MAX: "max"}
+_LOGGER_AGGREGATES: Final = {
+    LoggerRule.MEAN: mean_within_range,
+    LoggerRule.MIN: "minIf({}, {})".format,
+    LoggerRule.MAX: "maxIf({}, {})".format,
+}
 
 _RANGE_SCHEMA: Final = pa.schema(
     [("low", pa.int64()), ("high", pa.int64()), ("row_count", pa.uint64())]
@@ -64,7 +70,13 @@ def buckets(engine: Engine, query: BucketsQuery) -> pa.Table:
     else:
         curves = f"({_curves(query, stored, x, [*conditions, *window])})"
     order = "x" if stored.varying() == (x,) else order_key((f"x - ({low})", *POSITION))
-    return engine.read(_bucketed(curves, low, width, order), BUCKETS_SCHEMA)
+    table = engine.read(
+        _bucketed(curves, low, width, order, "avgIf({}, {})".format), BUCKETS_SCHEMA
+    )
+    if pc.all(pc.is_finite(table["mean"])).as_py() is False:
+        # Sums beyond the range of a float: so rare that only then the slower mean is asked for.
+        table = engine.read(_bucketed(curves, low, width, order, mean_within_range), BUCKETS_SCHEMA)
+    return table
 
 
 def _conditions(query: BucketsQuery, x: str) -> list[str]:
@@ -108,10 +120,10 @@ def _curves(query: BucketsQuery, stored: SeriesProfile, x: str, conditions: list
     )
 
 
-def _merged_curves(x: str, aggregate: str, source: str) -> str:
+def _merged_curves(x: str, aggregate: Callable[[str, str], str], source: str) -> str:
     # A lone value stays what it is. The aggregate of nothing would be 0 or NaN, depending on which
     # it is. Loggers reach a position at different times: the last completes it.
-    several = f"if(countIf({FINITE}) = 0, nan, {aggregate}If(value, {FINITE}))"
+    several = f"if(countIf({FINITE}) = 0, nan, {aggregate('value', FINITE)})"
     y = f"if(count() = 1, any(value), {several})"
     return (
         f"SELECT metric_no, env_no, toUInt32(0) AS curve, {', '.join(POSITION)}, max({x}) AS x, "
@@ -120,11 +132,13 @@ def _merged_curves(x: str, aggregate: str, source: str) -> str:
     )
 
 
-def _bucketed(curves: str, low: int, width: int, order: str) -> str:
+def _bucketed(
+    curves: str, low: int, width: int, order: str, mean: Callable[[str, str], str]
+) -> str:
     finite = "isFinite(y)"
     statistics = ", ".join(
-        f"if(countIf({finite}) = 0, NULL, {aggregate}If(y, {finite}))"
-        for aggregate in ("min", "max", "avg")
+        f"if(countIf({finite}) = 0, NULL, {statistic})"
+        for statistic in (f"minIf(y, {finite})", f"maxIf(y, {finite})", mean("y", finite))
     )
     key = "metric_no, env_no, curve, bucket"
     return (

@@ -2,6 +2,11 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from operator import index
+from typing import Final
+
+# A power of two, so that scaling rounds nothing but what is too small to matter in such a sum, and
+# enough for more values than a store can hold.
+_SCALE: Final = "pow(2, 64)"
 
 
 def integers(numbers: Iterable[int]) -> str:
@@ -60,3 +65,14 @@ def newest(columns: Sequence[str], key: Sequence[str], where: str) -> str:
         f"SELECT {', '.join(columns)} FROM points WHERE {where} "
         f"ORDER BY {order} LIMIT 1 BY {', '.join(key)}"
     )
+
+
+def mean_within_range(value: str, where: str) -> str:
+    """Returns the mean of the values that a condition chooses, even where their sum overflows.
+
+    Half a float's range of bits is given up for that only if the plain sum is not finite. Rounding
+    may leave the least or the greatest value by a bit, and so the range of floats.
+    """
+    plain, scaled = f"avgIf({value}, {where})", f"avgIf({value} / {_SCALE}, {where}) * {_SCALE}"
+    within = f"greatest(minIf({value}, {where}), least(maxIf({value}, {where}), {scaled}))"
+    return f"if(isFinite({plain}), {plain}, {within})"

@@ -5,6 +5,7 @@ deduplication: it has a rewound point, or two writers of one logger wrote overla
 Such series are summarised once more by a scan of their deduplicated points.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,10 +13,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from metrana.server.points.engine import Engine
-from metrana.server.points.filters import newest, series_filter
-from metrana.server.points.schema import POSITION, SERIES_KEY, SORT_KEY, SUMMARY, SUMMARY_KEY
+from metrana.server.points.filters import mean_within_range, newest, series_filter
+from metrana.server.points.schema import (
+    FINITE,
+    POSITION,
+    SERIES_KEY,
+    SORT_KEY,
+    SUMMARY,
+    SUMMARY_KEY,
+)
 from metrana.server.points.types import Cursors
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -34,6 +43,10 @@ SUMMARY_SCHEMA: Final = pa.schema(
         ("mean_value", pa.float64()),
         *((f"{end}_{name}", pa.int64()) for end in ("first", "last") for name in POSITION),
     ]
+)
+
+_MEANS_SCHEMA: Final = pa.schema(
+    [*((name, pa.uint32()) for name in SERIES_KEY), ("mean", pa.float64())]
 )
 
 SERIES_CURSOR_SCHEMA: Final = pa.schema(
@@ -180,7 +193,7 @@ def summaries(
     shown = stored.columns
     if stored.any_dirty:
         shown = _with_deduplicated(engine, stored)
-    return _merged(stored, shown)
+    return _with_means(engine, _merged(stored, shown))
 
 
 def cursors(engine: Engine, run_no: int, episode_metric_nos: Collection[int]) -> Cursors:
@@ -320,7 +333,8 @@ def _merged(stored: SeriesProfile, shown: Columns) -> Any:
     no_finite_rows = shown["finite_count"] == 0
     least = np.where(no_finite_rows, np.inf, shown["finite_min"])
     greatest = np.where(no_finite_rows, -np.inf, shown["finite_max"])
-    sums = np.add.reduceat(shown["finite_sum"], shown_starts)
+    with np.errstate(over="ignore", invalid="ignore"):  # see `_with_means`
+        sums = np.add.reduceat(shown["finite_sum"], shown_starts)
     ends, last_value = _merged_ends(shown, shown_starts)
     return pa.table(
         [
@@ -354,7 +368,48 @@ def _merged_ends(
         row = rows[np.searchsorted(rows, starts)]
         for name in POSITION:
             ends[f"{prefix}_{name}"] = shown[f"{prefix}_{name}"][row]
-    counts = np.add.reduceat(is_end.astype(np.int64), starts)
-    with np.errstate(invalid="ignore"):  # inf of one logger and -inf of another are NaN
-        values = np.add.reduceat(np.where(is_end, shown["last_value"], 0.0), starts)
-    return ends, values / counts
+    return ends, _means_at(is_end, shown["last_value"], starts)
+
+
+def _means_at(
+    chosen: npt.NDArray[np.bool_], values: npt.NDArray[Any], starts: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
+    """Returns the mean of the chosen values of each series."""
+    counts = np.add.reduceat(chosen.astype(np.int64), starts)
+    # inf of one logger and -inf of another are NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = np.add.reduceat(np.where(chosen, values, 0.0), starts) / counts
+        if np.isfinite(means).all():
+            return means
+        scaled = np.add.reduceat(np.where(chosen, values / 2.0**64, 0.0), starts) / counts
+        # Rounding must not push the mean of the greatest floats beyond them.
+        greatest = np.finfo(np.float64).max / 2.0**64
+        within = np.where(np.isfinite(scaled), np.clip(scaled, -greatest, greatest), scaled)
+        return np.where(np.isfinite(means), means, within * 2.0**64)
+
+
+def _with_means(engine: Engine, table: Any) -> Any:
+    """Replaces means whose sum is beyond the range of a float, which are infinite or NaN till here.
+
+    The projection adds values as they are: what it stores cannot be scaled afterwards, and it is
+    not worth a change of what lies on the disk. Such series are scanned.
+    """
+    means = table["mean_value"]
+    beyond = table.filter(pc.invert(pc.is_finite(means)))
+    if not beyond.num_rows:
+        return table
+    where = series_filter(*(set(beyond[key].to_pylist()) for key in SERIES_KEY))
+    source = newest(("*",), (*SORT_KEY, "logger_no"), where)
+    keys = ", ".join(SERIES_KEY)
+    scanned = engine.read(
+        f"SELECT {keys}, {mean_within_range('value', FINITE)} FROM ({source}) GROUP BY {keys}",
+        _MEANS_SCHEMA,
+    )
+    found = {tuple(row[:-1]): row[-1] for row in zip(*scanned.to_pydict().values(), strict=True)}
+    series = zip(*(table[key].to_pylist() for key in SERIES_KEY), strict=True)
+    replaced = [
+        mean if mean is None or math.isfinite(mean) else found[key]
+        for key, mean in zip(series, means.to_pylist(), strict=True)
+    ]
+    column = table.column_names.index("mean_value")
+    return table.set_column(column, "mean_value", pa.array(replaced, pa.float64()))
