@@ -16,7 +16,12 @@ from metrana.query.backend import Backend
 from metrana.query.frames import FrameKind, attribute_frame, check_kind, convert
 from metrana.query.remote import RemoteBackend
 from metrana.query.run_info import RunInfo
-from metrana.settings import default_api_key, default_data_dir, normalise_url
+from metrana.settings import (
+    checked_data_dir,
+    default_api_key,
+    default_data_dir,
+    normalise_url,
+)
 
 _Checked = TypeVar("_Checked")
 
@@ -46,6 +51,7 @@ class Client:
         timeout_secs: Longest silence while waiting for a server, in seconds. Default 30.
 
     Raises:
+        MetranaValidationError: For an argument that is not allowed, as all calls do.
         MetranaError: No URL, no local server, and the extra `server` is not installed.
     """
 
@@ -58,8 +64,10 @@ class Client:
         timeout_secs: float = 30.0,
     ) -> None:
         checks.number("timeout_secs", timeout_secs, minimum=0.001)
-        directory = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-        self._backend = _backend(url, api_key, directory, timeout_secs)
+        directory = (
+            default_data_dir() if data_dir is None else checks.directory("data_dir", data_dir)
+        )
+        self._backend = _backend(url, api_key, checked_data_dir(directory), timeout_secs)
 
     def __enter__(self) -> Self:
         return self

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pyarrow as pa
+from sqlalchemy.exc import SQLAlchemyError
 
 from metrana.errors import MetranaNotFoundError, MetranaQueryError, MetranaValidationError
 from metrana.query.backend import Arguments
-from metrana.server.catalog import CatalogError, NotFoundError
+from metrana.server.catalog import CatalogError, NotFoundError, RunFilter
 from metrana.server.embedded import NetworkFileSystemError, deliver_spools, open_stores
 from metrana.server.lock import StoreInUseError
 from metrana.server.points import PointsError
 from metrana.server.reads import InvalidRequestError, Reads
 from metrana.server.reads.routes import answer_frame, answer_value
+from metrana.server.reads.schemas import RUNS_SCHEMA
 
 # A process opens one embedded store at a time, so all clients of this one take turns.
 _ONE_AT_A_TIME: Final = threading.Lock()
@@ -53,26 +55,59 @@ class EmbeddedBackend:
         if self._reads is not None:
             yield
             return
-        with _translated(), _ONE_AT_A_TIME, open_stores(self._data_dir) as stores:
-            deliver_spools(self._data_dir, stores)
-            self._held.reads = Reads(stores.catalog, stores.points)
-            try:
-                yield
-            finally:
-                self._held.reads = None
+        with ExitStack() as held:
+            # Only the opening is translated: what the block itself raises is not the store's.
+            with _translated():
+                self._held.reads = self._open(held)
+            held.callback(setattr, self._held, "reads", None)
+            yield
+
+    def _open(self, held: ExitStack) -> Reads | _NoReads:
+        """Opens the store until `held` closes; where nothing was logged it is not made."""
+        if not any((self._data_dir / part).is_dir() for part in ("spool", "server")):
+            return _NoReads(self._data_dir)
+        held.enter_context(_ONE_AT_A_TIME)
+        stores = held.enter_context(open_stores(self._data_dir))
+        deliver_spools(self._data_dir, stores)
+        return Reads(stores.catalog, stores.points)
 
     def close(self) -> None:
         """Nothing is held between calls."""
 
     @property
-    def _reads(self) -> Reads | None:
-        reads: Reads | None = getattr(self._held, "reads", None)
+    def _reads(self) -> Reads | _NoReads | None:
+        reads: Reads | _NoReads | None = getattr(self._held, "reads", None)
         return reads
 
-    def _ask(self, question: Callable[[Reads], Any]) -> Any:
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
         with self.hold(), _translated():
             assert self._reads is not None
             return question(self._reads)
+
+
+class _NoReads:
+    """Answers for a data directory that has no store yet, and makes none.
+
+    Args:
+        data_dir: The directory, which messages name.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    def runs(self, _wanted: RunFilter) -> pa.Table:
+        """Gives no row."""
+        return RUNS_SCHEMA.empty_table()
+
+    def run(self, *_question: object) -> NoReturn:
+        """Refuses, as every question about a run.
+
+        Raises:
+            NotFoundError: Always.
+        """
+        raise NotFoundError(f"nothing logged yet in {self._data_dir}")
+
+    series = points = buckets = env_steps = env_attributes = run
 
 
 @contextmanager
@@ -86,3 +121,5 @@ def _translated() -> Iterator[None]:
         raise MetranaValidationError(str(error)) from error
     except (StoreInUseError, NetworkFileSystemError, CatalogError, PointsError) as error:
         raise MetranaQueryError(str(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise MetranaQueryError(f"the store cannot be read: {error}") from error

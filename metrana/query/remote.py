@@ -47,7 +47,7 @@ class RemoteBackend:
         answer = self._get(route, arguments)
         try:
             return pa.ipc.open_stream(answer).read_all()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise MetranaQueryError(f"{self._url} did not answer with a table") from error
 
     def value(self, route: str, arguments: Arguments) -> Any:
@@ -74,7 +74,7 @@ class RemoteBackend:
         }
         try:
             answer = self._client.get(route, params=parameters)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise MetranaQueryError(f"no answer from {self._url}: {error}") from error
         if answer.is_success:
             return answer.content

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from metrana.query import wire
-from metrana.server.catalog import NotFoundError, RunFilter
+from metrana.server.catalog import CatalogError, NotFoundError, RunFilter
 from metrana.server.points import PointsError
 from metrana.server.reads import (
     BucketsRequest,
@@ -174,6 +174,11 @@ def add_routes(app: FastAPI, reads: Reads, dependencies: Sequence[Any]) -> None:
     @app.exception_handler(PointsError)
     def failing(_: Request, error: PointsError) -> JSONResponse:
         return error_response(503, "unavailable", f"the points store failed: {error}")
+
+    @app.exception_handler(CatalogError)
+    @app.exception_handler(SQLAlchemyError)
+    def failing_catalog(_: Request, error: Exception) -> JSONResponse:
+        return error_response(503, "unavailable", f"the catalog failed: {error}")
 
 
 def error_response(status: int, code: str, message: str) -> JSONResponse:
