@@ -52,7 +52,7 @@ $(stamps)/dev: requirements/dev.txt requirements/torch-cpu.txt requirements/torc
 	@touch $@
 
 # An editable install: the Python sources are live, only the native module has to be built again.
-$(stamps)/build: $(native_sources) $(stamps)/demo $(if $(wildcard metrana/_native.*),,missing)
+$(stamps)/build: $(native_sources) $(stamps)/demo $(if $(wildcard metrana/_native*.so),,missing)
 	$(uv) pip install --quiet --no-deps --no-build-isolation --no-index \
 		--refresh-package metrana --reinstall-package metrana --editable .
 	@touch $@
