@@ -263,5 +263,6 @@ def deliver_spools(
     token: str | None = None,
     force: bool = False,
     on_delivered: Callable[[dict[str, Any]], object] | None = None,
+    server_dir: str | PathLike[str] | None = None,
 ) -> dict[str, Any]: ...
 def is_network_file_system(path: str | PathLike[str]) -> bool: ...

@@ -6,25 +6,27 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
 from metrana.cli.output import DONE, note, plain
-from metrana.cli.show import naming
-from metrana.query import Client
+from metrana.cli.reading import naming, reading
+from metrana.query import RunInfo
+
+# What file systems take as a name.
+_MAX_NAME_BYTES: Final = 255
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file: whole, or not at all."""
-    with Client(arguments.url, data_dir=arguments.data_dir) as client, client.hold():
+    with reading(arguments) as client:
         info = client.run(**naming(arguments))
         table = client.points(run_id=info.run_id, as_="arrow")
-    default = Path(f"{info.run_name.replace(os.sep, '-')}.{arguments.format}")
-    path: Path = arguments.output or default
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path: Path = arguments.output or Path(_file_name(info, arguments.format))
+    temporary = path.with_name(f".metrana-export-{os.getpid()}.tmp")
     try:
         _write(table, arguments.format, temporary)
         temporary.replace(path)
@@ -32,6 +34,16 @@ def run(arguments: argparse.Namespace) -> int:
         temporary.unlink(missing_ok=True)
     note(f"{table.num_rows:,} points written to {path}")
     return DONE
+
+
+def _file_name(info: RunInfo, suffix: str) -> str:
+    """Names the file by the run; of a name too long its beginning and some of the run_id."""
+    name = info.run_name.replace(os.sep, "-")
+    if len(f"{name}.{suffix}".encode()) > _MAX_NAME_BYTES:
+        end = f"-{info.run_id[:6]}"
+        room = _MAX_NAME_BYTES - len(f"{end}.{suffix}")
+        name = name.encode()[:room].decode(errors="ignore") + end
+    return f"{name}.{suffix}"
 
 
 def _write(table: Any, kind: str, path: Path) -> None:

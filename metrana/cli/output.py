@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -21,21 +23,35 @@ USAGE: Final = 2
 NOT_FOUND: Final = 3
 
 _PIPED_WIDTH: Final = 160
+# What moves the cursor, rings, or begins a command to the terminal: names come from anywhere.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Fewer digits than Python's least limit for reading a number (sys.set_int_max_str_digits).
+_NUMBER_BITS: Final = 2_000
 
 
 def complain(message: str) -> None:
     """Says what went wrong."""
-    print(f"metrana: {message}", file=sys.stderr)
+    print(f"metrana: {visible(message)}", file=sys.stderr)
 
 
 def note(message: str) -> None:
     """Says how it goes on."""
-    print(message, file=sys.stderr, flush=True)
+    print(visible(message), file=sys.stderr, flush=True)
 
 
 def show(line: str) -> None:
     """Prints a line of data; at once, since a reader may wait for it."""
-    print(line, flush=True)
+    print(visible(line), flush=True)
+
+
+def visible(text: str) -> str:
+    """Gives a text as a terminal may have it: control characters but line ends and tabs escaped."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+def written(value: Any) -> str:
+    """Writes a value of a config as Python would, integers at any length."""
+    return str(Decimal(value)) if _is_long(value) else repr(value)
 
 
 def console() -> Console:
@@ -48,14 +64,21 @@ def console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON that any reader takes: non-finite numbers and times are text."""
-    print(json.dumps(plain(value), ensure_ascii=False, indent=2))
+    """Prints a value as JSON that any reader takes.
+
+    Non-finite numbers, times, and integers of more digits than readers take are text.
+    """
+    text = json.dumps(plain(value), ensure_ascii=False, indent=2)
+    # What is left of control characters is inside of strings.
+    print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def plain(value: Any) -> Any:
     """Gives a value as any reader of JSON takes it."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if _is_long(value):
+        return str(Decimal(value))
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
@@ -63,3 +86,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > _NUMBER_BITS

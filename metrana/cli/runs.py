@@ -3,40 +3,54 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from metrana.cli.output import DONE, NOT_FOUND, complain, console, print_json
-from metrana.query import Client
+from metrana.cli.output import DONE, NOT_FOUND, complain, console, print_json, visible
+from metrana.cli.reading import nothing_yet, reading
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists runs."""
-    with Client(arguments.url, data_dir=arguments.data_dir) as client:
-        rows = client.runs(arguments.project, as_="arrow").to_pylist()
+    with reading(arguments) as client:
+        every = client.runs(as_="arrow").to_pylist()
+    rows = [row for row in every if _is_wanted(row, arguments)]
     if arguments.json:
         print_json(rows)
     elif rows:
         console().print(_table(rows))
     else:
-        complain("no runs" + (f" in project {arguments.project!r}" if arguments.project else ""))
+        complain(_no_runs(arguments) if every else nothing_yet(arguments))
     return DONE if rows else NOT_FOUND
 
 
-def _table(rows: list[dict[str, object]]) -> Table:
+def _is_wanted(row: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    places = {"project_name": arguments.project, "workspace_name": arguments.workspace}
+    return all(name is None or row[column] == name for column, name in places.items())
+
+
+def _no_runs(arguments: argparse.Namespace) -> str:
+    asked = (("project", arguments.project), ("workspace", arguments.workspace))
+    return "no runs" + "".join(f" in {kind} {name!r}" for kind, name in asked if name)
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    # Who has one workspace does not think of it.
+    names = ["project_name", "run_name"]
+    if len({row["workspace_name"] for row in rows}) > 1:
+        names.insert(0, "workspace_name")
     table = Table(box=None, pad_edge=False)
-    for heading in ("project", "run", "status", "created", "tags"):
+    for heading in (*(name.removesuffix("_name") for name in names), "status", "created", "tags"):
         table.add_column(heading)
     table.add_column("points", justify="right")
     for row in rows:
-        tags = row["tags"]
         table.add_row(
-            Text(str(row["project_name"])),
-            Text(str(row["run_name"])),
+            *(Text(visible(row[name])) for name in names),
             str(row["status"]),
             f"{row['created_at']:%Y-%m-%d %H:%M}",
-            Text(", ".join(tags) if isinstance(tags, list) else ""),
+            Text(visible(", ".join(row["tags"]))),
             f"{row['point_count']:,}",
         )
     return table

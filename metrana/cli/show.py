@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -13,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from metrana.cli.output import DONE, console, print_json
-from metrana.cli.plots import axis_of, draw
+from metrana.cli.output import DONE, console, print_json, visible, written
+from metrana.cli.plots import axis_of, draw, weighted_mean
+from metrana.cli.reading import naming, reading
 from metrana.query import Client, RunInfo
 
 _MAX_PLOT_WIDTH: Final = 100
@@ -46,14 +46,14 @@ class _Metric:
     def title(self) -> str:
         """Name and labels as one text."""
         inside = ", ".join(f"{key}={value}" for key, value in sorted(self.labels.items()))
-        return f"{self.name}{{{inside}}}" if inside else self.name
+        return visible(f"{self.name}{{{inside}}}" if inside else self.name)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Shows one run."""
     out = console()
     width = min(out.width, _MAX_PLOT_WIDTH)
-    with Client(arguments.url, data_dir=arguments.data_dir) as client, client.hold():
+    with reading(arguments) as client:
         info = client.run(**naming(arguments))
         series = client.series(run_id=info.run_id, as_="arrow").to_pylist()
         for row in series:
@@ -77,13 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def naming(arguments: argparse.Namespace) -> dict[str, str]:
-    """Takes 32 hex digits for a run_id and everything else for a name."""
-    if re.fullmatch("[0-9a-f]{32}", arguments.run_name):
-        return {"run_id": arguments.run_name}
-    return {"run_name": arguments.run_name, "project_name": arguments.project}
-
-
 def _fields(info: RunInfo) -> dict[str, Any]:
     names = (name for name in info.__dataclass_fields__ if not name.startswith("_"))
     return {name: getattr(info, name) for name in names}
@@ -102,11 +95,13 @@ def _metrics(series: Iterable[Series]) -> list[_Metric]:
 
 
 def _print_head(out: Console, info: RunInfo) -> None:
-    out.print(Text(f"{info.project_name}/{info.run_name}", style="bold"), Text(info.status))
+    name = visible(f"{info.project_name}/{info.run_name}")
+    out.print(Text(name, style="bold"), Text(info.status))
     for label, value in (
         ("run id", info.run_id),
         ("created", f"{info.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("finished", info.finished_at and f"{info.finished_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("workspace", info.workspace_name if info.workspace_name != "default" else None),
         ("experiment", info.experiment_name),
         ("tags", ", ".join(info.tags)),
         ("description", info.description),
@@ -114,7 +109,7 @@ def _print_head(out: Console, info: RunInfo) -> None:
         ("points", f"{info.point_count:,}"),
     ):
         if value:
-            out.print(Text(f"{label:<12} {value}"))
+            out.print(Text(visible(f"{label:<12} {value}")))
     if info.config:
         tree = Tree("config")
         _grow(tree, info.config)
@@ -124,9 +119,9 @@ def _print_head(out: Console, info: RunInfo) -> None:
 def _grow(tree: Tree, config: dict[str, Any]) -> None:
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            _grow(tree.add(Text(str(key))), value)
+            _grow(tree.add(Text(visible(key))), value)
         else:
-            tree.add(Text(f"{key} = {value!r}"))
+            tree.add(Text(visible(f"{key} = {written(value)}")))
 
 
 def _print_metrics(out: Console, metrics: list[_Metric]) -> None:
@@ -140,7 +135,7 @@ def _print_metrics(out: Console, metrics: list[_Metric]) -> None:
     for metric in metrics:
         listed = metric.series if len(metric.series) <= _MAX_LISTED else [_merged(metric.series)]
         for row in listed:
-            cells = [Text(metric.title), Text(row["env_id"] or "")]
+            cells = [Text(metric.title), Text(visible(row["env_id"] or ""))]
             table.add_row(
                 *(cells if with_envs else cells[:1]),
                 f"{row['point_count']:,}",
@@ -154,16 +149,14 @@ def _print_metrics(out: Console, metrics: list[_Metric]) -> None:
 def _merged(series: list[Series]) -> Series:
     """Gives one row for the environments of a metric; `last` is the mean of theirs."""
     finite = [row["point_count"] - row["nonfinite_count"] for row in series]
-    weighted = [
-        row["mean_value"] * count for row, count in zip(series, finite, strict=True) if count
-    ]
+    means = [(row["mean_value"], count) for row, count in zip(series, finite, strict=True) if count]
     return {
         "env_id": f"{len(series):,} envs",
         "point_count": sum(row["point_count"] for row in series),
         "last_step": max(row["last_step"] for row in series),
-        "last_value": sum(row["last_value"] for row in series) / len(series),
+        "last_value": weighted_mean([(row["last_value"], 1) for row in series]),
         "min_value": min(_known(series, "min_value"), default=None),
-        "mean_value": sum(weighted) / sum(finite) if weighted else None,
+        "mean_value": weighted_mean(means) if means else None,
         "max_value": max(_known(series, "max_value"), default=None),
     }
 

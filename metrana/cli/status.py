@@ -8,7 +8,7 @@ from typing import Any
 
 from metrana import _native
 from metrana.cli.output import DONE, complain, note, print_json, show
-from metrana.settings import default_data_dir
+from metrana.settings import checked_data_dir, default_data_dir
 from metrana.spool_damage import damage_sentences
 
 _READ_BYTES = 8 << 20
@@ -16,7 +16,7 @@ _READ_BYTES = 8 << 20
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists writers with something undelivered."""
-    data_dir = arguments.data_dir or default_data_dir()
+    data_dir = checked_data_dir(arguments.data_dir or default_data_dir())
     rows = undelivered(data_dir)
     if arguments.json:
         print_json(rows)
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"everything under {data_dir} is delivered")
     for row in () if arguments.json else rows:
         show(
-            f"{row['project_name']}/{row['run_name']}  writer {row['writer']} ({row['state']}) "
+            f"{_place(row)}  writer {row['writer']} ({row['state']}) "
             f"for {row['destination']}: {row['spooled_bytes']:,} bytes in the spool"
         )
         for problem in row["problems"]:
@@ -45,6 +45,13 @@ def undelivered(data_dir: Path) -> list[dict[str, Any]]:
             continue
         rows += [_row(folder.run, writer) for writer in writers if writer.undelivered]
     return rows
+
+
+def _place(row: dict[str, Any]) -> str:
+    names = [row["project_name"], row["run_name"]]
+    if row["workspace_name"] != "default":
+        names.insert(0, row["workspace_name"])
+    return "/".join(names)
 
 
 def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:

@@ -7,42 +7,66 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from metrana import _native
+from metrana import _native, checks
 from metrana.cli.output import DONE, FAILED, complain, note
-from metrana.settings import default_api_key, default_data_dir
+from metrana.settings import (
+    checked_data_dir,
+    default_api_key,
+    default_data_dir,
+    normalise_url,
+)
 
 _LOCAL_PROBE_S = 0.2
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delivers everything that can be delivered."""
-    data_dir = arguments.path or default_data_dir()
-    if arguments.url is not None:
-        return _to_server(data_dir, arguments.url, arguments.api_key or default_api_key())
+    """Delivers everything that can be delivered.
+
+    The spools are those of PATH, the store or running server that of `--data-dir`, so that what
+    was copied from another machine arrives beside what was logged on this one.
+    """
+    url = None if arguments.url is None else normalise_url(arguments.url, "--url")
+    data_dir = checked_data_dir(arguments.data_dir or default_data_dir())
+    source = _source(arguments, data_dir)
+    if not (source / "spool").is_dir():
+        note(f"nothing to deliver: {source} has no spool")
+        return DONE
+    if url is not None:
+        return _to_server(source, url=url, token=arguments.api_key or default_api_key())
     if _native.find_local_server(data_dir, _LOCAL_PROBE_S) is not None:
-        return _to_server(data_dir, None, None)
-    return _to_store(data_dir)
+        return _to_server(source, server_dir=data_dir)
+    return _to_store(source, data_dir)
 
 
-def _to_store(data_dir: Path) -> int:
+def _source(arguments: argparse.Namespace, data_dir: Path) -> Path:
+    """Gives the directory that has the spools; one that was named has to be there."""
+    for name, path in (("PATH", arguments.path), ("--data-dir", arguments.data_dir)):
+        if path is not None:
+            if not path.is_dir():
+                raise checks.refusal(name, str(path), "a directory that exists")
+            return Path(path)
+    return data_dir
+
+
+def _to_store(source: Path, data_dir: Path) -> int:
     from metrana.server.embedded import deliver_spools, open_stores  # a URL needs no extra
 
     # What it would log is in the report.
     logging.getLogger("metrana.server.spools").addHandler(logging.NullHandler())
     with open_stores(data_dir) as stores:
-        report = deliver_spools(data_dir, stores)
+        report = deliver_spools(source, stores)
     for name, number in report.delivered:
         note(f"delivered {name}, writer {number}")
     return _summary(report.batch_count, len(report.delivered), report.problems)
 
 
-def _to_server(data_dir: Path, url: str | None, token: str | None) -> int:
+def _to_server(source: Path, **server: Any) -> int:
     def delivered(event: dict[str, Any]) -> None:
         note(f"delivered {event['project_name']}/{event['run_name']}, writer {event['number']}")
         if event["warning"] is not None:
             complain(event["warning"])
 
-    report = _native.deliver_spools(data_dir, url, token, on_delivered=delivered)
+    report = _native.deliver_spools(source, on_delivered=delivered, **server)
     return _summary(report["batch_count"], report["writer_count"], report["problems"])
 
 

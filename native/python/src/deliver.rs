@@ -44,6 +44,7 @@ enum Told {
 ///     force: Take over writers of other machines too.
 ///     on_delivered: Called with `project_name`, `run_name`, `number`, `batch_count` and `warning`
 ///         (None, or that the run is stored under another name) of each writer that is done.
+///     server_dir: Without a URL, the data directory whose local server it is. Default: `data_dir`.
 ///
 /// Returns:
 ///     `writer_count`, `batch_count` and `problems`.
@@ -52,7 +53,7 @@ enum Told {
 ///     KeyboardInterrupt: For Ctrl-C.
 ///     RuntimeError: If no thread could be started.
 #[pyfunction]
-#[pyo3(signature = (data_dir, url=None, token=None, force=false, on_delivered=None))]
+#[pyo3(signature = (data_dir, url=None, token=None, force=false, on_delivered=None, server_dir=None))]
 pub fn deliver_spools<'py>(
     py: Python<'py>,
     data_dir: PathBuf,
@@ -60,13 +61,21 @@ pub fn deliver_spools<'py>(
     token: Option<String>,
     force: bool,
     on_delivered: Option<&Bound<'py, PyAny>>,
+    server_dir: Option<PathBuf>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (told, heard) = mpsc::channel();
     // A receiver may not be lent to the code that runs without the GIL as it is.
     let heard = Mutex::new(heard);
     // Dropped on the way out, whichever that is: the thread ends soon after.
     let (_canceller, cancel) = Cancel::pair();
-    let writers = dead_writers(data_dir, url, token, force);
+    let destination = match url {
+        Some(url) => (Destination::Server { url: url.clone(), token }, url),
+        None => {
+            let data_dir = server_dir.unwrap_or_else(|| data_dir.clone());
+            (Destination::Local { data_dir }, "local".to_owned())
+        }
+    };
+    let writers = dead_writers(data_dir, destination, force);
     thread::Builder::new()
         .name("metrana-deliver".to_owned())
         .spawn(move || sweep(&writers, &cancel, told))
@@ -101,14 +110,9 @@ pub fn deliver_spools<'py>(
 
 fn dead_writers(
     data_dir: PathBuf,
-    url: Option<String>,
-    token: Option<String>,
+    (destination, name): (Destination, String),
     force: bool,
 ) -> DeadWriters {
-    let (destination, name) = match url {
-        Some(url) => (Destination::Server { url: url.clone(), token }, url),
-        None => (Destination::Local { data_dir: data_dir.clone() }, "local".to_owned()),
-    };
     let is_local = name == "local";
     DeadWriters {
         data_dir,

@@ -184,7 +184,7 @@ def test_status_then_sync_then_status(tmp_path: Path) -> None:
     assert row["spooled_bytes"] > 0
     assert "default/late" in without_extras(tmp_path, "status").stdout
 
-    synced = run_command("sync", str(tmp_path), code=0, environment={})
+    synced = run_command("sync", "--data-dir", str(tmp_path), code=0, environment={})
     assert synced.stdout == ""
     assert "late" in synced.stderr
     after = without_extras(tmp_path, "status")
@@ -204,7 +204,7 @@ def test_status_and_sync_say_what_a_spool_lost(tmp_path: Path) -> None:
     assert "batch 2 is lost" in without_extras(tmp_path, "status").stdout
     (row,) = json.loads(without_extras(tmp_path, "status", "--json").stdout)
     assert [problem[:15] for problem in row["problems"]] == ["batch 2 is lost"]
-    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    synced = run_command("sync", "--data-dir", str(tmp_path), code=1, environment={})
     assert synced.stderr.count("batch 2 is lost") == 1
     assert "delivered default/hurt, writer 1" in synced.stderr
 

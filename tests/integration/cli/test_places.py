@@ -1,0 +1,173 @@
+"""Where commands look: data directories, missing ones, workspaces, projects, spools elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import metrana
+from metrana.query import Client
+from tests.integration.cli.conftest import run_command
+from tests.local_server import LocalServer, wait_until
+
+
+def log_run(data_dir: Path, run_name: str = "only", **named: str) -> None:
+    with metrana.init(run_name=run_name, data_dir=data_dir, mode="offline", **named) as run:  # type: ignore[arg-type]
+        run.log("loss", [1.0, 2.0, 3.0])
+
+
+# ── Nothing there ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("arguments", [["runs"], ["show", "x"], ["export", "x", "-o", "never"]])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_reading_where_nothing_was_logged_says_so_and_makes_nothing(
+    tmp_path: Path, arguments: list[str], is_there: bool
+) -> None:
+    missing = tmp_path / "typo"
+    if is_there:
+        missing.mkdir()
+    done = run_command(*arguments, "--data-dir", str(missing), code=3, environment={})
+    assert f"nothing logged yet in {missing}" in done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == (["typo"] if is_there else [])
+
+
+def test_an_empty_server_says_that_nothing_was_logged(tmp_path: Path) -> None:
+    environment = {"METRANA_DIR": str(tmp_path)}
+    with LocalServer(tmp_path):
+        for arguments in (["runs"], ["show", "x"]):
+            done = run_command(*arguments, code=3, environment=environment)
+            assert "nothing logged yet" in done.stderr
+
+
+def test_a_client_of_no_store_answers_and_makes_none(tmp_path: Path) -> None:
+    with Client(data_dir=tmp_path / "typo") as client, client.hold():
+        assert len(client.runs()) == 0
+        with pytest.raises(metrana.MetranaNotFoundError, match="nothing logged yet"):
+            client.points("x", "loss")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["runs"], ["show", "x"], ["sync"], ["server", "--port", "0"]]
+)
+def test_a_file_is_no_data_directory(tmp_path: Path, arguments: list[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for named, environment in ((["--data-dir", str(file)], {}), ([], {"METRANA_DIR": str(file)})):
+        done = run_command(*arguments, *named, code=2, environment=environment)
+        assert str(file) in done.stderr
+        assert done.stdout == ""
+
+
+# ── Sync ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("named", [["typo"], ["--data-dir", "typo"]])
+def test_sync_refuses_a_path_that_is_not_there(
+    tmp_path: Path, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_command("sync", *named, code=2, environment={"METRANA_DIR": str(tmp_path / "data")})
+    assert "typo" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_with_nothing_to_deliver_makes_nothing(tmp_path: Path) -> None:
+    done = run_command("sync", code=0, environment={"METRANA_DIR": str(tmp_path / "data")})
+    assert "nothing to deliver" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "ftp://x", "http://"])
+@pytest.mark.parametrize("has_spool", [False, True])
+def test_sync_refuses_what_is_no_url(tmp_path: Path, url: str, has_spool: bool) -> None:
+    if has_spool:
+        log_run(tmp_path)
+    done = run_command("sync", "--url", url, code=2, environment={"METRANA_DIR": str(tmp_path)})
+    assert "--url" in done.stderr
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_sync_brings_the_spools_of_a_path_to_the_local_store(tmp_path: Path, serves: bool) -> None:
+    copied, own = tmp_path / "copied", tmp_path / "own"
+    log_run(copied, "from-elsewhere")
+    log_run(copied, "for-a-server", ingestion_url="http://127.0.0.1:1")
+    environment = {"METRANA_DIR": str(own)}
+
+    def sync_and_list() -> list[str]:
+        done = run_command("sync", str(copied), code=0, environment=environment)
+        assert "delivered default/from-elsewhere, writer 1" in done.stderr
+        with Client(data_dir=own) as client:
+            return list(client.runs()["run_name"])
+
+    if serves:
+        with LocalServer(own):
+            assert sync_and_list() == ["from-elsewhere"]
+    else:
+        assert sync_and_list() == ["from-elsewhere"]
+    assert not (copied / "server").exists()
+    rows = json.loads(
+        run_command("status", "--json", "--data-dir", str(copied), code=0, environment={}).stdout
+    )
+    assert [row["run_name"] for row in rows] == ["for-a-server"]
+
+
+# ── Workspaces and projects ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two workspaces that both have a run of the same name."""
+    data_dir = tmp_path_factory.mktemp("teams")
+    log_run(data_dir, "same")
+    log_run(data_dir, "same", workspace_name="vision", project_name="eyes")
+    return {"METRANA_DIR": str(data_dir)}
+
+
+def _workspace(text: str) -> str:
+    name: str = json.loads(text)["workspace_name"]
+    return name
+
+
+def test_a_run_is_shown_by_workspace_and_project(teams: dict[str, str], tmp_path: Path) -> None:
+    named = ["--workspace", "vision", "--project", "eyes"]
+    shown = run_command("show", "same", *named, "--json", code=0, environment=teams)
+    assert _workspace(shown.stdout) == "vision"
+    variables = {**teams, "METRANA_WORKSPACE": "vision", "METRANA_PROJECT": "eyes"}
+    shown = run_command("show", "same", "--json", code=0, environment=variables)
+    assert _workspace(shown.stdout) == "vision"
+    shown = run_command("show", "same", "--json", code=0, environment=teams)
+    assert _workspace(shown.stdout) == "default"
+    path = tmp_path / "points.jsonl"
+    chosen = ["--format", "jsonl", "-o", str(path)]
+    run_command("export", "same", *named, *chosen, code=0, environment=teams)
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_runs_show_the_workspace_where_there_are_several(teams: dict[str, str]) -> None:
+    heading, *lines = run_command("runs", code=0, environment=teams).stdout.splitlines()
+    assert heading.split()[:3] == ["workspace", "project", "run"]
+    assert sorted(line.split()[0] for line in lines) == ["default", "vision"]
+    one = run_command("runs", "--workspace", "vision", code=0, environment=teams).stdout
+    assert one.split()[0] == "project"
+    rows = json.loads(
+        run_command(
+            "runs", "--json", code=0, environment={**teams, "METRANA_PROJECT": "eyes"}
+        ).stdout
+    )
+    assert [(row["workspace_name"], len(row["run_id"])) for row in rows] == [("vision", 32)]
+    none = run_command("runs", "--workspace", "audio", code=3, environment=teams)
+    assert "no runs in workspace 'audio'" in none.stderr
+
+
+def test_a_delivered_run_is_readable_while_the_server_runs(tmp_path: Path) -> None:
+    log_run(tmp_path, "late", workspace_name="vision")
+    with LocalServer(tmp_path), Client(data_dir=tmp_path) as client:
+        wait_until(lambda: list(client.runs()["status"]) == ["finished"], what="delivery")
+        named = ["--workspace", "vision", "--json"]
+        environment = {"METRANA_DIR": str(tmp_path)}
+        shown = run_command("show", "late", *named, code=0, environment=environment)
+    assert _workspace(shown.stdout) == "vision"
