@@ -10,7 +10,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence, Set
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ _ENV_IDS = "a string or int, or a list of them"
 # bool, signed, unsigned, float.
 _REAL_KINDS = "biuf"
 # What the native module reads: C-contiguous, aligned, no subclass.
-_LAYOUT = ["C", "A", "E"]
+_LAYOUT: Final[tuple[Literal["C"], Literal["A"], Literal["E"]]] = ("C", "A", "E")
 
 
 def as_values(value: Any, name: str) -> float | npt.NDArray[np.float32] | npt.NDArray[np.float64]:
