@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from metrana.cli.output import DONE, note, plain
-from metrana.cli.reading import naming, reading
+from metrana.cli.reading import find_run, reading
 from metrana.query import RunInfo
 
 # What file systems take as a name.
@@ -23,7 +23,7 @@ _MAX_NAME_BYTES: Final = 255
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file: whole, or not at all."""
     with reading(arguments) as client:
-        info = client.run(**naming(arguments))
+        info = find_run(client, arguments)
         table = client.points(run_id=info.run_id, as_="arrow")
     path: Path = arguments.output or Path(_file_name(info, arguments.format))
     temporary = path.with_name(f".metrana-export-{os.getpid()}.tmp")

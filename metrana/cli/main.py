@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 failed, 2 usage, 3 nothing found."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without Unicode shows names and curves as escapes, better than nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if chosen.command is None:
         parser.print_help()
         return DONE

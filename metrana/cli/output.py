@@ -11,8 +11,9 @@ import os
 import re
 import sys
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+
+from metrana import integers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,8 +26,6 @@ NOT_FOUND: Final = 3
 _PIPED_WIDTH: Final = 160
 # What moves the cursor, rings, or begins a command to the terminal: names come from anywhere.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# Fewer digits than Python's least limit for reading a number (sys.set_int_max_str_digits).
-_NUMBER_BITS: Final = 2_000
 
 
 def complain(message: str) -> None:
@@ -51,7 +50,7 @@ def visible(text: str) -> str:
 
 def written(value: Any) -> str:
     """Writes a value of a config as Python would, integers at any length."""
-    return str(Decimal(value)) if _is_long(value) else repr(value)
+    return integers.digits(value) if integers.is_long(value) else repr(value)
 
 
 def console() -> Console:
@@ -68,7 +67,8 @@ def print_json(value: Any) -> None:
 
     Non-finite numbers, times, and integers of more digits than readers take are text.
     """
-    text = json.dumps(plain(value), ensure_ascii=False, indent=2)
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(plain(value), ensure_ascii=not is_unicode, indent=2)
     # What is left of control characters is inside of strings.
     print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found.group()):04x}", text))
 
@@ -77,8 +77,8 @@ def plain(value: Any) -> Any:
     """Gives a value as any reader of JSON takes it."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if _is_long(value):
-        return str(Decimal(value))
+    if integers.is_long(value):
+        return integers.digits(value)
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
@@ -86,7 +86,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def _is_long(value: object) -> bool:
-    return isinstance(value, int) and value.bit_length() > _NUMBER_BITS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from metrana.errors import MetranaNotFoundError
-from metrana.query import Client
+from metrana.query import Client, RunInfo
 from metrana.settings import default_data_dir
 
 
@@ -24,9 +25,10 @@ def reading(arguments: argparse.Namespace) -> Iterator[Client]:
             yield client
         except MetranaNotFoundError as error:
             # Of the first run that somebody looks for, "no project" is not the news.
-            if client.runs(as_="arrow").num_rows:
-                raise
-            raise MetranaNotFoundError(nothing_yet(arguments)) from error
+            rows = client.runs(as_="arrow").to_pylist()
+            if not rows:
+                raise MetranaNotFoundError(nothing_yet(arguments)) from error
+            raise MetranaNotFoundError(f"{error}{_elsewhere(rows, arguments)}") from error
 
 
 def nothing_yet(arguments: argparse.Namespace) -> str:
@@ -35,12 +37,29 @@ def nothing_yet(arguments: argparse.Namespace) -> str:
     return f"nothing logged yet in {where}"
 
 
-def naming(arguments: argparse.Namespace) -> dict[str, str]:
-    """Takes 32 hex digits for a run_id and everything else for a name."""
-    if re.fullmatch("[0-9a-f]{32}", arguments.run_name):
-        return {"run_id": arguments.run_name}
-    return {
-        "run_name": arguments.run_name,
-        "project_name": arguments.project or "default",
-        "workspace_name": arguments.workspace or "default",
-    }
+def find_run(client: Client, arguments: argparse.Namespace) -> RunInfo:
+    """Gives the run that is meant: by its id if it looks like one and is one, else by its name.
+
+    Raises:
+        MetranaNotFoundError: There is no such run.
+    """
+    if re.fullmatch("[0-9a-fA-F]{32}", arguments.run_name):
+        with suppress(MetranaNotFoundError):
+            return client.run(run_id=arguments.run_name)
+    return client.run(
+        arguments.run_name,
+        project_name=arguments.project or "default",
+        workspace_name=arguments.workspace or "default",
+    )
+
+
+def _elsewhere(rows: Iterable[dict[str, str]], arguments: argparse.Namespace) -> str:
+    """Says how to name a run of that name that is in another place, the newest."""
+    for row in rows:
+        if row["run_name"] == arguments.run_name:
+            workspace = f" --workspace {shlex.quote(row['workspace_name'])}"
+            project = f" --project {shlex.quote(row['project_name'])}"
+            return f"; there is one with{project}" + (
+                workspace if row["workspace_name"] != (arguments.workspace or "default") else ""
+            )
+    return ""

@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from metrana.cli.output import DONE, console, print_json, visible, written
 from metrana.cli.plots import axis_of, draw, weighted_mean
-from metrana.cli.reading import naming, reading
+from metrana.cli.reading import find_run, reading
 from metrana.query import Client, RunInfo
 
 _MAX_PLOT_WIDTH: Final = 100
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = console()
     width = min(out.width, _MAX_PLOT_WIDTH)
     with reading(arguments) as client:
-        info = client.run(**naming(arguments))
+        info = find_run(client, arguments)
         series = client.series(run_id=info.run_id, as_="arrow").to_pylist()
         for row in series:
             row["labels"] = dict(row["labels"])

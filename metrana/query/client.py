@@ -140,7 +140,7 @@ class Client:
         for moment in ("created_at", "updated_at", "finished_at"):
             fields[moment] = _utc(fields[moment])
         by_id = {"run_id": fields["run_id"]}
-        return RunInfo(**fields, _summary=lambda: self._frame("series", by_id, "pandas"))
+        return RunInfo(**fields, _summary=lambda kind: self._frame("series", by_id, kind))
 
     def series(
         self,
@@ -363,7 +363,7 @@ def _run_arguments(
     run_name: str | None, project_name: str, workspace_name: str, run_id: str | None
 ) -> dict[str, Any]:
     if run_id is not None:
-        return {"run_id": checks.text("run_id", run_id)}
+        return {"run_id": checks.text("run_id", run_id).lower()}
     if run_name is None:
         raise MetranaValidationError("run_name: must be the name of a run, or give run_id")
     return {

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from metrana import integers
 from metrana.errors import MetranaError, MetranaValidationError
-from metrana.query import wire
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +130,6 @@ def _as_text(value: Any) -> str | None:
     """Writes an attribute for a column of text: text as it is, the rest as Python's JSON."""
     if value is None or isinstance(value, str):
         return value
-    if wire.is_long(value):
-        return wire.digits(value)
+    if integers.is_long(value):
+        return integers.digits(value)
     return json.dumps(value, ensure_ascii=False, default=str)

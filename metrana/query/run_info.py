@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from metrana.query.frames import FrameKind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
@@ -45,8 +47,8 @@ class RunInfo:
     point_count: int
     config: dict[str, Any]
     attributes: dict[str, Any]
-    _summary: Callable[[], Any] = field(repr=False, compare=False)
+    _summary: Callable[[FrameKind], Any] = field(repr=False, compare=False)
 
-    def summary(self) -> Any:
+    def summary(self, *, as_: FrameKind = "pandas") -> Any:
         """Gives one row a series with its statistics, as `Client.series` does. Blocks."""
-        return self._summary()
+        return self._summary(as_)

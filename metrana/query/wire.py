@@ -17,15 +17,14 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
+
+from metrana import integers
 
 _NUMBER: Final = "$number"
 _INTEGER: Final = "$integer"
 _DATETIME: Final = "$datetime"
 _MAPPING: Final = "$mapping"
-# Fewer than 640 digits: Python writes and reads them whatever its limit is.
-_PLAIN_BITS: Final = 2_000
 _NONFINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -44,22 +43,9 @@ def loads(data: bytes | str) -> Any:
     return json.loads(data, object_hook=_untagged)
 
 
-def is_long(value: object) -> bool:
-    """Says whether a value is an integer of more digits than JSON can have: Python reads no more.
-
-    Its own limit (`sys.set_int_max_str_digits`) is 4,300, and may be set as low as 640.
-    """
-    return isinstance(value, int) and value.bit_length() > _PLAIN_BITS
-
-
-def digits(value: int) -> str:
-    """Writes an integer in decimal, of any length: `str` refuses long ones."""
-    return str(Decimal(value))
-
-
 def _tagged(value: Any) -> Any:
-    if is_long(value):
-        return {_INTEGER: digits(value)}
+    if integers.is_long(value):
+        return {_INTEGER: integers.digits(value)}
     if isinstance(value, float) and not math.isfinite(value):
         name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         return {_NUMBER: name}
@@ -80,7 +66,7 @@ def _untagged(value: dict[str, Any]) -> Any:
     if key == _NUMBER:
         return _NONFINITE[item]
     if key == _INTEGER:
-        return int(Decimal(item))
+        return integers.from_digits(item)
     if key == _DATETIME:
         return datetime.fromisoformat(item)
     return item if key == _MAPPING else value

@@ -115,6 +115,16 @@ def test_show_fits_80_columns(data_dir: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_show_prints_where_there_is_no_unicode(data_dir: Path, arguments: list[str]) -> None:
+    environment = {"METRANA_DIR": str(data_dir), "PYTHONIOENCODING": "ascii"}
+    named = ["--project", PROJECT, *arguments]
+    done = run_command("show", RUN, *named, code=0, environment=environment)
+    assert done.stdout.isascii()
+    if arguments:
+        assert json.loads(done.stdout)["run_name"] == RUN
+
+
 def test_show_as_json_has_every_series(metrana: Command) -> None:
     shown = json.loads(metrana("show", RUN, "--project", PROJECT, "--json").stdout)
     assert shown["config"]["net"] == {"act": "tanh", "sizes": [64, 64]}

@@ -147,6 +147,20 @@ def test_a_run_is_shown_by_workspace_and_project(teams: dict[str, str], tmp_path
     assert len(path.read_text().splitlines()) == 3
 
 
+def test_a_run_that_is_elsewhere_is_said_to_be_there(teams: dict[str, str]) -> None:
+    missed = run_command("show", "same", "--project", "ears", code=3, environment=teams)
+    assert "no project 'ears'" in missed.stderr
+    assert "there is one with --project" in missed.stderr
+
+
+def test_a_run_may_be_named_like_an_id(tmp_path: Path) -> None:
+    name = "0123456789abcdef" * 2
+    log_run(tmp_path, name)
+    environment = {"METRANA_DIR": str(tmp_path)}
+    shown = json.loads(run_command("show", name, "--json", code=0, environment=environment).stdout)
+    assert shown["run_name"] == name
+
+
 def test_runs_show_the_workspace_where_there_are_several(teams: dict[str, str]) -> None:
     heading, *lines = run_command("runs", code=0, environment=teams).stdout.splitlines()
     assert heading.split()[:3] == ["workspace", "project", "run"]

@@ -138,6 +138,8 @@ def test_run_has_nested_config_attributes_and_summary(client: Client) -> None:
     assert info.created_at.utcoffset() == pd.Timedelta(0)
     assert info.point_count == 61
     pd.testing.assert_frame_equal(info.summary(), client.series(run_id=info.run_id))
+    assert isinstance(info.summary(as_="arrow"), pa.Table)
+    assert isinstance(info.summary(as_="polars"), pl.DataFrame)
     assert client.run(run_id=info.run_id) == info
 
 
@@ -318,7 +320,7 @@ def test_distributed_points_have_a_row_a_logger(client: Client) -> None:
 
 def test_a_run_is_found_by_its_id_alone(client: Client) -> None:
     info = client.run(RUN, project_name=PROJECT)
-    by_id = client.points(run_id=info.run_id, metric_name="loss")
+    by_id = client.points(run_id=info.run_id.upper(), metric_name="loss")
     pd.testing.assert_frame_equal(by_id, points(client, "loss"))
 
 
