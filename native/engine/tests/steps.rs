@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use metrana_engine::calls::{EnvCall, Spread, Steps, Values};
 use metrana_engine::record::BlockSegment;
 use metrana_engine::steps::{EnvCursor, StepTable};
-use metrana_engine::types::{EnvNo, MetricNo, Position, Scale, UNUSED};
+use metrana_engine::types::{
+    EnvNo, MAX_ENVIRONMENT_STEP, MAX_EPISODE, MetricNo, Position, Scale, UNUSED,
+};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
@@ -375,4 +377,28 @@ fn test_a_step_outside_its_range_is_refused_with_the_range() {
     }
     assert!(table.check_series(LOSS, Steps::From((1 << 53) - 2), 3).is_err());
     assert_eq!(table.last_step(LOSS), None);
+}
+
+#[test]
+fn test_an_environment_that_is_there_twice_does_not_pass_the_end() {
+    let mut table = table();
+    let envs = [EnvNo(1), EnvNo(1)];
+    for (metric, most) in [(RETURN, MAX_EPISODE), (REWARD, MAX_ENVIRONMENT_STEP)] {
+        let episode = if metric == RETURN { most - 2 } else { 0 };
+        let step = if metric == RETURN { UNUSED } else { most - 2 };
+        table.seed_series(metric, EnvNo(1), Position { rl_step: 0, episode, step });
+        let values = [0.0; 4];
+        let call = |envs, per_env: usize, count: usize| EnvCall {
+            metric,
+            rl_step: 0,
+            envs,
+            per_env,
+            episodes: (metric == REWARD).then_some(Spread::All(0)),
+            timestamps: None,
+            values: Values::F64(&values[..count]),
+        };
+        table.check_env_call(&call(&envs[..1], 2, 2)).unwrap();
+        table.check_env_call(&call(&envs, 1, 2)).unwrap();
+        assert!(table.check_env_call(&call(&envs, 2, 4)).is_err());
+    }
 }

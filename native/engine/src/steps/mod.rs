@@ -234,7 +234,12 @@ impl StepTable {
                 return Err(rl_step_went_back(call.rl_step, series.rl_step));
             }
             let first = if is_episode { series.episode + 1 } else { series.next_step };
-            let is_over = first + count - 1 > most && (automatic || !is_episode);
+            let is_over = |times: usize| {
+                first + count * times as i64 - 1 > most && (automatic || !is_episode)
+            };
+            // An environment may be there several times; they are counted where it can matter.
+            let is_over = is_over(call.envs.len())
+                && is_over(call.envs.iter().filter(|other| *other == env).count());
             if is_over || (automatic && steps.current > MAX_EPISODE) {
                 let message = format!("the environment's numbers end at {most}");
                 return Err(InvalidArgument::new("episode", message));
