@@ -63,7 +63,8 @@ impl<'a> Remainder<'a> {
         let mut deadline = begun.checked_add(queue.enqueue_timeout);
         let mut left = self.chunks.len();
         while !self.try_again() {
-            if self.engine.is_closed() {
+            // Without its drain thread nothing makes room any more.
+            if self.engine.is_closed() || self.engine.has_drain_stopped() {
                 return Err(LogError::Closed);
             }
             if self.chunks.len() < left {

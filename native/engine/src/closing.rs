@@ -18,6 +18,9 @@ use crate::sender::ConnectionState;
 /// Sealing takes milliseconds, so that even a close without patience waits this long for the disk.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a timeout beyond the reach of clocks comes to: a century.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// How long a close without patience waits for a server that is there. Its close record is urgent,
 /// so a server near by has answered by then; nobody notices the rest.
 const LAST_WORD: Duration = Duration::from_millis(100);
@@ -64,22 +67,24 @@ impl Engine {
     ) -> Result<(), FlushError> {
         let begun = Instant::now();
         let is_dropping = timeout.is_zero() && self.has_run_at_server();
-        let seal_by = begun + timeout.max(SEAL_TIMEOUT);
-        if !self.take_last_record(status, seal_by, check_interrupt) {
+        let seal_by = begun + timeout.clamp(SEAL_TIMEOUT, FOR_EVER);
+        let mut is_interrupted = false;
+        let mut is_stopped = || {
+            is_interrupted = is_interrupted || check_interrupt();
+            is_interrupted
+        };
+        if !self.take_last_record(status, seal_by, &mut is_stopped) {
             return Ok(());
         }
-        let mut is_interrupted = false;
-        let Some(drain) = self.end_drain(seal_by) else {
-            return Err(self.late(begun));
+        let drain = self.end_drain(seal_by, &mut is_stopped);
+        let Some(drain) = drain else {
+            return Err(if is_interrupted { FlushError::Interrupted } else { self.late(begun) });
         };
         let wait = match self.connection_state() {
             Some(ConnectionState::Connected) if is_dropping => LAST_WORD,
             _ => timeout.saturating_sub(begun.elapsed()),
         };
-        let mut delivery = self.end_sender(wait, &mut || {
-            is_interrupted = is_interrupted || check_interrupt();
-            is_interrupted
-        });
+        let mut delivery = self.end_sender(wait, &mut is_stopped);
         if is_dropping && delivery != Delivery::Done {
             self.shared().discard_pending();
             delivery = Delivery::Dropped;
@@ -118,6 +123,7 @@ impl Engine {
             envs: Vec::new(),
             tally: Tally::default(),
         });
+        let mut is_last_try = false;
         loop {
             let seen = self.shared().progress.lock().generation;
             {
@@ -126,20 +132,25 @@ impl Engine {
                     return false;
                 }
                 // Without room in time the run ends without its record: its writer counts as lost.
-                if intake.put(&record) || Instant::now() >= by || check_interrupt() {
+                if intake.put(&record) || is_last_try {
                     intake.close();
                     return true;
                 }
             }
             self.shared().ask_to_seal();
             self.shared().await_progress(seen, LOOK_INTERVAL);
+            // Outside the lock: a caller's check may wait for one who waits for it, as the
+            // interpreter's does while another thread forks.
+            is_last_try = check_interrupt() || self.has_drain_stopped() || Instant::now() >= by;
         }
     }
 
-    /// `None`: the disk is not done by then, and the thread is left to itself.
-    fn end_drain(&self, by: Instant) -> Option<Drain> {
+    /// `None`: the disk is not done by then, and the thread is left to itself. An interrupt leaves
+    /// it no more time than a close without patience would.
+    fn end_drain(&self, mut by: Instant, check_interrupt: InterruptCheck<'_>) -> Option<Drain> {
         let handle = self.parts.drain.lock().take()?;
         self.shared().ask(|request| request.end_by = Some(by));
+        let mut is_interrupted = false;
         let mut seen = u64::MAX;
         loop {
             let progress = self.shared().await_progress(seen, LOOK_INTERVAL);
@@ -149,6 +160,11 @@ impl Engine {
             }
             if Instant::now() >= by + SEAL_TIMEOUT {
                 return None;
+            }
+            if !is_interrupted && check_interrupt() {
+                is_interrupted = true;
+                by = by.min(Instant::now() + SEAL_TIMEOUT);
+                self.shared().ask(|request| request.end_by = Some(by));
             }
         }
     }

@@ -363,7 +363,7 @@ impl Engine {
                     return Ok(());
                 }
             }
-            if progress.has_ended && progress.sealed < target {
+            if progress.sealed < target && (progress.has_ended || self.has_drain_stopped()) {
                 return Err(FlushError::Closed);
             }
             if deadline.is_some_and(|at| Instant::now() >= at) {
@@ -374,6 +374,11 @@ impl Engine {
                 return Err(FlushError::Interrupted);
             }
         }
+    }
+
+    /// The drain thread is gone, whatever it died of.
+    pub(crate) fn has_drain_stopped(&self) -> bool {
+        self.parts.drain.lock().as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     /// Whether a server took this run and may acknowledge more. Between the opening of the run and

@@ -95,10 +95,10 @@ impl ServerState {
     /// Whether something takes connections at the gRPC address, waiting at most `timeout`. Blocks.
     pub fn listens(&self, timeout: Duration) -> bool {
         let Some(address) = authority(&self.grpc_url) else { return false };
-        let deadline = Instant::now() + timeout;
+        let begun = Instant::now();
         address.to_socket_addrs().is_ok_and(|addresses| {
             addresses.into_iter().any(|address| {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = timeout.saturating_sub(begun.elapsed());
                 !left.is_zero() && TcpStream::connect_timeout(&address, left).is_ok()
             })
         })

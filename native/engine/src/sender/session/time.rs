@@ -10,6 +10,9 @@ use crate::transport::ClientMessage;
 /// Longest that a server which asked for a reconnect is given to acknowledge what it has.
 pub(super) const RECONNECT_GRACE: Duration = Duration::from_secs(5);
 
+/// Longest that a server is waited for, whatever the settings say: a year.
+const MAX_PATIENCE: Duration = Duration::from_secs(365 * 86_400);
+
 impl Session<'_> {
     /// Whether the server or the network owes something.
     fn is_waiting(&self) -> bool {
@@ -22,7 +25,10 @@ impl Session<'_> {
     /// How long the server may owe something: longer after each silence, or a link that takes
     /// longer for one batch would never get it through.
     fn patience(&self) -> Duration {
-        self.around.settings.ack_timeout * (1 << self.carried.silences.min(3))
+        let doubled =
+            self.around.settings.ack_timeout.saturating_mul(1 << self.carried.silences.min(3));
+        // A time beyond the reach of clocks would be none.
+        doubled.min(MAX_PATIENCE)
     }
 
     pub(super) fn next_deadline(&mut self) -> Instant {

@@ -1,0 +1,135 @@
+//! Closing and flushing when something is in the way: a disk that takes nothing, an interrupt, a
+//! timeout beyond every clock, a drain thread that died.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod common;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::gate::Gate;
+use common::{close, config, open};
+use metrana_engine::attributes::CloseStatus;
+use metrana_engine::calls::Point;
+use metrana_engine::config::BackpressureStrategy;
+use metrana_engine::engine::Engine;
+use metrana_engine::error::{FlushError, LogError};
+use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
+use metrana_engine::types::Scale;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn log(engine: &Engine) -> Result<(), LogError> {
+    let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    let point = Point { metric, step: None, timestamp_ms: None, value: 1.0, distributed: false };
+    engine.log_point(point)?.settle(&mut || false)
+}
+
+/// An engine before a disk that takes nothing.
+fn behind_shut_gate(data_dir: &Path) -> Engine {
+    let gate = Gate::default();
+    gate.shut();
+    let mut config = config(data_dir);
+    config.spool.options.files = Arc::new(gate);
+    config.queue.strategy = BackpressureStrategy::DropNew;
+    config.queue.enqueue_timeout = Duration::ZERO;
+    open(config)
+}
+
+#[test]
+fn test_a_close_asks_for_interrupts_outside_its_locks() {
+    let folder = common::folder();
+    let engine = behind_shut_gate(folder.path());
+    while engine.counters().dropped.points() == 0 {
+        log(&engine).unwrap();
+    }
+    // The ring is full, so there is no room for the close record. What is asked takes the locks, as
+    // another thread's fork would while it holds what the asking waits for.
+    let mut asked = 0;
+    let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || {
+        asked += 1;
+        engine.counters().added.points() == 0
+    });
+    assert!(matches!(closed, Err(FlushError::Timeout { .. })), "{closed:?}");
+    assert!(asked > 0);
+}
+
+#[test]
+fn test_an_interrupt_ends_a_close_that_waits_for_the_disk() {
+    let folder = common::folder();
+    let engine = behind_shut_gate(folder.path());
+    log(&engine).unwrap();
+    let closed = engine.close(HOUR, CloseStatus::Finished, &mut || true);
+    assert_eq!(closed, Err(FlushError::Interrupted));
+    assert!(engine.is_closed());
+}
+
+#[test]
+fn test_an_interrupt_while_a_close_waits_for_room_is_not_forgotten() {
+    let folder = common::folder();
+    let engine = behind_shut_gate(folder.path());
+    while engine.counters().dropped.points() == 0 {
+        log(&engine).unwrap();
+    }
+    let mut asked = 0;
+    let closed = engine.close(HOUR, CloseStatus::Finished, &mut || {
+        asked += 1;
+        asked == 1
+    });
+    assert_eq!(closed, Err(FlushError::Interrupted));
+}
+
+#[test]
+fn test_a_timeout_beyond_every_clock_is_as_long_as_it_takes() {
+    let folder = common::folder();
+    let engine = open(config(folder.path()));
+    log(&engine).unwrap();
+    engine.flush(Some(Duration::MAX), &mut || false).unwrap();
+    engine.close(Duration::MAX, CloseStatus::Finished, &mut || false).unwrap();
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 1);
+}
+
+/// A disk whose driver has a bug.
+#[derive(Debug)]
+struct Broken;
+
+impl SpoolFiles for Broken {
+    fn create(&self, _path: &Path) -> io::Result<Box<dyn SpoolFile>> {
+        panic!("the disk is broken")
+    }
+
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        Disk.truncate(path, bytes)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
+    }
+}
+
+#[test]
+fn test_nobody_waits_for_a_drain_thread_that_died() {
+    let folder = common::folder();
+    let mut broken = config(folder.path());
+    broken.spool.options.files = Arc::new(Broken);
+    broken.queue.strategy = BackpressureStrategy::Block;
+    let engine = open(broken);
+    log(&engine).unwrap();
+    assert_eq!(engine.flush(None, &mut || false), Err(FlushError::Closed));
+    let mut accepted = 1;
+    while log(&engine).is_ok() {
+        accepted += 1;
+    }
+    assert!(engine.close(HOUR, CloseStatus::Finished, &mut || false).is_err());
+    drop(engine);
+    // The ring has it all.
+    close(&open(config(folder.path())));
+    assert_eq!(common::contents(folder.path(), 1).points.len(), accepted);
+}
