@@ -116,6 +116,11 @@ impl RunConfig {
             client_version: crate::VERSION.to_owned(),
         }
     }
+
+    /// Naming a run by its id says that it is to be gone on with.
+    pub fn resumes(&self) -> ResumeStrategy {
+        if self.run_id.is_some() { ResumeStrategy::Allow } else { self.resume }
+    }
 }
 
 /// What to do when the run exists and belongs to another job.

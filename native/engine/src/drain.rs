@@ -147,6 +147,10 @@ impl Drain {
             self.check_ring();
             self.hear_follower();
             self.log_dropped();
+            // What the deleted ring holds has no other place, so it does not wait to be old enough.
+            if self.successor.is_some() && self.is_due(request, now) {
+                let _ = self.seal_and_report(request);
+            }
         }
         if let Err(error) = self.spool.sync_if_due() {
             self.shared.report(format!("the spool could not be forced to the disk: {error}"));
@@ -186,7 +190,9 @@ impl Drain {
         {
             return false;
         }
-        let is_old = self.is_memory || now.duration_since(since) >= self.max_age();
+        let is_old = self.is_memory
+            || self.successor.is_some()
+            || now.duration_since(since) >= self.max_age();
         // A failed attempt is made again whatever woke the thread.
         request.seal
             || request.flush_to.is_some()
@@ -227,6 +233,7 @@ impl Drain {
         if let Some(consumer) = self.successor.take() {
             // Nobody writes to the old ring any more, so it is empty for good.
             self.consumer = consumer;
+            self.consumer.predecessor_is_sealed();
             self.seal_window(urgent)?;
         }
         Ok(())
@@ -305,7 +312,17 @@ impl Drain {
 
     // ── Room on the disk ───────────────────────────────────────────────────────────────────────
 
+    /// What the server has is deleted before room is denied, the segment being written too: nobody
+    /// else would ever make any.
     fn check_space(&mut self) -> Result<(), DrainError> {
+        self.look_for_space().or_else(|_| {
+            self.spool.end_acked_segment(Seq(self.shared.acked.load(Ordering::Acquire)));
+            self.delete_acked();
+            self.look_for_space()
+        })
+    }
+
+    fn look_for_space(&mut self) -> Result<(), DrainError> {
         let used = self.spool.bytes();
         match self.settings.spool_max_bytes {
             Some(most) if used >= most => {
@@ -407,10 +424,17 @@ impl Drain {
         if self.successor.is_some() || !self.shared.ring.lock().is_unlinked() {
             return;
         }
+        // Before there is another ring: the less is in neither of the two when the process dies.
+        let _ = self.seal_window(false);
         // Under the callers' lock, so that no record lands in between.
         let mut new_ring = None;
         let mut intake = self.shared.intake.lock();
-        let start = RingStart { lsn: self.consumer.committed(), next_seq: self.state.next_seq };
+        let end = self.consumer.committed();
+        let start = RingStart {
+            lsn: end,
+            next_seq: self.state.next_seq,
+            unsealed_bytes: end.0 - self.consumer.tail().0,
+        };
         let made = Ring::create(&self.settings.ring, self.settings.writer_id, start);
         let problem = match made {
             Ok((ring, producer, consumer)) => {

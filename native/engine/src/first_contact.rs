@@ -4,13 +4,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Connect, ServerConfig};
+use crate::clock::now_ms;
+use crate::config::{Connect, EngineConfig, ResumeStrategy, ServerConfig};
 use crate::engine::{InterruptCheck, LOOK_INTERVAL};
 use crate::engine_log::EngineLog;
 use crate::error::{OpenError, RefusalReason};
 use crate::opening::io_error;
+use crate::platform;
 use crate::sender::PendingOpen;
-use crate::transport::{OpenRun, OpenedRun, Refusal, RefusalCode, TransportError};
+use crate::transport::{
+    self, NameConflict, OpenRun, OpenedRun, Refusal, RefusalCode, TransportError, WriterIdentity,
+};
+use crate::types::{RunId, WriterId};
 
 /// `None`: there is no server yet, and the run goes on without.
 pub(crate) fn wait_for_server(
@@ -47,6 +52,52 @@ pub(crate) fn wait_for_server(
         if check_interrupt() {
             return Err(OpenError::Interrupted);
         }
+    }
+}
+
+/// The names of a run that this data directory does not know: only its server can. `None`: there is
+/// none, or it does not answer.
+pub(crate) fn ask_for_run(
+    config: &EngineConfig,
+    writer_id: WriterId,
+    run_id: RunId,
+    check_interrupt: InterruptCheck<'_>,
+) -> Result<Option<OpenedRun>, OpenError> {
+    let Some(server) = &config.server else { return Ok(None) };
+    let run = &config.run;
+    let request = OpenRun {
+        run_id,
+        workspace_name: run.workspace_name.clone(),
+        project_name: run.project_name.clone(),
+        run_name: String::new(),
+        experiment_name: run.experiment_name.clone(),
+        orchestration_id: run.orchestration_id.clone(),
+        resume_strategy: resume_strategy(run.resumes()),
+        name_conflict: NameConflict::Refuse,
+        create_project_if_missing: false,
+        by_run_id: true,
+        created_at_ms: now_ms(),
+        // The run's folder is new here, and so its first writer.
+        writer: WriterIdentity {
+            writer_id,
+            number: 1,
+            logger_id: run.logger_id.clone(),
+            host: platform::host_name(),
+            pid: std::process::id(),
+            client_version: run.client_version.clone(),
+            opened_at_ms: now_ms(),
+            dead: false,
+        },
+        earlier_writers: Vec::new(),
+        want_cursors: false,
+    };
+    wait_for_server(server, &request, &Arc::new(EngineLog::off()), check_interrupt)
+}
+
+pub(crate) fn resume_strategy(resume: ResumeStrategy) -> transport::ResumeStrategy {
+    match resume {
+        ResumeStrategy::Never => transport::ResumeStrategy::Never,
+        ResumeStrategy::Allow => transport::ResumeStrategy::Allow,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::drain::{Drain, DrainParts, DrainSettings};
 use crate::engine::{Engine, Identity, InterruptCheck, Parts};
 use crate::engine_log::EngineLog;
 use crate::error::{InvalidArgument, OpenError};
-use crate::first_contact::wait_for_server;
+use crate::first_contact::{ask_for_run, resume_strategy, wait_for_server};
 use crate::intake::Intake;
 use crate::platform;
 use crate::ring::{Consumer, Producer, Ring, RingKind, RingStart};
@@ -30,7 +30,7 @@ use crate::shared::Shared;
 use crate::spool::SpoolWriter;
 use crate::spool_source::SpoolSource;
 use crate::takeover::{Found, recover_dead, recovery_options, seal_settings};
-use crate::transport::{self, NameConflict, OpenRun, WriterIdentity};
+use crate::transport::{NameConflict, OpenRun, WriterIdentity};
 use crate::types::{Seq, WriterId};
 
 impl Engine {
@@ -45,14 +45,17 @@ impl Engine {
         check_interrupt: InterruptCheck<'_>,
     ) -> Result<Self, OpenError> {
         config.validate()?;
-        let (run_folder, claim) = claim_run(&config)?;
+        let writer_id = WriterId(
+            platform::random_bytes().map_err(|source| io_error("naming the writer", source))?,
+        );
+        let (run_folder, claim) = claim_run(&config, writer_id, check_interrupt)?;
         let found = match claim {
             Claim::Created => Found::default(),
-            Claim::Joined | Claim::Resumed => recover_dead(&config, &run_folder),
+            Claim::Joined | Claim::Resumed => recover_dead(&config, &run_folder, claim),
         };
-        let claimed = Claimed::take(config, run_folder.clone(), claim);
+        let claimed = Claimed::take(config, writer_id, run_folder.clone(), claim);
         let result = claimed.and_then(|claimed| {
-            claimed.tell(found);
+            claimed.take_over(found);
             claimed.connect(check_interrupt)
         });
         if result.is_err() && claim == Claim::Created {
@@ -63,9 +66,13 @@ impl Engine {
     }
 }
 
-fn claim_run(config: &EngineConfig) -> Result<(RunFolder, Claim), OpenError> {
+fn claim_run(
+    config: &EngineConfig,
+    writer_id: WriterId,
+    check_interrupt: InterruptCheck<'_>,
+) -> Result<(RunFolder, Claim), OpenError> {
     let run = &config.run;
-    let found;
+    let (found, opened);
     let names = match (&run.run_name, run.run_id) {
         (Some(run_name), _) => RunNames {
             destination: &run.destination,
@@ -75,21 +82,32 @@ fn claim_run(config: &EngineConfig) -> Result<(RunFolder, Claim), OpenError> {
         },
         (None, Some(run_id)) => {
             let folder = RunFolder::find(&config.data_dir, run_id).map_err(folder_error)?;
-            found = folder.ok_or_else(|| OpenError::RunNotFound(run_id.to_string()))?;
-            let RunInfo { destination, workspace_name, project_name, run_name, .. } = found.run();
-            RunNames { destination, workspace_name, project_name, run_name }
+            if let Some(folder) = folder {
+                found = folder;
+                let RunInfo { destination, workspace_name, project_name, run_name, .. } =
+                    found.run();
+                RunNames { destination, workspace_name, project_name, run_name }
+            } else {
+                let unknown = || OpenError::RunNotFound(run_id.to_string());
+                opened =
+                    ask_for_run(config, writer_id, run_id, check_interrupt)?.ok_or_else(unknown)?;
+                RunNames {
+                    destination: &run.destination,
+                    workspace_name: &opened.workspace_name,
+                    project_name: &opened.project_name,
+                    run_name: &opened.run_name,
+                }
+            }
         }
         (None, None) => {
             return Err(InvalidArgument::new("run_name", "missing").into());
         }
     };
-    // Naming a run by its id says that it is to be gone on with.
-    let resume = if run.run_id.is_some() { ResumeStrategy::Allow } else { run.resume };
     let request = RunRequest {
         names,
         experiment_name: &run.experiment_name,
         orchestration_id: &run.orchestration_id,
-        resume,
+        resume: run.resumes(),
         run_id: run.run_id,
     };
     RunFolder::claim(&config.data_dir, &request).map_err(folder_error)
@@ -108,10 +126,12 @@ struct Claimed {
 }
 
 impl Claimed {
-    fn take(config: EngineConfig, run_folder: RunFolder, claim: Claim) -> Result<Self, OpenError> {
-        let writer_id = WriterId(
-            platform::random_bytes().map_err(|source| io_error("naming the writer", source))?,
-        );
+    fn take(
+        config: EngineConfig,
+        writer_id: WriterId,
+        run_folder: RunFolder,
+        claim: Claim,
+    ) -> Result<Self, OpenError> {
         let folder = run_folder.claim_writer().map_err(folder_error)?;
         let (info, (ring, producer, consumer)) =
             match make_ring(&config, run_folder.run(), &folder, writer_id) {
@@ -147,7 +167,8 @@ impl Claimed {
         }
     }
 
-    fn tell(&self, found: Found) {
+    fn take_over(&self, found: Found) {
+        self.shared.intake.lock().seed(&found.cursors);
         for (number, ring) in found.recovered {
             self.shared.log.info(format_args!("recovered writer {number}, its ring: {ring:?}"));
         }
@@ -194,10 +215,7 @@ impl Claimed {
             run_name: run.run_name.clone(),
             experiment_name: wanted.experiment_name.clone(),
             orchestration_id: wanted.orchestration_id.clone(),
-            resume_strategy: match wanted.resume {
-                ResumeStrategy::Never => transport::ResumeStrategy::Never,
-                ResumeStrategy::Allow => transport::ResumeStrategy::Allow,
-            },
+            resume_strategy: resume_strategy(wanted.resumes()),
             name_conflict: NameConflict::Refuse,
             create_project_if_missing: wanted.create_project_if_missing,
             by_run_id: wanted.run_name.is_none(),
@@ -424,7 +442,7 @@ fn writer_info(
         options: WriterOptions {
             experiment_name: config.run.experiment_name.clone(),
             create_project_if_missing: config.run.create_project_if_missing,
-            resume_strategy: match config.run.resume {
+            resume_strategy: match config.run.resumes() {
                 ResumeStrategy::Never => "never".to_owned(),
                 ResumeStrategy::Allow => "allow".to_owned(),
             },

@@ -11,14 +11,14 @@ use std::time::Duration;
 use common::{close, config, open, wait_until};
 use metrana_engine::attributes::CloseStatus;
 use metrana_engine::batch::peek;
-use metrana_engine::calls::Point;
+use metrana_engine::calls::{Point, SeriesCall, Steps, Values};
 use metrana_engine::config::{BackpressureStrategy, Connect, EngineConfig, ServerConfig};
 use metrana_engine::engine::Engine;
 use metrana_engine::error::{FlushError, OpenError, RefusalReason};
 use metrana_engine::run_folder::{Liveness, RunFolder};
-use metrana_engine::transport::RefusalCode;
 use metrana_engine::transport::memory::{Action, Event, MemoryServer, MemoryTransport, refusal};
-use metrana_engine::types::Scale;
+use metrana_engine::transport::{OpenRun, RefusalCode, ResumeStrategy};
+use metrana_engine::types::{RunId, Scale};
 
 fn online(data_dir: &Path, server: &Arc<MemoryServer>) -> EngineConfig {
     let mut config = config(data_dir);
@@ -185,6 +185,65 @@ fn test_a_refused_run_leaves_nothing_behind() {
         OpenError::Refused { reason: RefusalReason::RunExists, ref message } if message == "it exists"
     ));
     assert_eq!(std::fs::read_dir(folder.path().join("spool")).unwrap().count(), 0);
+}
+
+#[test]
+fn test_a_run_id_resumes_where_nothing_but_its_server_knows_it() {
+    let (here, there) = (common::folder(), common::folder());
+    let server = MemoryServer::new();
+    let first = open(online(here.path(), &server));
+    let run_id = first.identity().run_id;
+    close(&first);
+    let mut resumed = online(there.path(), &server);
+    resumed.run.orchestration_id = "another".to_owned();
+    resumed.run.run_id = Some(run_id);
+    let by_names = resumed.clone();
+    resumed.run.run_name = None;
+    let second = open(resumed.clone());
+    let identity = second.identity();
+    assert_eq!((identity.run_id, identity.run_name.as_str()), (run_id, "run"));
+    close(&second);
+    let names = common::folder();
+    close(&open(EngineConfig { data_dir: names.path().to_owned(), ..by_names }));
+    let opened = server.records().opened.clone();
+    assert_eq!(opened[1].writer.writer_id, opened[2].writer.writer_id, "asked, then opened");
+    let resumes = |request: &OpenRun| request.resume_strategy == ResumeStrategy::Allow;
+    assert!(opened.iter().skip(1).all(resumes));
+    resumed.run.run_id = Some(RunId([9; 16]));
+    resumed.data_dir = names.path().to_owned();
+    let error = Engine::open(resumed.clone(), &mut || false).unwrap_err();
+    let code = RefusalReason::RunNotFound;
+    assert!(matches!(error, OpenError::Refused { reason, .. } if reason == code), "{error}");
+    resumed.server = None;
+    let error = Engine::open(resumed, &mut || false).unwrap_err();
+    assert!(matches!(error, OpenError::RunNotFound(_)), "{error}");
+}
+
+#[test]
+fn test_a_small_spool_takes_any_number_of_points_if_the_server_does() {
+    let folder = common::folder();
+    let server = MemoryServer::new();
+    let mut config = online(folder.path(), &server);
+    config.spool.max_bytes = Some(20_000);
+    let engine = open(config);
+    let metric = engine.metric("noise", Scale::MlStep, &[]).unwrap();
+    let mut state = 1_u64;
+    for _ in 0..20 {
+        let values: Vec<_> = (0..1000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                f64::from_bits(state >> 2)
+            })
+            .collect();
+        let values = Values::F64(&values);
+        let call =
+            SeriesCall { metric, steps: Steps::Next, timestamps: None, values, distributed: false };
+        engine.log_series(&[call]).unwrap().settle(&mut || false).unwrap();
+        engine.flush(Some(Duration::from_secs(20)), &mut || false).unwrap();
+    }
+    assert_eq!(points_at(&server), 20_000);
+    close(&engine);
+    assert_eq!(engine.counters().dropped.total(), 0);
 }
 
 #[test]

@@ -270,6 +270,23 @@ fn test_a_ring_that_somebody_deletes_is_replaced_without_losing_a_point() {
 }
 
 #[test]
+fn test_what_a_deleted_ring_held_is_sealed_at_once() {
+    let folder = common::folder();
+    let mut config = config(folder.path());
+    config.batch.max_age = Duration::from_secs(3600);
+    let engine = open(config);
+    let ring = folder.path().join(format!("metrana-{}", engine.identity().writer_id));
+    let loss = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    for value in 0..100 {
+        log(&engine, point(loss, f64::from(value)));
+    }
+    std::fs::remove_file(&ring).unwrap();
+    wait_until("it is sealed", || contents(folder.path(), 1).points.len() == 100);
+    wait_until("a new ring", || ring.exists());
+    close(&engine);
+}
+
+#[test]
 fn test_a_closed_run_goes_on_where_it_was_and_another_job_is_refused() {
     let folder = common::folder();
     let log_to = |engine: &Engine| {

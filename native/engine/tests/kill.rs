@@ -20,6 +20,8 @@ use metrana_engine::config::{BackpressureStrategy, EngineConfig};
 use metrana_engine::deliver::{DeadWriters, DeliveryOptions, OnEvent};
 use metrana_engine::engine::Engine;
 use metrana_engine::recovery::RecoveryOptions;
+use metrana_engine::ring::Ring;
+use metrana_engine::run_folder::{RunFolder, WriterLock};
 use metrana_engine::seal::SealSettings;
 use metrana_engine::sender::Cancel;
 use metrana_engine::spool::SpoolOptions;
@@ -290,6 +292,36 @@ fn test_steps_go_on_behind_a_killed_writer_whose_spool_was_delivered() {
         assert_eq!(episode, rl_step.map(|_| 0));
         close(&next);
         writers.deliver(&Cancel::never(), &on_event);
+    }
+}
+
+/// What whoever delivers a dead writer holds, in each of its phases.
+#[test]
+fn test_steps_go_on_behind_a_killed_writer_that_somebody_else_delivers() {
+    let folder = common::folder();
+    let data_dir = folder.path().join("data");
+    for (round, is_sealing) in [false, true].into_iter().enumerate() {
+        let report = folder.path().join(format!("report-{round}"));
+        run_and_kill(&data_dir, &report, round);
+        let run = RunFolder::list(&data_dir).unwrap().remove(0);
+        let killed = run.writers().unwrap().pop().unwrap();
+        let lock = WriterLock::take(&killed.path, false).unwrap();
+        let path = lock.info().ring.clone().unwrap();
+        let ring = is_sealing.then(|| Ring::open_existing(&path, lock.info().writer_id).unwrap());
+        let next = open(small(&data_dir));
+        let wanted = common::greatest_step(&next, "loss");
+        let rl_step = next.env_cursor(next.env("env-3").unwrap()).0;
+        assert_eq!(next.take_errors(), [""; 0]);
+        drop(next);
+        drop((lock, ring));
+        // Once the lock is free everything is found out by taking over.
+        let after = open(small(&data_dir));
+        assert!(wanted.is_some());
+        assert_eq!(common::greatest_step(&after, "loss"), wanted);
+        assert_eq!(after.env_cursor(after.env("env-3").unwrap()).0, rl_step);
+        let last = Report::new(&report).read(SCALARS) as i64 - 1;
+        assert!(wanted >= Some(last), "{wanted:?}, {last}");
+        close(&after);
     }
 }
 

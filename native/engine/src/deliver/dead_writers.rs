@@ -33,6 +33,12 @@ pub enum DeliveryEvent<'a> {
         number: u32,
         error: DeliverError,
     },
+    /// What a writer lost, of which nothing is left to deliver, or why it is not known.
+    Lost {
+        run: &'a RunFolder,
+        number: u32,
+        problems: Vec<String>,
+    },
     /// A run's folder that cannot be read.
     Unreadable(RunFolderError),
 }
@@ -58,10 +64,13 @@ impl DeadWriters {
     /// server cannot be reached any more. Writers that live, or that somebody else delivers, are
     /// left alone. Blocks.
     pub fn deliver(&self, cancel: &Cancel, on_event: &OnEvent) {
-        let runs = match RunFolder::list(&self.data_dir) {
-            Ok(runs) => runs,
+        let (runs, unreadable) = match RunFolder::list_all(&self.data_dir) {
+            Ok(found) => found,
             Err(error) => return on_event(DeliveryEvent::Unreadable(error)),
         };
+        for error in unreadable {
+            on_event(DeliveryEvent::Unreadable(error));
+        }
         for run in runs.iter().filter(|run| self.is_wanted(run)) {
             if self.deliver_run(run, cancel, on_event).is_err() {
                 break;
@@ -89,7 +98,14 @@ impl DeadWriters {
                 return Ok(());
             }
         };
-        for entry in entries.iter().filter(|entry| self.is_dead(entry)) {
+        for entry in &entries {
+            if entry.info.is_none() && entry.is_undelivered {
+                let problems = entry.problem.iter().cloned().collect();
+                on_event(DeliveryEvent::Lost { run, number: entry.number, problems });
+            }
+            if !self.is_dead(entry) {
+                continue;
+            }
             if cancel.is_cancelled() {
                 return Err(());
             }
@@ -122,7 +138,7 @@ impl DeadWriters {
         }
     }
 
-    /// `None`: it never logged anything.
+    /// `None`: it never logged anything, or nothing of that is left.
     fn deliver_writer(
         &self,
         run: &RunFolder,
@@ -134,6 +150,10 @@ impl DeadWriters {
         let recovered = recover(&mut lock, &self.recovery)?;
         if recovered.last_seq == Seq(0) && recovered.is_complete() {
             lock.remove_delivered()?;
+            if !recovered.problems.is_empty() {
+                let (number, problems) = (entry.number, recovered.problems);
+                on_event(DeliveryEvent::Lost { run, number, problems });
+            }
             return Ok(None);
         }
         let (on_event, progress_run) = (Arc::clone(on_event), run.clone());
@@ -156,6 +176,11 @@ impl DeliveryEvent<'_> {
             Self::Failed { run, number, error } => {
                 let name = &run.run().run_name;
                 vec![format!("writer {number} of run {name:?} could not be delivered: {error}")]
+            }
+            Self::Lost { run, number, problems } => {
+                let name = &run.run().run_name;
+                let told = problems.into_iter();
+                told.map(|problem| format!("writer {number} of run {name:?}: {problem}")).collect()
             }
             Self::Unreadable(error) => vec![error.to_string()],
         }

@@ -268,7 +268,7 @@ fn watch() -> (Seen, OnEvent) {
             DeliveryEvent::Failed { run, number, .. } => {
                 format!("failed {} {number}", run.run().run_name)
             }
-            DeliveryEvent::Unreadable(error) => error.to_string(),
+            DeliveryEvent::Unreadable(_) | DeliveryEvent::Lost { .. } => event.problems().join(" "),
         });
     };
     (seen, Arc::new(on_event))
@@ -306,6 +306,99 @@ fn test_all_dead_writers_of_a_destination_are_delivered_in_their_order() {
     assert_eq!(left, [living.1.number]);
     assert!(!left.contains(&empty.number), "one that never logged leaves nothing");
     assert_eq!(other.writers().unwrap().len(), 1);
+}
+
+/// What a sweep tells, and what the one after it does.
+fn sweep_twice(data_dir: &Path) -> (Vec<String>, Vec<String>) {
+    let server = MemoryServer::new();
+    let told = || {
+        let (seen, on_event) = watch();
+        dead_writers(data_dir, &server).deliver(&Cancel::never(), &on_event);
+        let seen = seen.lock();
+        seen.clone()
+    };
+    (told(), told())
+}
+
+#[test]
+fn test_a_spool_that_cannot_be_read_is_told_of_once_and_kept() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (folder, info) = write(&run, 3, Some(WriterEnd::Closed));
+    let path = folder.path().join("00000001.spool");
+    drop(folder);
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    std::fs::write(&path, vec![0; bytes as usize]).unwrap();
+    let (told, again) = sweep_twice(data_dir.path());
+    assert!(told.len() == 1 && told[0].contains("the spool is damaged"), "{told:?}");
+    assert_eq!(again, [""; 0]);
+    assert!(run.writers().unwrap().is_empty());
+    let aside = run.path().join(format!("000001-{}.unreadable", info.writer_id));
+    assert_eq!(std::fs::read(aside.join("00000001.spool")).unwrap().len() as u64, bytes);
+}
+
+#[test]
+fn test_the_unreadable_end_of_a_spool_is_told_of_and_kept() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (folder, info) = write(&run, 20, None);
+    let last = (1..).map(|at| folder.path().join(format!("{at:08}.spool")));
+    let last = last.take_while(|path| path.exists()).last().unwrap();
+    drop(folder);
+    std::fs::write(&last, vec![0; 500]).unwrap();
+    let server = MemoryServer::new();
+    let problems = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&problems);
+    let on_event: OnEvent = Arc::new(move |event| heard.lock().extend(event.problems()));
+    dead_writers(data_dir.path(), &server).deliver(&Cancel::never(), &on_event);
+    let problems = problems.lock().join(" ");
+    assert!(problems.contains("are lost, the spool is damaged"), "{problems}");
+    assert!(server.applied(info.writer_id).len() > 3);
+    assert!(run.path().join(format!("000001-{}.unreadable", info.writer_id)).exists());
+}
+
+#[test]
+fn test_an_empty_spool_of_a_closed_writer_is_told_of() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (folder, _) = write(&run, 3, Some(WriterEnd::Closed));
+    std::fs::write(folder.path().join("00000001.spool"), "").unwrap();
+    drop(folder);
+    let (told, again) = sweep_twice(data_dir.path());
+    assert!(told.len() == 1 && told[0].contains("the spool is damaged"), "{told:?}");
+    assert_eq!(again, [""; 0]);
+}
+
+#[test]
+fn test_a_ring_that_was_lost_before_its_first_batch_is_told_of_once() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (folder, info) = write(&run, 0, None);
+    let boot_id = Some("0".repeat(32));
+    let ring = Some(Path::new("/dev/shm/metrana-gone").to_owned());
+    let info = WriterInfo { boot_id, ring, ring_capacity: 4096, ..info };
+    folder.write_info(&info).unwrap();
+    drop(folder);
+    let entry = run.writers().unwrap().remove(0);
+    assert!(entry.is_undelivered);
+    assert!(entry.problem.unwrap().contains("is lost: the machine was restarted"));
+    let (told, again) = sweep_twice(data_dir.path());
+    assert!(told.len() == 1 && told[0].contains("up to 128 points, is lost"), "{told:?}");
+    assert_eq!(again, [""; 0]);
+}
+
+#[test]
+fn test_folders_that_cannot_be_read_are_told_of() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (folder, _) = write(&run, 3, None);
+    std::fs::write(folder.path().join("writer.json"), "").unwrap();
+    drop(folder);
+    let (told, _) = sweep_twice(data_dir.path());
+    assert!(told.len() == 1 && told[0].contains("writer.json cannot be read"), "{told:?}");
+    std::fs::remove_file(run.path().join("run.json")).unwrap();
+    let (told, _) = sweep_twice(data_dir.path());
+    assert!(told.len() == 1 && told[0].contains("run.json"), "{told:?}");
 }
 
 #[test]

@@ -102,6 +102,35 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// The unit of the times in `/proc`, the same on all machines we are built for.
+const TICKS_PER_SECOND: i64 = 100;
+/// The time of the boot is told in whole seconds, and clocks are set now and then.
+const START_SLACK_MS: i64 = 2000;
+
+/// Whether the process of that number runs and is the one that was there at a time (Unix
+/// milliseconds): containers give out the same numbers again and again. Not knowing counts as yes.
+#[must_use]
+pub fn is_running(pid: u32, at_ms: i64) -> bool {
+    let Ok(boot) = std::fs::read_to_string("/proc/stat") else { return true };
+    let boot_s = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    let Some(boot_s) = boot_s else { return true };
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => is_alive_since(&stat, boot_s, at_ms).unwrap_or(true),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// `stat` is the process's line in `/proc`: behind the name in brackets, which may hold anything,
+/// its state and, as the 20th word from there, its start in ticks since the boot.
+fn is_alive_since(stat: &str, boot_s: i64, at_ms: i64) -> Option<bool> {
+    let (_, words) = stat.rsplit_once(')')?;
+    let mut words = words.split_ascii_whitespace();
+    let is_dead = matches!(words.next()?, "Z" | "X");
+    let ticks: i64 = words.nth(18)?.parse().ok()?;
+    let started_ms = boot_s * 1000 + ticks * 1000 / TICKS_PER_SECOND;
+    Some(!is_dead && started_ms <= at_ms + START_SLACK_MS)
+}
+
 fn read_id(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let id = text.trim();
@@ -126,6 +155,18 @@ mod tests {
         assert_eq!(boot_id(), boot_id());
         assert!(boot_id().is_some());
         assert!(!host_name().is_empty());
+    }
+
+    #[test]
+    fn test_a_process_runs_if_it_is_the_one_that_was_there() {
+        let now = crate::clock::now_ms();
+        assert!(is_running(std::process::id(), now));
+        assert!(!is_running(std::process::id(), now - 365 * 86_400_000), "another had its number");
+        assert!(!is_running(u32::MAX >> 1, now));
+        let stat = |state: &str| format!("7 (a) b) {state} 1{} 300 0", " 0".repeat(17));
+        assert_eq!(is_alive_since(&stat("S"), 10, 13_000), Some(true));
+        assert_eq!(is_alive_since(&stat("S"), 10, 10_999), Some(false));
+        assert_eq!(is_alive_since(&stat("Z"), 10, 13_000), Some(false));
     }
 
     #[test]

@@ -17,11 +17,13 @@ mod signals;
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    boot_id, filesystem, host_name, machine_id, prefault, reserve_space, shared_memory_folder,
+    boot_id, filesystem, host_name, is_running, machine_id, prefault, reserve_space,
+    shared_memory_folder,
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    boot_id, filesystem, host_name, machine_id, prefault, reserve_space, shared_memory_folder,
+    boot_id, filesystem, host_name, is_running, machine_id, prefault, reserve_space,
+    shared_memory_folder,
 };
 pub use signals::without_signals;
 

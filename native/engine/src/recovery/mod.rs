@@ -20,15 +20,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::declarations::decode_declarations;
-use crate::platform;
 use crate::ring::{Consumer, OutsideRing, POINT_BYTES, Ring, RingError};
 use crate::run_folder::{RunFolderError, WriterEnd, WriterInfo, WriterLock, read_acked};
 use crate::seal::{SealError, SealSettings, SealState, Sealer};
 use crate::spool::{
-    CursorsError, SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary, SpoolWriter,
-    segment_path, summarize,
+    CursorSet, CursorsError, SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary,
+    SpoolWriter, segment_path, summarize,
 };
-use crate::types::Seq;
+use crate::types::{Lsn, Seq};
 
 /// How a ring's rest is sealed.
 #[derive(Clone, Debug)]
@@ -141,6 +140,7 @@ pub fn recover(
         Recovery { lock, options, summary: &summary, sealer, problems, next_seq: Seq(0) };
     recovery.next_seq = recovery.next_seq_on_disk()?;
     let ring = recovery.ring()?;
+    recovery.tell_unread(&ring);
     let unknown_positions = recovery.keep_cursors()?;
     if !matches!(ring, RingOutcome::OutOfReach { .. }) {
         recovery.end()?;
@@ -149,6 +149,39 @@ pub fn recover(
     let last_seq = Seq(next_seq.0 - 1);
     let first_seq = summary.first_seq;
     Ok(RecoveryReport { ring, torn_bytes, first_seq, last_seq, problems, unknown_positions })
+}
+
+/// Where a dead writer stood whose lock somebody else has, because it is being delivered: read from
+/// its ring and its spool, of which nothing is changed. What was in neither, because all of it is
+/// delivered, is in the cursors beside its folder by then. Also gives what could not be read.
+/// Blocks on the disk.
+pub fn look(folder: &Path, info: &WriterInfo) -> (CursorSet, Vec<String>) {
+    let mut problems = Vec::new();
+    // The ring before the spool: what leaves the one is in the other by then.
+    let (window, start) = match info.ring.as_deref().filter(|_| info.ended.is_none()) {
+        None => (Vec::new(), Lsn(0)),
+        Some(path) => match Ring::look(path, info.writer_id) {
+            Ok(found) => found,
+            Err(error) => {
+                if !error.is_missing() {
+                    problems.push(error.to_string());
+                }
+                (Vec::new(), Lsn(0))
+            }
+        },
+    };
+    match positions::of_spool_and_ring(folder, &window, start) {
+        Ok((cursors, unread)) => {
+            problems.extend(unread);
+            (cursors, problems)
+        }
+        // It went with everything delivered.
+        Err(_) if !folder.exists() => (CursorSet::default(), problems),
+        Err(error) => {
+            problems.push(error.to_string());
+            (CursorSet::default(), problems)
+        }
+    }
 }
 
 struct Recovery<'a> {
@@ -174,25 +207,19 @@ impl Recovery<'_> {
         if self.lock.info().ended.is_some() {
             return Ok(RingOutcome::Ended);
         }
-        let up_to_points = self.lock.info().ring_capacity / POINT_BYTES as u64;
+        let up_to_points = self.lock.info().ring_points();
         if up_to_points == 0 {
             // It died while it made its ring, so it never logged.
             return Ok(RingOutcome::Lost { up_to_points });
         }
-        let WriterInfo { writer_id, host, .. } = self.lock.info();
-        let told = |what: &str, why: &str| {
-            format!(
-                "ring of writer {writer_id} on host {host}, up to {up_to_points} points, {what}: {why}"
-            )
-        };
         match self.find_ring() {
             Found::Ring(ring, consumer) => self.seal(&ring, consumer),
             Found::Gone(why) => {
-                self.problems.push(told("is lost", &why));
+                self.problems.push(self.lock.info().about_ring("is lost", &why));
                 Ok(RingOutcome::Lost { up_to_points })
             }
             Found::OutOfReach(why) => {
-                self.problems.push(told("cannot be reached", &why));
+                self.problems.push(self.lock.info().about_ring("cannot be reached", &why));
                 Ok(RingOutcome::OutOfReach { up_to_points })
             }
         }
@@ -200,39 +227,49 @@ impl Recovery<'_> {
 
     fn find_ring(&self) -> Found {
         let info = self.lock.info();
-        let Some(path) = info.ring.as_deref() else {
-            return Found::Gone("it was memory of its process".to_owned());
-        };
-        if self.lock.is_forced() {
+        if self.lock.is_forced() && info.ring.is_some() {
             return Found::Gone("it was on another machine".to_owned());
         }
-        let boot_id = platform::boot_id();
-        if boot_id.is_some() && info.boot_id.is_some() && boot_id != info.boot_id {
-            return Found::Gone("the machine was restarted".to_owned());
+        if let Some(why) = info.ring_loss() {
+            return Found::Gone(why);
         }
+        let Some(path) = info.ring.as_deref() else { return Found::Gone(String::new()) };
         match Ring::open_existing(path, info.writer_id) {
             Ok((ring, consumer)) => Found::Ring(ring, consumer),
-            Err(RingError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.missing(path)
-            }
+            Err(error) if error.is_missing() => Found::OutOfReach(format!(
+                "{} is not in this machine's or container's memory",
+                path.display()
+            )),
             Err(error) => Found::OutOfReach(error.to_string()),
         }
     }
 
-    /// No file by that name: deleted, if we look into the memory it was in.
-    fn missing(&self, path: &Path) -> Found {
-        let here = path.parent().and_then(|folder| platform::device(folder).ok().flatten());
-        if here.is_some() && here == self.lock.info().ring_device {
-            Found::Gone(format!("{} was deleted", path.display()))
-        } else {
-            Found::OutOfReach(format!(
-                "{} is not in this machine's or container's memory",
-                path.display()
-            ))
-        }
+    /// The end of the spool, as far as it is no batch. What a kill tears off is still in the ring,
+    /// so it is lost only without one.
+    fn tell_unread(&mut self, ring: &RingOutcome) {
+        let is_torn_lost = match ring {
+            RingOutcome::Lost { .. } => true,
+            RingOutcome::Ended => self.lock.info().ended == Some(WriterEnd::Closed),
+            RingOutcome::Sealed { .. } | RingOutcome::OutOfReach { .. } => false,
+        };
+        let torn = self.summary.torn.iter().filter(|_| is_torn_lost);
+        let last = self.summary.last_seq;
+        self.problems.extend(
+            self.summary.unread.iter().chain(torn).map(|what| {
+                format!("batches behind {last} are lost, the spool is damaged: {what}")
+            }),
+        );
     }
 
     fn seal(&mut self, ring: &Ring, mut consumer: Consumer) -> Result<RingOutcome, RecoveryError> {
+        let unsealed_points = ring.unsealed_bytes() / POINT_BYTES as u64;
+        let WriterInfo { writer_id, host, .. } = self.lock.info();
+        if unsealed_points > 0 {
+            self.problems.push(format!(
+                "up to {unsealed_points} points of writer {writer_id} on host {host} are lost: its \
+                 ring was deleted, and it died before they were sealed"
+            ));
+        }
         let info = self.lock.info();
         let spool_options = self.options.spool.clone();
         let mut spool =

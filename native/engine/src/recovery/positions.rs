@@ -8,13 +8,15 @@ use std::path::Path;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::batch::{PointColumns, decode_points};
+use crate::batch::{DecodeError, PointColumns, decode_points};
 use crate::declarations::{Declaration, decode_declarations};
+use crate::record::{self, Record};
+use crate::ring::records;
 use crate::spool::{
     CursorSet, EnvironmentCursor, Frame, FrameKind, SeriesCursor, SpoolError, SpoolEvent,
     SpoolReader,
 };
-use crate::types::{Position, Scale, Seq};
+use crate::types::{Lsn, Position, Scale, Seq};
 
 type Numbered<T> = HashMap<u32, T, FixedState>;
 /// Scale, name, labels.
@@ -30,12 +32,30 @@ pub(super) fn of_spool(folder: &Path) -> Result<(CursorSet, Vec<String>), SpoolE
     let mut reader = SpoolReader::open(folder, Seq(1))?;
     reader.writer_has_ended();
     let mut found = Positions::default();
-    let mut problems = Vec::new();
-    while let Some(event) = reader.next_event()? {
-        match event {
-            SpoolEvent::Frame(frame) => problems.extend(found.take(&frame)),
-            SpoolEvent::Damage(damage) => problems.push(damage.message),
-        }
+    let problems = found.read(&mut reader)?;
+    Ok((found.cursors(), problems))
+}
+
+/// The same while somebody else has the writer's lock, so that a frame may be half written yet:
+/// `window` is what the ring held, from `start` on, before the spool is read.
+///
+/// # Errors
+///
+/// When the spool cannot be read at all.
+pub(super) fn of_spool_and_ring(
+    folder: &Path,
+    window: &[u64],
+    start: Lsn,
+) -> Result<(CursorSet, Vec<String>), SpoolError> {
+    let mut found = Positions::default();
+    let mut problems = found.read(&mut SpoolReader::open(folder, Seq(1))?)?;
+    for raw in records(window, start) {
+        let record = raw.map_err(|bad| bad.to_string()).and_then(|raw| {
+            record::read(&raw)
+                .map_err(|bad| bad.to_string())
+                .and_then(|record| found.take_record(&record).map_err(|error| error.to_string()))
+        });
+        problems.extend(record.err());
     }
     Ok((found.cursors(), problems))
 }
@@ -49,6 +69,18 @@ struct Positions {
 }
 
 impl Positions {
+    /// Takes note of all frames, and says what could not be read.
+    fn read(&mut self, reader: &mut SpoolReader) -> Result<Vec<String>, SpoolError> {
+        let mut problems = Vec::new();
+        while let Some(event) = reader.next_event()? {
+            match event {
+                SpoolEvent::Frame(frame) => problems.extend(self.take(&frame)),
+                SpoolEvent::Damage(damage) => problems.push(damage.message),
+            }
+        }
+        Ok(problems)
+    }
+
     /// Takes note of a frame, or says why it cannot.
     fn take(&mut self, frame: &Frame) -> Option<String> {
         let taken = match frame.kind {
@@ -71,7 +103,7 @@ impl Positions {
         }
     }
 
-    fn points(&mut self, payload: &[u8]) -> Result<(), crate::batch::DecodeError> {
+    fn points(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
         self.columns.truncate(0);
         decode_points(payload, &mut self.columns)?;
         let columns = &self.columns;
@@ -82,8 +114,41 @@ impl Positions {
                 step: columns.step[at],
             };
             let series = (columns.metric_no[at], columns.env_no[at]);
-            let greatest = self.series.entry(series).or_insert(position);
-            *greatest = position.max(*greatest);
+            note(&mut self.series, series, position);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a record of the ring.
+    fn take_record(&mut self, record: &Record<'_>) -> Result<(), DecodeError> {
+        match record {
+            Record::DeclareMetric(bytes) | Record::DeclareEnvironment(bytes) => {
+                self.declare(Declaration::decode(bytes)?.0);
+            }
+            Record::Point { metric, step, .. } => {
+                let of_scale = |metric: &Metric| metric.0 == Scale::Episode;
+                let position = if self.metrics.get(&metric.0).is_some_and(of_scale) {
+                    Position { episode: *step, ..Position::NONE }
+                } else {
+                    Position { step: *step, ..Position::NONE }
+                };
+                note(&mut self.series, (metric.0, 0), position);
+            }
+            Record::Block(block) => {
+                let metric = self.metrics.get(&block.metric.0);
+                let episode_grows = metric.is_some_and(|metric| metric.0 == Scale::Episode);
+                for segment in block.segments {
+                    let last = i64::from(segment.count().max(1)) - 1;
+                    let (episode, step) = if episode_grows {
+                        (segment.episode + last, segment.step)
+                    } else {
+                        (segment.episode, segment.step + last)
+                    };
+                    let position = Position { rl_step: block.rl_step, episode, step };
+                    note(&mut self.series, (block.metric.0, segment.env().0), position);
+                }
+            }
+            Record::Attributes { .. } => {}
         }
         Ok(())
     }
@@ -113,6 +178,15 @@ impl Positions {
         cursors.environments.extend(environments.into_iter().map(|(_, environment)| environment));
         cursors
     }
+}
+
+fn note(
+    series: &mut HashMap<(u32, u32), Position, FixedState>,
+    numbers: (u32, u32),
+    position: Position,
+) {
+    let greatest = series.entry(numbers).or_insert(position);
+    *greatest = position.max(*greatest);
 }
 
 pub(super) fn go_on(environment: &mut EnvironmentCursor, scale: Scale, position: Position) {

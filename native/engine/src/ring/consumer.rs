@@ -89,6 +89,11 @@ impl Consumer {
         Ok(())
     }
 
+    /// All before this ring's first record is in the spool.
+    pub fn predecessor_is_sealed(&mut self) {
+        self.memory.set_unsealed(0);
+    }
+
     fn check(&self, from: Lsn, to: Lsn) -> Result<(), OutsideRing> {
         let (tail, committed) = (self.tail(), self.committed());
         let is_inside = tail <= from && from <= to && to <= committed;

@@ -23,6 +23,7 @@ const AT_CAPACITY: usize = 32;
 const AT_COMMITTED: usize = 64;
 const AT_TAIL: usize = 128;
 const AT_NEXT_SEQ: usize = 192;
+const AT_UNSEALED: usize = 256;
 /// The part of the header that is fixed at creation.
 const FIXED_BYTES: usize = 40;
 
@@ -97,7 +98,6 @@ impl Memory {
     /// A ring that another process made and no process holds any more.
     pub(super) fn open(path: &Path, writer_id: WriterId) -> Result<Self, RingError> {
         let failed = |doing| move |source| RingError::Io { doing, path: path.to_owned(), source };
-        let invalid = |what: String| RingError::Invalid { path: path.to_owned(), what };
         let file = platform::private_file()
             .read(true)
             .write(true)
@@ -108,18 +108,26 @@ impl Memory {
             Err(TryLockError::WouldBlock) => return Err(RingError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => return Err(failed("locking")(source)),
         }
-        let bytes = file.metadata().map_err(failed("measuring"))?.len();
-        let capacity = bytes.saturating_sub(HEADER_BYTES as u64);
-        if !(PAGE_BYTES..=MAX_CAPACITY_BYTES).contains(&capacity)
-            || !capacity.is_multiple_of(PAGE_BYTES)
-        {
-            return Err(invalid(format!("it has {bytes} bytes")));
-        }
+        let (bytes, capacity) = measure(&file, path)?;
         // A page of a ring is allocated when it is made; allocating again changes nothing in a
         // whole one and keeps a store into a damaged one from raising SIGBUS.
         platform::reserve_space(&file, bytes).map_err(failed("allocating"))?;
         let map = map_file(&file, bytes).map_err(failed("mapping"))?;
         let memory = Self { map, file: Some(file), capacity, writer_id };
+        memory.check_header(path)?;
+        Ok(memory)
+    }
+
+    /// A dead writer's ring, for reading only: whoever empties it meanwhile is not disturbed.
+    pub(super) fn look(path: &Path, writer_id: WriterId) -> Result<Self, RingError> {
+        let failed = |doing| move |source| RingError::Io { doing, path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed("opening"))?;
+        let (bytes, capacity) = measure(&file, path)?;
+        let map = MmapOptions::new()
+            .len(bytes as usize)
+            .map_raw_read_only(&file)
+            .map_err(failed("mapping"))?;
+        let memory = Self { map, file: None, capacity, writer_id };
         memory.check_header(path)?;
         Ok(memory)
     }
@@ -134,6 +142,7 @@ impl Memory {
         self.atomic(AT_COMMITTED).store(start.lsn.0, Ordering::Relaxed);
         self.atomic(AT_TAIL).store(start.lsn.0, Ordering::Relaxed);
         self.atomic(AT_NEXT_SEQ).store(start.next_seq.0, Ordering::Relaxed);
+        self.atomic(AT_UNSEALED).store(start.unsealed_bytes, Ordering::Relaxed);
         // SAFETY: the header is mapped and at least this long, and nobody else has the ring yet.
         unsafe { ptr::copy_nonoverlapping(fixed.as_ptr(), self.map.as_mut_ptr(), FIXED_BYTES) };
     }
@@ -141,7 +150,7 @@ impl Memory {
     fn check_header(&self, path: &Path) -> Result<(), RingError> {
         let invalid = |what: String| Err(RingError::Invalid { path: path.to_owned(), what });
         let mut fixed = [0; FIXED_BYTES];
-        // SAFETY: as in `write_header`; the ring's lock is ours, so nobody writes to it.
+        // SAFETY: as in `write_header`; nobody writes to this part once it is there.
         unsafe { ptr::copy_nonoverlapping(self.map.as_mut_ptr(), fixed.as_mut_ptr(), FIXED_BYTES) };
         let number = |at: usize, bytes: usize| {
             fixed[at..at + bytes].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
@@ -204,6 +213,16 @@ impl Memory {
         Seq(self.atomic(AT_NEXT_SEQ).load(Ordering::Acquire))
     }
 
+    /// Bytes of the stream before this ring's first that are in no spool yet: in the ring that this
+    /// one replaces, which dies with its process.
+    pub(super) fn unsealed(&self) -> u64 {
+        self.atomic(AT_UNSEALED).load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_unsealed(&self, bytes: u64) {
+        self.atomic(AT_UNSEALED).store(bytes, Ordering::Release);
+    }
+
     /// In this order, so that whoever sees the tail sees its seq.
     pub(super) fn set_tail(&self, tail: Lsn, next_seq: Seq) {
         self.atomic(AT_NEXT_SEQ).store(next_seq.0, Ordering::Relaxed);
@@ -233,7 +252,7 @@ impl Memory {
 
     #[inline]
     fn atomic(&self, at: usize) -> &AtomicU64 {
-        // SAFETY: `at` is one of the three offsets above, 8-aligned and inside the mapping, which
+        // SAFETY: `at` is one of the offsets above, 8-aligned and inside the mapping, which
         // lives as long as `self`; this word is never accessed but atomically. Offsets are
         // little-endian on disk, and so are all targets (checked below).
         unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
@@ -242,6 +261,23 @@ impl Memory {
 
 // The offsets and the records are native words, so another byte order would be another format.
 const _: () = assert!(cfg!(target_endian = "little"), "the ring's layout is little-endian");
+
+/// The file's length, and how much of it is data.
+fn measure(file: &File, path: &Path) -> Result<(u64, u64), RingError> {
+    let bytes = match file.metadata() {
+        Ok(metadata) => metadata.len(),
+        Err(source) => {
+            return Err(RingError::Io { doing: "measuring", path: path.to_owned(), source });
+        }
+    };
+    let capacity = bytes.saturating_sub(HEADER_BYTES as u64);
+    if (PAGE_BYTES..=MAX_CAPACITY_BYTES).contains(&capacity) && capacity.is_multiple_of(PAGE_BYTES)
+    {
+        return Ok((bytes, capacity));
+    }
+    let what = format!("it has {bytes} bytes");
+    Err(RingError::Invalid { path: path.to_owned(), what })
+}
 
 fn map_file(file: &File, bytes: u64) -> io::Result<MmapRaw> {
     MmapOptions::new().len(bytes as usize).map_raw(file)

@@ -14,6 +14,8 @@
 //! 64     committed u64           lsn behind the last whole record    (release-stored by the producer)
 //! 128    tail u64                lsn before which all is in the spool (release-stored by the consumer)
 //! 192    next_seq u64            seq of the next batch to be sealed   (stored before `tail`)
+//! 256    unsealed u64            bytes before the ring's first that its deleted predecessor held and
+//!                                nobody has sealed (0 in all rings but a successor, and there soon)
 //! 4096   data
 //! ```
 //!
@@ -102,11 +104,13 @@ pub struct RingStart {
     pub lsn: Lsn,
     /// The seq of the next batch to be sealed.
     pub next_seq: Seq,
+    /// Bytes before `lsn` that are in no spool yet, because the ring that is replaced holds them.
+    pub unsealed_bytes: u64,
 }
 
 impl RingStart {
     /// The beginning of a writer.
-    pub const ORIGIN: Self = Self { lsn: Lsn(0), next_seq: Seq(1) };
+    pub const ORIGIN: Self = Self { lsn: Lsn(0), next_seq: Seq(1), unsealed_bytes: 0 };
 }
 
 /// What became of a wish for a ring.
@@ -182,6 +186,13 @@ pub enum RingError {
     InUse(PathBuf),
 }
 
+impl RingError {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// A handle on the ring's memory for those who neither write nor drain it.
 #[derive(Clone, Debug)]
 pub struct Ring {
@@ -232,6 +243,26 @@ impl Ring {
         let memory = Memory::open(path, writer_id)?;
         let (ring, _, consumer) = Self::split(memory, RingKind::Tmpfs { path: path.to_owned() });
         Ok((ring, consumer))
+    }
+
+    /// What the ring of a dead writer holds, and where in the stream that begins. Takes no lock and
+    /// changes nothing, so that it may be asked while somebody else seals the ring: what that one
+    /// released meanwhile is in the spool.
+    ///
+    /// # Errors
+    ///
+    /// See [`open_existing`](Self::open_existing), but for its being in use.
+    pub fn look(path: &Path, writer_id: WriterId) -> Result<(Vec<u64>, Lsn), RingError> {
+        let memory = Memory::look(path, writer_id)?;
+        let (_, _, consumer) = Self::split(memory, RingKind::Tmpfs { path: path.to_owned() });
+        let mut window = Vec::new();
+        loop {
+            let (tail, end) = (consumer.tail(), consumer.committed());
+            // Fails when the tail moves on in between; it gets to the end some time.
+            if consumer.read(tail, end, &mut window).is_ok() {
+                return Ok((window, tail));
+            }
+        }
     }
 
     fn in_tmpfs(
@@ -308,6 +339,12 @@ impl Ring {
     /// The seq of the next batch to be sealed.
     pub fn next_seq(&self) -> Seq {
         self.memory.next_seq()
+    }
+
+    /// Bytes of the stream that were lost with the ring this one replaced, if nobody sealed them
+    /// before its process died.
+    pub fn unsealed_bytes(&self) -> u64 {
+        self.memory.unsealed()
     }
 
     /// Whether the file was deleted under the writer (systemd's `RemoveIPC` does so at logout):

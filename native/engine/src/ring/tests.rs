@@ -208,7 +208,7 @@ fn test_windows_outside_the_ring_are_refused() {
 #[test]
 fn test_a_ring_may_begin_anywhere_in_the_stream() {
     let options = RingOptions { capacity_bytes: 4096, place: RingPlace::Memory };
-    let start = RingStart { lsn: Lsn(4096 * 5 + 4088), next_seq: Seq(12) };
+    let start = RingStart { lsn: Lsn(4096 * 5 + 4088), next_seq: Seq(12), unsealed_bytes: 0 };
     let (ring, mut producer, mut consumer) = Ring::create(&options, ID, start).unwrap();
     assert_eq!((ring.tail(), ring.committed(), ring.next_seq()), (start.lsn, start.lsn, Seq(12)));
     assert!(put(&mut producer, 1, 16));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Liveness, RunFolderError};
 use crate::platform::{self, Durability};
+use crate::ring::POINT_BYTES;
 use crate::transport::WriterIdentity;
 use crate::types::{RunId, WriterId};
 
@@ -98,6 +99,36 @@ pub enum WriterEnd {
     Closed,
     /// It died, and somebody sealed what its ring held, or found that nothing can be.
     Recovered,
+}
+
+impl WriterInfo {
+    /// Most points that its ring may hold.
+    pub fn ring_points(&self) -> u64 {
+        self.ring_capacity / POINT_BYTES as u64
+    }
+
+    /// Why nobody will ever read the ring of this writer, which is dead; `None`: somebody may.
+    pub fn ring_loss(&self) -> Option<String> {
+        let Some(path) = self.ring.as_deref() else {
+            return Some("it was memory of its process".to_owned());
+        };
+        let boot_id = platform::boot_id();
+        if boot_id.is_some() && self.boot_id.is_some() && boot_id != self.boot_id {
+            return Some("the machine was restarted".to_owned());
+        }
+        // No file by that name: deleted, if we look into the memory it was in.
+        let here = path.parent().and_then(|folder| platform::device(folder).ok().flatten());
+        let is_here = here.is_some() && here == self.ring_device;
+        let is_deleted = is_here && path.try_exists().is_ok_and(|exists| !exists);
+        is_deleted.then(|| format!("{} was deleted", path.display()))
+    }
+
+    /// A sentence for the user.
+    pub fn about_ring(&self, what: &str, why: &str) -> String {
+        let Self { writer_id, host, .. } = self;
+        let points = self.ring_points();
+        format!("ring of writer {writer_id} on host {host}, up to {points} points, {what}: {why}")
+    }
 }
 
 impl WriterIdentity {

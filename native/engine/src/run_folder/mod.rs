@@ -114,9 +114,10 @@ pub struct WriterEntry {
     pub info: Option<WriterInfo>,
     /// Whether it lives.
     pub liveness: Liveness,
-    /// Whether there is something in spool or ring beyond what a follower acknowledged.
+    /// Whether there is something in spool or ring beyond what a follower acknowledged, or was in a
+    /// ring whose loss nobody has told yet.
     pub is_undelivered: bool,
-    /// Why `info` is missing, or `is_undelivered` a guess.
+    /// Why `info` is missing, `is_undelivered` a guess, or the ring lost.
     pub problem: Option<String>,
 }
 
@@ -135,9 +136,13 @@ impl RunFolder {
         for _ in 0..CLAIM_ATTEMPTS {
             platform::create_private_folders(&path)
                 .map_err(RunFolderError::io("creating", &path))?;
-            let run = new_run(request).map_err(RunFolderError::io("naming", &path))?;
+            let mut run = new_run(request).map_err(RunFolderError::io("naming", &path))?;
+            let mut claim = Claim::Created;
+            if let Some(run_id) = writers_run(&path, &file, request)? {
+                (run.run_id, claim) = (run_id, Claim::Resumed);
+            }
             match info::create(&file, &run) {
-                Ok(true) => return Ok((Self { path, run }, Claim::Created)),
+                Ok(true) => return Ok((Self { path, run }, claim)),
                 Ok(false) => match read_run(&file) {
                     Ok(run) => {
                         let claim = admit(&run, request)?;
@@ -172,14 +177,31 @@ impl RunFolder {
     ///
     /// When the directory cannot be read; a missing one is empty.
     pub fn list(data_dir: &Path) -> Result<Vec<Self>, RunFolderError> {
+        Ok(Self::list_all(data_dir)?.0)
+    }
+
+    /// The same, and why folders were left out in which writers lie.
+    ///
+    /// # Errors
+    ///
+    /// See [`list`](Self::list).
+    pub fn list_all(data_dir: &Path) -> Result<(Vec<Self>, Vec<RunFolderError>), RunFolderError> {
         let root = data_dir.join(SPOOL);
-        let mut folders: Vec<_> = names(&root)?
+        let mut paths: Vec<_> = names(&root)?
             .into_iter()
             .filter(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            .filter_map(|name| Self::open(&root.join(name)).ok())
+            .map(|name| root.join(name))
             .collect();
-        folders.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-        Ok(folders)
+        paths.sort_unstable();
+        let (mut folders, mut unreadable) = (Vec::new(), Vec::new());
+        for path in paths {
+            match Self::open(&path) {
+                Ok(folder) => folders.push(folder),
+                Err(_) if numbers(&path).is_ok_and(|writers| writers.is_empty()) => {}
+                Err(error) => unreadable.push(error),
+            }
+        }
+        Ok((folders, unreadable))
     }
 
     /// The folder of the run with this id, if it is in this data directory.
@@ -244,7 +266,9 @@ impl RunFolder {
     pub fn undelivered_before(&self, number: u32) -> Result<Vec<WriterIdentity>, RunFolderError> {
         let entries = self.writers()?.into_iter();
         Ok(entries
-            .filter(|entry| entry.number < number && entry.is_undelivered)
+            .filter(|entry| entry.number < number)
+            // Not those that lost everything: nobody will ever open the run for them.
+            .filter(|entry| is_undelivered(&entry.path, entry.info.as_ref()).unwrap_or(true))
             .filter_map(|entry| Some(WriterIdentity::of(entry.info.as_ref()?, entry.liveness)))
             .collect())
     }
@@ -288,16 +312,31 @@ impl RunFolder {
     /// `None` if it is gone by now.
     fn writer(&self, number: u32, here: &Here) -> Option<WriterEntry> {
         let path = self.path.join(format!("{number:06}"));
+        let mut is_damaged = false;
         let (info, mut problem) = match info::read::<WriterInfo>(&path.join(WRITER_JSON)) {
             Ok(info) => (Some(info), None),
             Err(_) if !path.exists() => return None,
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => {
+                // A writer that has just begun has none yet; one that is there was whole once.
+                is_damaged = !error.is_missing();
+                (None, Some(error.to_string()))
+            }
         };
         let liveness = here.judge(&path.join(LOCK), info.as_ref());
-        let is_undelivered = is_undelivered(&path, info.as_ref()).unwrap_or_else(|error| {
+        let mut is_undelivered = is_undelivered(&path, info.as_ref()).unwrap_or_else(|error| {
             problem.get_or_insert(error.to_string());
             true
         });
+        is_undelivered |= is_damaged;
+        if let Some(info) = &info
+            && liveness == Liveness::Dead
+            && info.ended.is_none()
+            && info.ring_points() > 0
+            && let Some(why) = info.ring_loss()
+        {
+            problem.get_or_insert(info.about_ring("is lost", &why));
+            is_undelivered = true;
+        }
         Some(WriterEntry { number, path, info, liveness, is_undelivered, problem })
     }
 
@@ -326,6 +365,40 @@ fn new_run(request: &RunRequest<'_>) -> io::Result<RunInfo> {
         created_at_ms: now_ms(),
         machine_id: platform::machine_id(),
     })
+}
+
+/// The run of the writers that lie in a folder without a `run.json`, which then is not new: the file
+/// was lost. `None`: there are none.
+fn writers_run(
+    path: &Path,
+    file: &Path,
+    request: &RunRequest<'_>,
+) -> Result<Option<RunId>, RunFolderError> {
+    let writers = numbers(path)?;
+    // In this order: nobody becomes a writer before the file is there.
+    if writers.is_empty() || file.exists() {
+        return Ok(None);
+    }
+    let lost =
+        |what: &str| RunFolderError::Unreadable { path: file.to_owned(), what: what.to_owned() };
+    let read = |number: &u32| {
+        let writer = path.join(format!("{number:06}")).join(WRITER_JSON);
+        info::read::<WriterInfo>(&writer).ok().map(|info| info.run_id)
+    };
+    let Some(run_id) = writers.iter().find_map(read) else {
+        return Err(lost("it is missing, and no writer beside it says which run it was"));
+    };
+    if let Some(wanted) = request.run_id.filter(|wanted| *wanted != run_id) {
+        let run_name = request.names.run_name.to_owned();
+        return Err(RunFolderError::OtherRun { run_name, found: run_id, wanted });
+    }
+    match request.resume {
+        ResumeStrategy::Allow => Ok(Some(run_id)),
+        // Whose job it was is not known any more.
+        ResumeStrategy::Never => Err(lost(
+            "it is missing beside writers of the run; resume_strategy=\"allow\" goes on with it",
+        )),
+    }
 }
 
 fn admit(run: &RunInfo, request: &RunRequest<'_>) -> Result<Claim, RunFolderError> {

@@ -158,6 +158,27 @@ fn test_many_who_come_at_once_agree_on_one_run() {
 }
 
 #[test]
+fn test_a_run_json_that_was_lost_is_made_anew_from_its_writers() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let written = writer(&run).path().join(WRITER_JSON);
+    std::fs::remove_file(run.path().join(RUN_JSON)).unwrap();
+    assert_eq!(RunFolder::list_all(folder.path()).unwrap().1.len(), 1);
+    let error = RunFolder::claim(folder.path(), &request("job")).unwrap_err();
+    assert!(error.to_string().contains("resume_strategy"), "{error}");
+    let allowed = RunRequest { resume: ResumeStrategy::Allow, ..request("job") };
+    let wanted = RunRequest { run_id: Some(RunId([9; 16])), ..allowed };
+    assert!(RunFolder::claim(folder.path(), &wanted).is_err());
+    let (found, claim) = RunFolder::claim(folder.path(), &allowed).unwrap();
+    assert_eq!((found.run().run_id, claim), (info(1).run_id, Claim::Resumed));
+    std::fs::remove_file(run.path().join(RUN_JSON)).unwrap();
+    std::fs::write(written, "").unwrap();
+    assert!(run.writers().unwrap()[0].is_undelivered);
+    let error = RunFolder::claim(folder.path(), &allowed).unwrap_err();
+    assert!(error.to_string().contains("no writer beside it"), "{error}");
+}
+
+#[test]
 fn test_a_newer_run_json_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let run = run(folder.path());

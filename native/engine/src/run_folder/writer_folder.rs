@@ -8,7 +8,7 @@ use super::info::{self, WriterInfo};
 use super::liveness::{Here, Liveness, Reached, reach};
 use super::{CURSORS, RunFolderError};
 use crate::platform::{self, Durability};
-use crate::spool::{CursorSet, CursorsError};
+use crate::spool::{self, CursorSet, CursorsError};
 use crate::types::Seq;
 
 pub(super) const LOCK: &str = "lock";
@@ -198,13 +198,21 @@ impl WriterLock {
         write_cursors(&self.path, self.info.number, cursors)
     }
 
-    /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay.
+    /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay. If its
+    /// spool ends in bytes that are no batch, it is put aside as `<number>-<writer_id>.unreadable`
+    /// instead: nobody takes it for a writer's any more, and the bytes are there for whoever can
+    /// read them.
     ///
     /// # Errors
     ///
     /// When it cannot be deleted; what is left is swept away by the next one.
     pub fn remove_delivered(self) -> Result<(), RunFolderError> {
-        remove(&self.path)
+        let WriterInfo { writer_id, number, .. } = self.info;
+        if spool::summarize(&self.path, writer_id, |_| {})?.unread.is_empty() {
+            return remove(&self.path);
+        }
+        let aside = self.path.with_file_name(format!("{number:06}-{writer_id}.unreadable"));
+        std::fs::rename(&self.path, aside).map_err(RunFolderError::io("putting aside", &self.path))
     }
 }
 

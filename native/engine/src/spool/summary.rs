@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::SpoolError;
 use super::frame::{FrameHeader, FrameKind};
-use super::scanner::{Scanner, Step};
+use super::scanner::{DamagedBytes, Scanner, Step};
 use super::segment::{segment_numbers, segment_path};
 use crate::types::{BatchKind, Lsn, Seq, WriterId};
 
@@ -21,6 +21,12 @@ pub struct SpoolSummary {
     pub points_end: Lsn,
     /// Where the sealed attributes end in the ring's stream.
     pub attributes_end: Lsn,
+    /// What lies behind the last batch and cannot be read, a sentence each. What is damaged before a
+    /// batch is told by whoever reads the batches: there the gap shows what it cost.
+    pub unread: Vec<String>,
+    /// Segments that are empty or end inside a frame, a sentence each: a killed process leaves such,
+    /// and so does a power cut.
+    pub torn: Vec<String>,
 }
 
 /// One segment of a [`SpoolSummary`].
@@ -56,6 +62,8 @@ impl SpoolSummary {
             None => return,
         };
         *end = (*end).max(Lsn(header.lsn_last.0 + 1));
+        self.unread.clear();
+        self.torn.clear();
     }
 }
 
@@ -72,7 +80,8 @@ pub fn summarize(
     let mut summary = SpoolSummary::default();
     let numbers = segment_numbers(folder).map_err(SpoolError::io("listing", folder))?;
     for number in numbers {
-        let mut scanner = Scanner::open(&segment_path(folder, number))?;
+        let path = segment_path(folder, number);
+        let mut scanner = Scanner::open(&path)?;
         scanner.expect_writer(writer_id);
         if let Some(header) = scanner.header()? {
             // Known even if every frame in it is damaged.
@@ -84,8 +93,16 @@ pub fn summarize(
                     declared(&scanner.payload);
                 }
                 Step::Frame(header) => summary.add(&header),
-                Step::Damaged(_) => {}
-                Step::Partial { offset, .. } => break Some(offset),
+                Step::Damaged(DamagedBytes { offset, bytes, .. }) => {
+                    let text = format!("{}: no frame in {bytes} bytes at {offset}", path.display());
+                    summary.unread.push(text);
+                }
+                Step::Partial { offset, bytes } => {
+                    let what = if offset == 0 { "no whole segment" } else { "no whole frame" };
+                    let text = format!("{}: {what} in {bytes} bytes at {offset}", path.display());
+                    summary.torn.push(text);
+                    break Some(offset);
+                }
                 Step::End => break None,
             }
         };

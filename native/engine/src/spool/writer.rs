@@ -227,6 +227,20 @@ impl SpoolWriter {
         Ok(freed)
     }
 
+    /// Ends the segment being written if all its batches are acknowledged, so that
+    /// [`delete_acked`](Self::delete_acked) frees it too. For when there is no room for another; the
+    /// next batch begins a new one, with all declarations.
+    pub fn end_acked_segment(&mut self, acked: Seq) {
+        let is_acked =
+            |segment: &mut CurrentSegment| segment.has_batch && segment.last_seq <= acked;
+        if let Some(segment) = self.current.take_if(is_acked) {
+            let CurrentSegment { number, bytes, last_seq, .. } = segment;
+            self.ended.push_back(EndedSegment { number, bytes, last_seq });
+            // Nobody needs its bytes after a crash.
+            self.unsynced_since = None;
+        }
+    }
+
     /// Whether [`delete_acked`](Self::delete_acked) would delete something: the cursors are due.
     pub fn has_acked_segments(&self, acked: Seq) -> bool {
         self.ended.front().is_some_and(|segment| segment.last_seq <= acked)

@@ -16,7 +16,7 @@ use super::{
     RefusalCode, ServerMessage, Transport, TransportError, WriterEnd,
 };
 use crate::sender::Connector;
-use crate::types::{Seq, WriterId};
+use crate::types::{RunId, Seq, WriterId};
 
 /// What the server is about to do.
 #[derive(Debug)]
@@ -139,6 +139,12 @@ impl MemoryServer {
         }
     }
 
+    /// How a run was opened by its name.
+    fn named(&self, run_id: RunId) -> Option<OpenRun> {
+        let records = self.records();
+        records.opened.iter().find(|one| one.run_id == run_id && !one.by_run_id).cloned()
+    }
+
     fn ask(&self, event: Event<'_>) -> Action {
         (self.script.lock())(event)
     }
@@ -160,12 +166,21 @@ impl Transport for MemoryTransport {
                 Action::Drop => return Err(broken()),
                 _ => {}
             }
+            let known = request.by_run_id.then(|| self.0.named(request.run_id));
+            let named = match known {
+                Some(None) => {
+                    let refusal = refusal(RefusalCode::RunNotFound, "no such run");
+                    return Err(TransportError::Refused(refusal));
+                }
+                Some(Some(named)) => named,
+                None => request.clone(),
+            };
             let opened = OpenedRun {
                 run_id: Some(request.run_id),
-                workspace_name: request.workspace_name.clone(),
-                project_name: request.project_name.clone(),
-                run_name: request.run_name.clone(),
-                created: true,
+                workspace_name: named.workspace_name,
+                project_name: named.project_name,
+                run_name: named.run_name,
+                created: !request.by_run_id,
                 ..OpenedRun::default()
             };
             self.0.record(|records| records.opened.push(request));

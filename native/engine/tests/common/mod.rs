@@ -16,7 +16,7 @@ use metrana_engine::engine_log::ENGINE_LOG;
 use metrana_engine::platform;
 use metrana_engine::ring::{RingOptions, RingPlace};
 use metrana_engine::spool::{FrameKind, SpoolEvent, SpoolReader};
-use metrana_engine::types::Seq;
+use metrana_engine::types::{Scale, Seq};
 
 /// A data directory that goes with the test. It is in memory, so that rings can be in it too.
 pub fn folder() -> tempfile::TempDir {
@@ -40,6 +40,11 @@ pub fn open(config: EngineConfig) -> Engine {
 
 pub fn close(engine: &Engine) {
     engine.close(Duration::from_secs(20), CloseStatus::Finished, &mut || false).unwrap();
+}
+
+/// Where the metric without labels stands.
+pub fn greatest_step(engine: &Engine, name: &str) -> Option<i64> {
+    engine.last_step(engine.metric(name, Scale::MlStep, &[]).unwrap())
 }
 
 /// One point as the server would see it.

@@ -12,6 +12,7 @@ use crate::attributes::{AttributeOperation, AttributeUpdate, AttributeValue, dec
 use crate::batch::{PointColumns, decode_points};
 use crate::config::FsyncPolicy;
 use crate::declarations::encode_metric;
+use crate::platform;
 use crate::record::{
     attributes_bytes, declare_bytes, write_attributes, write_declare_metric, write_point,
 };
@@ -347,6 +348,23 @@ fn test_a_writer_that_died_while_it_made_its_ring_leaves_neither_ring_nor_proble
     let report = recovered(&path);
     assert!(report.is_complete() && !ring.exists());
     assert_eq!((report.last_seq, report.problems), (Seq(0), Vec::new()));
+}
+
+#[test]
+fn test_what_died_with_a_deleted_ring_is_told_once() {
+    let folder = memory_folder();
+    let place = RingPlace::Folder(folder.path().into());
+    let mut life = Life::begin(folder.path(), place.clone(), sound());
+    life.log_point(1, 1.0);
+    life.ring.unlink().unwrap();
+    let start = RingStart { lsn: life.consumer.committed(), next_seq: Seq(1), unsealed_bytes: 64 };
+    let options = RingOptions { capacity_bytes: 4096, place };
+    (life.ring, life.producer, life.consumer) =
+        Ring::create(&options, life.info.writer_id, start).unwrap();
+    let (path, _) = life.die();
+    let problems = recovered(&path).problems.join(" ");
+    assert!(problems.contains("up to 2 points") && problems.contains("deleted"), "{problems}");
+    assert_eq!(recovered(&path).problems, [""; 0]);
 }
 
 #[test]
