@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from metrana import _native
-from metrana.cli.output import DONE, complain, note, print_json, show
+from metrana.cli.output import DONE, FAILED, complain, note, print_json, show
 from metrana.settings import checked_data_dir, default_data_dir
 from metrana.spool_damage import damage_sentences
 
 _READ_BYTES = 8 << 20
+_WRITER_FOLDERS = "[0-9]" * 6
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists writers with something undelivered."""
     data_dir = checked_data_dir(arguments.data_dir or default_data_dir())
-    rows = undelivered(data_dir)
+    rows, unreadable = undelivered(data_dir)
+    for sentence in unreadable:
+        complain(sentence)
     if arguments.json:
         print_json(rows)
-    elif not rows:
+    elif not rows and not unreadable:
         note(f"everything under {data_dir} is delivered")
     for row in () if arguments.json else rows:
         show(
@@ -29,22 +32,27 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for problem in row["problems"]:
             show(f"  {problem}")
-    return DONE
+    is_known = not unreadable and all(row["writer_id"] is not None for row in rows)
+    return DONE if is_known else FAILED
 
 
-def undelivered(data_dir: Path) -> list[dict[str, Any]]:
-    """Gives a row for every writer that has something its destination did not acknowledge."""
-    rows = []
+def undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Gives a row for every writer that has something its destination did not acknowledge.
+
+    The sentences are on folders of which that cannot be told.
+    """
+    rows, unreadable = [], []
     spool_dir = data_dir / "spool"
     for path in sorted(spool_dir.iterdir()) if spool_dir.is_dir() else ():
         try:
             folder = _native.RunFolder(path)
             writers = folder.writers()
         except (RuntimeError, OSError) as error:
-            complain(f"cannot read {path}: {error}")
+            if any(path.glob(_WRITER_FOLDERS)):
+                unreadable.append(f"cannot read {path}: {error}")
             continue
         rows += [_row(folder.run, writer) for writer in writers if writer.undelivered]
-    return rows
+    return rows, unreadable
 
 
 def _place(row: dict[str, Any]) -> str:
@@ -72,12 +80,13 @@ def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
 
 def _problems(writer: Any) -> list[str]:
     """Says what is wrong with a spool; its every byte is read for that."""
-    if writer.problem is not None:
-        return [writer.problem]
+    known = [] if writer.problem is None else [writer.problem]
     try:
         follower = _native.SpoolFollower(writer.path)
+        if writer.state == "dead":
+            follower.writer_has_ended()
         while follower.read(_READ_BYTES):
             pass
     except (RuntimeError, OSError) as error:
-        return [str(error)]
-    return damage_sentences(follower)
+        return [*known, str(error)]
+    return [*known, *damage_sentences(follower)]

@@ -34,6 +34,7 @@ _FAILED_PASS_S: Final = 1.0
 # A folder that changed this short a time ago may change again under the same time: the kernel's
 # clock of files ticks every few milliseconds, and some file systems keep whole seconds.
 _YOUNG_NS: Final = 2_000_000_000
+_WRITER_FOLDERS: Final = "[0-9]" * 6
 
 
 @dataclass(slots=True)
@@ -297,7 +298,7 @@ class SpoolDelivery:
         changed = path.stat().st_mtime_ns
         if self._idle.get(str(path)) == changed:
             return None
-        if not (path / "run.json").exists():
+        if not (path / "run.json").exists() and not any(path.glob(_WRITER_FOLDERS)):
             return None  # not yet: its process has only just made the folder
         folder = _native.RunFolder(path)
         writers = folder.writers()
@@ -310,10 +311,10 @@ class SpoolDelivery:
     def _attend(self, folder: Any, writer: Any, key: tuple[str, int]) -> bool:
         delivery = self._active.get(key)
         if delivery is None:
+            if writer.writer_id is None and writer.undelivered:
+                raise RuntimeError(writer.problem)
             if writer.state != "dead" and writer.sender != "none":
                 return False
-            if writer.writer_id is None:
-                raise RuntimeError(writer.problem)
             delivery = self._begin(folder, writer)
             self._active[key] = delivery
         elif writer.state == "dead" and not delivery.is_dead:

@@ -207,8 +207,8 @@ fn test_a_run_id_resumes_where_nothing_but_its_server_knows_it() {
     close(&open(EngineConfig { data_dir: names.path().to_owned(), ..by_names }));
     let opened = server.records().opened.clone();
     assert_eq!(opened[1].writer.writer_id, opened[2].writer.writer_id, "asked, then opened");
-    let resumes = |request: &OpenRun| request.resume_strategy == ResumeStrategy::Allow;
-    assert!(opened.iter().skip(1).all(resumes));
+    let is_allowed = |request: &OpenRun| request.resume_strategy == ResumeStrategy::Allow;
+    assert!(opened.iter().skip(1).all(is_allowed));
     resumed.run.run_id = Some(RunId([9; 16]));
     resumed.data_dir = names.path().to_owned();
     let error = Engine::open(resumed.clone(), &mut || false).unwrap_err();

@@ -219,6 +219,61 @@ def test_status_and_sync_say_what_a_spool_lost(tmp_path: Path) -> None:
     assert "delivered default/hurt, writer 1" in synced.stderr
 
 
+def offline_run(data_dir: Path) -> Path:
+    """Gives the folder of a closed writer that logged something."""
+    import metrana
+
+    with metrana.init(run_name="hurt", data_dir=data_dir, mode="offline") as run:
+        run.log("loss", 1.0)
+    return next((data_dir / "spool").rglob("writer.json")).parent
+
+
+@pytest.mark.parametrize("name", ["run.json", "writer.json"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+def test_folders_that_cannot_be_read_are_failures(
+    tmp_path: Path, name: str, is_there: bool
+) -> None:
+    writer = offline_run(tmp_path)
+    path = writer / name if name == "writer.json" else writer.parent / name
+    path.unlink()
+    if is_there:
+        path.touch()
+    status = without_extras(tmp_path, "status")
+    assert status.returncode == 1
+    assert name in status.stdout + status.stderr
+    assert "is delivered" not in status.stderr
+    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    assert name in synced.stderr
+    path.unlink(missing_ok=True)  # whoever clears up after the tests reads those that are there
+
+
+@pytest.mark.parametrize("is_zeroed", [True, False], ids=["zeroed", "empty"])
+def test_sync_says_that_a_spool_cannot_be_read(tmp_path: Path, is_zeroed: bool) -> None:
+    writer = offline_run(tmp_path)
+    (segment,) = writer.glob("*.spool")
+    size = segment.stat().st_size
+    segment.write_bytes(bytes(size if is_zeroed else 0))
+    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    assert "are lost, the spool is damaged" in synced.stderr
+    kept = list(writer.parent.glob("*.unreadable/*.spool"))
+    assert [path.stat().st_size for path in kept] == ([size] if is_zeroed else [])
+    assert run_command("sync", str(tmp_path), code=0, environment={}).stdout == ""
+
+
+def test_status_and_sync_say_that_a_ring_was_lost(tmp_path: Path) -> None:
+    writer = offline_run(tmp_path)
+    for segment in writer.glob("*.spool"):
+        segment.unlink()
+    info = json.loads((writer / "writer.json").read_text())
+    # Killed before its first batch, and the machine was restarted since.
+    info |= {"ended": None, "boot_id": "0" * 32}
+    (writer / "writer.json").write_text(json.dumps(info))
+    assert "is lost: the machine was restarted" in without_extras(tmp_path, "status").stdout
+    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    assert "is lost: the machine was restarted" in synced.stderr
+    assert "is delivered" in without_extras(tmp_path, "status").stderr
+
+
 @pytest.mark.parametrize("arguments", [["runs"], ["show", RUN], ["server"], ["export", RUN]])
 def test_without_extras_commands_say_what_to_install(data_dir: Path, arguments: list[str]) -> None:
     done = without_extras(data_dir, *arguments)
