@@ -68,12 +68,11 @@ pub fn deliver_spools<'py>(
     let heard = Mutex::new(heard);
     // Dropped on the way out, whichever that is: the thread ends soon after.
     let (_canceller, cancel) = Cancel::pair();
-    let destination = match url {
-        Some(url) => (Destination::Server { url: url.clone(), token }, url),
-        None => {
-            let data_dir = server_dir.unwrap_or_else(|| data_dir.clone());
-            (Destination::Local { data_dir }, "local".to_owned())
-        }
+    let destination = if let Some(url) = url {
+        (Destination::Server { url: url.clone(), token }, url)
+    } else {
+        let data_dir = server_dir.unwrap_or_else(|| data_dir.clone());
+        (Destination::Local { data_dir }, "local".to_owned())
     };
     let writers = dead_writers(data_dir, destination, force);
     thread::Builder::new()

@@ -165,16 +165,19 @@ def test_runs_show_the_workspace_where_there_are_several(teams: dict[str, str]) 
     heading, *lines = run_command("runs", code=0, environment=teams).stdout.splitlines()
     assert heading.split()[:3] == ["workspace", "project", "run"]
     assert sorted(line.split()[0] for line in lines) == ["default", "vision"]
+
+
+def test_runs_of_one_workspace_are_shown_without_it(teams: dict[str, str]) -> None:
     one = run_command("runs", "--workspace", "vision", code=0, environment=teams).stdout
     assert one.split()[0] == "project"
-    rows = json.loads(
-        run_command(
-            "runs", "--json", code=0, environment={**teams, "METRANA_PROJECT": "eyes"}
-        ).stdout
-    )
-    assert [(row["workspace_name"], len(row["run_id"])) for row in rows] == [("vision", 32)]
     none = run_command("runs", "--workspace", "audio", code=3, environment=teams)
     assert "no runs in workspace 'audio'" in none.stderr
+
+
+def test_runs_as_json_name_workspace_and_run_id(teams: dict[str, str]) -> None:
+    environment = {**teams, "METRANA_PROJECT": "eyes"}
+    rows = json.loads(run_command("runs", "--json", code=0, environment=environment).stdout)
+    assert [(row["workspace_name"], len(row["run_id"])) for row in rows] == [("vision", 32)]
 
 
 def test_a_delivered_run_is_readable_while_the_server_runs(tmp_path: Path) -> None:
