@@ -132,18 +132,26 @@ def _workspace(text: str) -> str:
     return name
 
 
-def test_a_run_is_shown_by_workspace_and_project(teams: dict[str, str], tmp_path: Path) -> None:
-    named = ["--workspace", "vision", "--project", "eyes"]
-    shown = run_command("show", "same", *named, "--json", code=0, environment=teams)
-    assert _workspace(shown.stdout) == "vision"
-    variables = {**teams, "METRANA_WORKSPACE": "vision", "METRANA_PROJECT": "eyes"}
-    shown = run_command("show", "same", "--json", code=0, environment=variables)
+VISION = ["--workspace", "vision", "--project", "eyes"]
+
+
+def test_a_run_is_shown_by_workspace_and_project(teams: dict[str, str]) -> None:
+    shown = run_command("show", "same", *VISION, "--json", code=0, environment=teams)
     assert _workspace(shown.stdout) == "vision"
     shown = run_command("show", "same", "--json", code=0, environment=teams)
     assert _workspace(shown.stdout) == "default"
+
+
+def test_workspace_and_project_default_to_the_environment(teams: dict[str, str]) -> None:
+    variables = {**teams, "METRANA_WORKSPACE": "vision", "METRANA_PROJECT": "eyes"}
+    shown = run_command("show", "same", "--json", code=0, environment=variables)
+    assert _workspace(shown.stdout) == "vision"
+
+
+def test_a_run_is_exported_by_workspace_and_project(teams: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "points.jsonl"
     chosen = ["--format", "jsonl", "-o", str(path)]
-    run_command("export", "same", *named, *chosen, code=0, environment=teams)
+    run_command("export", "same", *VISION, *chosen, code=0, environment=teams)
     assert len(path.read_text().splitlines()) == 3
 
 
