@@ -1,6 +1,8 @@
 //! Ending a writer, and what `fork` needs.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use crate::engine::{Engine, InterruptCheck, LOOK_INTERVAL};
 use crate::error::FlushError;
 use crate::run_folder::WriterEnd;
 use crate::sender::ConnectionState;
+use crate::shared::{AllLocks, Shared};
 
 /// Sealing takes milliseconds, so that even a close without patience waits this long for the disk.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,6 +50,18 @@ impl fmt::Display for Delivery {
             Self::Unfinished => "the rest is to be delivered",
         })
     }
+}
+
+thread_local! {
+    /// What [`Engine::fork_prepare`] took in this thread.
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A writer's locks, from before a fork until after it. Fields are dropped in this order.
+#[derive(Debug)]
+struct Held {
+    locks: AllLocks<'static>,
+    shared: Arc<Shared>,
 }
 
 impl Engine {
@@ -233,28 +248,36 @@ impl Engine {
     /// Takes every lock, so that no file is in the middle of a change when the process is copied.
     /// Follow it with [`Self::fork_in_parent`] and [`Self::fork_in_child`], in the same thread.
     pub fn fork_prepare(&self) {
-        if !self.is_abandoned.load(Ordering::Relaxed) {
-            self.shared().lock_all();
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            return;
         }
+        let shared = Arc::clone(&self.parts.shared);
+        let locks = shared.lock_all();
+        // SAFETY: the locks are where they are as long as `shared` is, which `Held` drops last.
+        let locks = unsafe { std::mem::transmute::<AllLocks<'_>, AllLocks<'static>>(locks) };
+        HELD.with_borrow_mut(|held| held.push(Held { locks, shared }));
     }
 
     /// Releases what [`Self::fork_prepare`] took.
     pub fn fork_in_parent(&self) {
-        if !self.is_abandoned.load(Ordering::Relaxed) {
-            // SAFETY: `fork_prepare` took all of them in this thread and no guard is alive.
-            unsafe { self.shared().unlock_all() };
-        }
+        drop(self.take_held());
     }
 
     /// Closes the descriptors whose locks say that the parent lives, touches none of its files, and
     /// leaves an engine whose every call says [`LogError::Closed`](crate::error::LogError::Closed).
     /// The child opens a writer of its own with [`Self::child_config`] at its first log.
     pub fn fork_in_child(&self) {
-        if !self.is_abandoned.swap(true, Ordering::Relaxed) {
-            // SAFETY: `fork_prepare` took every lock in the thread that is now this process's only
-            // one, so nobody else looks; the locks stay taken, for nobody ever asks for them again.
-            unsafe { self.shared().let_go_in_child() };
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        if let Some(Held { locks, shared }) = self.take_held() {
+            // SAFETY: this engine is abandoned, and never dropped.
+            unsafe { locks.let_go_in_child() };
+            std::mem::forget(shared);
         }
+    }
+
+    fn take_held(&self) -> Option<Held> {
+        let is_own = |held: &mut Held| Arc::ptr_eq(&held.shared, &self.parts.shared);
+        HELD.with_borrow_mut(|held| held.extract_if(.., is_own).next())
     }
 
     /// What a forked child opens its own writer of the same run with.

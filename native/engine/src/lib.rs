@@ -39,6 +39,7 @@ pub mod spool;
 pub mod spool_source;
 pub mod status;
 pub mod steps;
+pub mod sync;
 mod takeover;
 pub mod transport;
 pub mod types;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use crate::chunk::QueueLimits;
 use crate::clock::now_ms;

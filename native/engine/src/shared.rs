@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::counters::{Counters, Ledger, Tally};
 use crate::engine_log::{EngineLog, LogLevel};
@@ -41,6 +41,34 @@ pub(crate) struct Shared {
     pub log: Arc<EngineLog>,
     /// A server has this run: what is unacked is not kept by a close that does not wait.
     pub has_reached_server: AtomicBool,
+}
+
+/// Every lock of a writer, held.
+#[derive(Debug)]
+pub(crate) struct AllLocks<'a> {
+    _intake: MutexGuard<'a, Intake>,
+    _progress: MutexGuard<'a, Progress>,
+    _request: MutexGuard<'a, DrainRequest>,
+    _ledger: MutexGuard<'a, Ledger>,
+    _problems: MutexGuard<'a, Problems>,
+    ring: MutexGuard<'a, Ring>,
+    folder: MutexGuard<'a, Option<WriterFolder>>,
+    _opened: MutexGuard<'a, Option<OpenedRun>>,
+}
+
+impl AllLocks<'_> {
+    /// In a forked child: closes the descriptors of the writer's lock and ring. The locks stay
+    /// taken, for nobody ever asks for them again.
+    ///
+    /// # Safety
+    ///
+    /// Nothing of the writer is used or dropped after.
+    pub unsafe fn let_go_in_child(mut self) {
+        drop(self.folder.take());
+        // SAFETY: the caller's.
+        unsafe { self.ring.close_file_in_child() };
+        std::mem::forget(self);
+    }
 }
 
 /// How far the drain thread has got.
@@ -110,47 +138,16 @@ impl Shared {
     // ── Fork ───────────────────────────────────────────────────────────────────────────────────
 
     /// Takes every lock, in the order of the fields.
-    pub fn lock_all(&self) {
-        std::mem::forget((
-            self.intake.lock(),
-            self.progress.lock(),
-            self.request.lock(),
-            self.ledger.lock(),
-            self.problems.lock(),
-            self.ring.lock(),
-            self.folder.lock(),
-            self.opened.lock(),
-        ));
-    }
-
-    /// # Safety
-    ///
-    /// This thread took them with [`Self::lock_all`].
-    pub unsafe fn unlock_all(&self) {
-        // SAFETY: the caller's.
-        unsafe {
-            self.opened.force_unlock();
-            self.folder.force_unlock();
-            self.ring.force_unlock();
-            self.problems.force_unlock();
-            self.ledger.force_unlock();
-            self.request.force_unlock();
-            self.progress.force_unlock();
-            self.intake.force_unlock();
-        }
-    }
-
-    /// Closes the descriptors of the writer's lock and ring.
-    ///
-    /// # Safety
-    ///
-    /// This is a forked child, the locks were taken by [`Self::lock_all`] before the fork, and
-    /// nothing of `self` is used or dropped after.
-    pub unsafe fn let_go_in_child(&self) {
-        // SAFETY: the caller's; the locks are held, so the references are the only ones.
-        unsafe {
-            drop((*self.folder.data_ptr()).take());
-            (*self.ring.data_ptr()).close_file_in_child();
+    pub fn lock_all(&self) -> AllLocks<'_> {
+        AllLocks {
+            _intake: self.intake.lock(),
+            _progress: self.progress.lock(),
+            _request: self.request.lock(),
+            _ledger: self.ledger.lock(),
+            _problems: self.problems.lock(),
+            ring: self.ring.lock(),
+            folder: self.folder.lock(),
+            _opened: self.opened.lock(),
         }
     }
 
@@ -169,7 +166,7 @@ impl Shared {
     pub fn next_request(&self, timeout: Duration) -> DrainRequest {
         let mut request = self.request.lock();
         if request.is_empty() {
-            self.requested.wait_for(&mut request, timeout);
+            request = self.requested.wait_for(request, timeout);
         }
         let taken = *request;
         *request = DrainRequest { end_by: taken.end_by, ..DrainRequest::default() };
@@ -190,7 +187,7 @@ impl Shared {
     pub fn await_progress(&self, seen: u64, timeout: Duration) -> Progress {
         let mut progress = self.progress.lock();
         if progress.generation == seen {
-            self.progressed.wait_for(&mut progress, timeout);
+            progress = self.progressed.wait_for(progress, timeout);
         }
         *progress
     }

@@ -5,8 +5,8 @@ use metrana_engine::error::InvalidArgument;
 use metrana_engine::record::BlockSegment;
 use metrana_engine::series::Registry;
 use metrana_engine::steps::{StepTable, check_ranges};
+use metrana_engine::sync::Mutex;
 use metrana_engine::types::{EnvNo, MetricNo, Scale};
-use parking_lot::Mutex;
 
 /// The names and positions of a run that is logged nowhere.
 #[derive(Default)]

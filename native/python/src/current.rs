@@ -3,7 +3,7 @@
 //! They are native because a Python function that forwards by keyword takes longer than the whole
 //! call does.
 
-use parking_lot::Mutex;
+use metrana_engine::sync::Mutex;
 use pyo3::prelude::*;
 
 use crate::arguments::Evaluation;

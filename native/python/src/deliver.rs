@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metrana_engine::deliver::{DeadWriters, DeliveryEvent, DeliveryOptions, OnEvent};
 use metrana_engine::sender::{Cancel, Destination};
-use parking_lot::Mutex;
+use metrana_engine::sync::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

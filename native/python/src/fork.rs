@@ -14,7 +14,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, PoisonError, Weak};
 
-use parking_lot::Mutex;
+use metrana_engine::sync::Mutex;
 use pyo3::prelude::*;
 
 use crate::writer::Writer;

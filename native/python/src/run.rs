@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrana_engine::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
 use metrana_engine::counters::Kind;
 use metrana_engine::engine::Engine;
-use parking_lot::RwLock;
+use metrana_engine::sync::RwLock;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 

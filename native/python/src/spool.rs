@@ -8,8 +8,8 @@ use metrana_engine::recovery::{RecoveryOptions, RecoveryReport, RingOutcome, rec
 use metrana_engine::run_folder::{self, Liveness, RunFolderError, SenderKind, WriterLock};
 use metrana_engine::seal::SealSettings;
 use metrana_engine::spool::{Damage, Frame, FrameKind, SpoolEvent, SpoolOptions, SpoolReader};
+use metrana_engine::sync::Mutex;
 use metrana_engine::types::{Compression, Seq};
-use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};

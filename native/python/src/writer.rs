@@ -9,8 +9,8 @@ use metrana_engine::counters::Counters;
 use metrana_engine::engine::{Admission, Engine, Identity};
 use metrana_engine::error::{InvalidArgument, LogError};
 use metrana_engine::status::Status;
+use metrana_engine::sync::Mutex;
 use metrana_engine::types::{EnvNo, MetricNo, Scale};
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::checker::Checker;

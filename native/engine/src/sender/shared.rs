@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
 use crate::types::Seq;
@@ -193,14 +193,14 @@ impl Shared {
 
     /// Waits at most `timeout` for the sender to end. Blocks.
     pub fn wait(&self, timeout: Duration) -> Option<CloseReport> {
-        let deadline = Instant::now().checked_add(timeout);
+        let begun = Instant::now();
         let mut report = self.report.lock();
         while report.is_none() {
-            match deadline {
-                None => self.reported.wait(&mut report),
-                Some(at) if self.reported.wait_until(&mut report, at).timed_out() => break,
-                Some(_) => {}
+            let left = timeout.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
             }
+            report = self.reported.wait_for(report, left);
         }
         report.clone()
     }
