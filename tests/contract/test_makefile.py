@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 INSTALL = "--reinstall-package metrana"
 
 
-@pytest.mark.needs_program("make", package="make")
 @pytest.mark.parametrize("module", [None, "_native.abi3.so"])
 def test_build_is_due_if_the_native_module_is_missing(tmp_path: Path, module: str | None) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
