@@ -176,8 +176,7 @@ def add_routes(app: FastAPI, reads: Reads, dependencies: Sequence[Any]) -> None:
         return error_response(503, "unavailable", f"the points store failed: {error}")
 
     @app.exception_handler(CatalogError)
-    @app.exception_handler(SQLAlchemyError)
-    def failing_catalog(_: Request, error: Exception) -> JSONResponse:
+    def failing_catalog(_: Request, error: CatalogError) -> JSONResponse:
         return error_response(503, "unavailable", f"the catalog failed: {error}")
 
 

@@ -112,8 +112,9 @@ def test_a_damaged_catalog_is_said_in_a_sentence(
         pytest.raises(MetranaQueryError, match="put back a copy"),
     ):
         client.runs()
-    for arguments in (["runs", "--data-dir", str(tmp_path)], ["sync", str(tmp_path)]):
-        assert main(arguments) == 1
+    metrana.init(mode="offline", data_dir=tmp_path, run_name="undelivered").close()
+    for command in ("runs", "sync"):
+        assert main([command, "--data-dir", str(tmp_path)]) == 1
         said = capsys.readouterr().err
         assert "the catalog failed: file is not a database" in said
         assert "Traceback" not in said

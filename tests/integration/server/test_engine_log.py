@@ -64,7 +64,8 @@ def test_a_server_that_is_not_there_is_told_of_without_the_key(
     run.log_config({"password": "a-config-value"})
     (log,) = _logs(tmp_path)
     wait_until(lambda: "sending failed" in log.read_text(), what="a failure")
-    run.close()
+    with pytest.warns(metrana.MetranaWarning, match="attributes that http://127.0.0.1:1"):
+        run.close()
     assert _levels(log) == {"WARN"}
     text = log.read_text()
     assert "http://127.0.0.1:1" in text
