@@ -17,6 +17,17 @@ _LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session", autouse=True)
+def home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own data directory out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        for name in [name for name in os.environ if name.startswith("METRANA_")]:
+            if not name.startswith("METRANA_TEST_"):
+                environment.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def rings_of_killed_writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Leave no memory behind: nobody delivers what a killed process of a test has left."""
     yield

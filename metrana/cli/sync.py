@@ -57,6 +57,8 @@ def _to_store(source: Path, data_dir: Path) -> int:
         report = deliver_spools(source, stores)
     for name, number in report.delivered:
         note(f"delivered {name}, writer {number}")
+    for warning in report.warnings:
+        complain(warning)
     return _summary(report.batch_count, len(report.delivered), report.problems)
 
 

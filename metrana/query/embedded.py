@@ -26,6 +26,8 @@ from metrana.server.reads.schemas import RUNS_SCHEMA
 
 # A process opens one embedded store at a time, so all clients of this one take turns.
 _ONE_AT_A_TIME: Final = threading.Lock()
+# As long as for another process that has the store.
+_WAIT_S: Final = 5.0
 
 
 class EmbeddedBackend:
@@ -66,7 +68,12 @@ class EmbeddedBackend:
         """Opens the store until `held` closes; where nothing was logged it is not made."""
         if not any((self._data_dir / part).is_dir() for part in ("spool", "server")):
             return _NoReads(self._data_dir)
-        held.enter_context(_ONE_AT_A_TIME)
+        if not _ONE_AT_A_TIME.acquire(timeout=_WAIT_S):
+            raise MetranaQueryError(
+                f"another Client of this process is reading after {_WAIT_S:g} s: is it in a "
+                "`with client.hold():` block?"
+            )
+        held.callback(_ONE_AT_A_TIME.release)
         stores = held.enter_context(open_stores(self._data_dir))
         deliver_spools(self._data_dir, stores)
         return Reads(stores.catalog, stores.points)

@@ -160,7 +160,9 @@ class Ingestor:
             self._changed.wait_for(lambda: writer_no not in self._committing)
         if older is not None:
             older.listener.refused(
-                IngestRefusedError("SUPERSEDED", "a newer stream of this writer took over")
+                IngestRefusedError(
+                    "SUPERSEDED", "a newer stream of this writer took over", retryable=True
+                )
             )
 
     def _ask(

@@ -129,6 +129,8 @@ async def _serve(
         finally:
             remove_state(options.data_dir)
             service.ask_to_reconnect()
+            # Before batches are handed back: that is no news of a delivery that ends itself.
+            delivery.stop()
             await _stop_taking(grpc_server, ingestor)
             http.should_exit = True
             await http_task

@@ -46,12 +46,14 @@ class DeliveryReport:
         following: How many live writers are followed.
         batch_count: Batches brought to the stores.
         problems: What could not be delivered and what spools lost, in sentences.
+        warnings: What was delivered otherwise than it was asked for, in sentences.
     """
 
     delivered: list[tuple[str, int]] = field(default_factory=list)
     following: int = 0
     batch_count: int = 0
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class _Progress:
@@ -79,6 +81,7 @@ class _WriterDelivery:
         self.name = f"{folder.run['project_name']}/{folder.run['run_name']}"
         self.number: int = writer.number
         self.batch_count = 0
+        self.warning: str | None = None
         self.is_dead = False
         self._folder = folder
         self._ingestor = ingestor
@@ -176,8 +179,7 @@ class _WriterDelivery:
         answer = catalog.open_run(_open_run(self._folder.run, writer))
         if isinstance(answer, RunRefusal):
             raise IngestRefusedError(answer.code.name, answer.message)
-        if answer.warning:
-            _log.warning("%s", answer.warning)
+        self.warning = answer.warning
         record = catalog.writer(writer.writer_id)
         if record is None:
             raise IngestRefusedError("RUN_NOT_FOUND", f"writer {writer.writer_id} is not known")
@@ -336,6 +338,9 @@ class SpoolDelivery:
     def _begin(self, folder: Any, writer: Any) -> _WriterDelivery:
         """Opens a writer's run, and takes over from one that is dead."""
         delivery = _WriterDelivery(folder, writer, self._ingestor)
+        if delivery.warning:
+            self.report.warnings.append(delivery.warning)
+            _log.warning("%s", delivery.warning)
         if writer.state == "dead":
             try:
                 delivery.take_over(folder.recover(writer.number))

@@ -85,10 +85,20 @@ pub enum LogError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FlushError {
     /// What is pending stays in ring and spool.
-    #[error("{pending} points and attributes are still undelivered after {waited:?}")]
+    #[error("{}", undelivered(*pending, *waited))]
     Timeout { pending: u64, waited: Duration },
     #[error("interrupted while flushing")]
     Interrupted,
     #[error("the run is closed")]
     Closed,
+}
+
+fn undelivered(pending: u64, waited: Duration) -> String {
+    let waited = waited.as_secs_f64();
+    if pending == 0 {
+        return format!(
+            "everything is delivered, but its end was not confirmed after {waited:.1} s"
+        );
+    }
+    format!("{pending} points and attributes are still undelivered after {waited:.1} s")
 }

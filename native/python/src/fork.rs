@@ -30,8 +30,7 @@ static GATE: Mutex<Option<Arc<Gate>>> = Mutex::new(None);
 static FORKING: AtomicBool = AtomicBool::new(false);
 
 /// Opened once. Each fork has its own, because a thread that waits at one may hold its lock at the
-/// moment of the fork, and then holds the child's copy for ever. Of the standard library, because
-/// `parking_lot` has one table for all waiting threads, which would be copied just so.
+/// moment of the fork, and then holds the child's copy for ever.
 #[derive(Default)]
 struct Gate {
     is_open: std::sync::Mutex<bool>,

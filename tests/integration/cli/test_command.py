@@ -242,7 +242,7 @@ def test_folders_that_cannot_be_read_are_failures(
     assert status.returncode == 1
     assert name in status.stdout + status.stderr
     assert "is delivered" not in status.stderr
-    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    synced = run_command("sync", "--data-dir", str(tmp_path), code=1, environment={})
     assert name in synced.stderr
     path.unlink(missing_ok=True)  # whoever clears up after the tests reads those that are there
 
@@ -253,11 +253,11 @@ def test_sync_says_that_a_spool_cannot_be_read(tmp_path: Path, is_zeroed: bool) 
     (segment,) = writer.glob("*.spool")
     size = segment.stat().st_size
     segment.write_bytes(bytes(size if is_zeroed else 0))
-    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    synced = run_command("sync", "--data-dir", str(tmp_path), code=1, environment={})
     assert "are lost, the spool is damaged" in synced.stderr
     kept = list(writer.parent.glob("*.unreadable/*.spool"))
     assert [path.stat().st_size for path in kept] == ([size] if is_zeroed else [])
-    assert run_command("sync", str(tmp_path), code=0, environment={}).stdout == ""
+    assert run_command("sync", "--data-dir", str(tmp_path), code=0, environment={}).stdout == ""
 
 
 def test_status_and_sync_say_that_a_ring_was_lost(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_status_and_sync_say_that_a_ring_was_lost(tmp_path: Path) -> None:
     info |= {"ended": None, "boot_id": "0" * 32}
     (writer / "writer.json").write_text(json.dumps(info))
     assert "is lost: the machine was restarted" in without_extras(tmp_path, "status").stdout
-    synced = run_command("sync", str(tmp_path), code=1, environment={})
+    synced = run_command("sync", "--data-dir", str(tmp_path), code=1, environment={})
     assert "is lost: the machine was restarted" in synced.stderr
     assert "is delivered" in without_extras(tmp_path, "status").stderr
 

@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 use crate::declarations::decode_declarations;
 use crate::ring::{Consumer, OutsideRing, POINT_BYTES, Ring, RingError};
-use crate::run_folder::{RunFolderError, WriterEnd, WriterInfo, WriterLock, read_acked};
+use crate::run_folder::{
+    RunFolderError, SenderKind, WriterEnd, WriterInfo, WriterLock, read_acked,
+};
 use crate::seal::{SealError, SealSettings, SealState, Sealer};
 use crate::spool::{
     CursorSet, CursorsError, SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary,
@@ -136,8 +138,15 @@ pub fn recover(
             Err(error) => problems.push(format!("declarations that cannot be read: {error}")),
         })?;
     let torn_bytes = cut_torn_tail(&folder, &mut summary, options.spool.files.as_ref())?;
-    let mut recovery =
-        Recovery { lock, options, summary: &summary, sealer, problems, next_seq: Seq(0) };
+    let mut recovery = Recovery {
+        lock,
+        options,
+        summary: &summary,
+        sealer,
+        problems,
+        unknown_positions: Vec::new(),
+        next_seq: Seq(0),
+    };
     recovery.next_seq = recovery.next_seq_on_disk()?;
     let ring = recovery.ring()?;
     recovery.tell_unread(&ring);
@@ -190,6 +199,7 @@ struct Recovery<'a> {
     summary: &'a SpoolSummary,
     sealer: Sealer,
     problems: Vec<String>,
+    unknown_positions: Vec<String>,
     next_seq: Seq,
 }
 
@@ -270,6 +280,7 @@ impl Recovery<'_> {
                  ring was deleted, and it died before they were sealed"
             ));
         }
+        self.tell_missing(ring.next_seq())?;
         let info = self.lock.info();
         let spool_options = self.options.spool.clone();
         let mut spool =
@@ -299,6 +310,23 @@ impl Recovery<'_> {
         Ok(RingOutcome::Sealed { batch_count })
     }
 
+    /// Tells of batches that were sealed, as the ring knows, and that nobody has any more.
+    fn tell_missing(&mut self, next_seq: Seq) -> Result<(), RecoveryError> {
+        // A writer deletes what its server acknowledged once its positions are written.
+        let may_be_acked =
+            self.lock.info().sender != SenderKind::None && self.lock.read_cursors()?.is_some();
+        if next_seq > self.next_seq && !may_be_acked {
+            let sentence = format!(
+                "batches {} to {} are lost: they were sealed, and the spool has them no more",
+                self.next_seq,
+                next_seq.0 - 1
+            );
+            self.problems.push(sentence.clone());
+            self.unknown_positions.push(sentence);
+        }
+        Ok(())
+    }
+
     /// The next sequence number as the folder knows it.
     fn next_seq_on_disk(&self) -> Result<Seq, RecoveryError> {
         let acked = read_acked(self.lock.path())?;
@@ -308,8 +336,8 @@ impl Recovery<'_> {
     /// Writes the greatest positions, as the writer would have done at its close: those in its spool
     /// on top of those it wrote before it deleted acknowledged segments. Decodes every batch of a
     /// writer that was not closed: a second or so a gigabyte.
-    fn keep_cursors(&self) -> Result<Vec<String>, RecoveryError> {
-        let mut unknown = Vec::new();
+    fn keep_cursors(&mut self) -> Result<Vec<String>, RecoveryError> {
+        let mut unknown = std::mem::take(&mut self.unknown_positions);
         let earlier = match self.lock.read_cursors() {
             // There is nothing in it to keep.
             Err(error @ CursorsError::Damaged(_)) => {

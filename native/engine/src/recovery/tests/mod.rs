@@ -288,6 +288,22 @@ fn test_a_torn_tail_is_cut() {
 }
 
 #[test]
+fn test_sealed_batches_that_are_gone_are_told_though_the_ring_is_there() {
+    let folder = memory_folder();
+    let mut life = Life::begin(folder.path(), RingPlace::Folder(folder.path().into()), sound());
+    life.log_point(1, 1.0);
+    life.seal().unwrap();
+    life.log_point(1, 2.0);
+    life.seal().unwrap();
+    let (path, _) = life.die();
+    std::fs::remove_file(segment_path(&path, 1)).unwrap();
+    let report = recovered(&path);
+    let lost = "batches 1 to 2 are lost: they were sealed, and the spool has them no more";
+    assert_eq!(report.problems, [lost]);
+    assert_eq!(report.unknown_positions, [lost]);
+}
+
+#[test]
 fn test_a_closed_writer_has_nothing_to_recover_and_its_ring_is_deleted() {
     let folder = memory_folder();
     let mut life = Life::begin(folder.path(), RingPlace::Folder(folder.path().into()), sound());

@@ -87,6 +87,7 @@ impl Model<'_> {
         // A follower may have a batch whose window is not whole in the spool. The writer deletes
         // nothing of it: what is left there says where recovery goes on.
         let acked = seen.min(Seq(self.life().consumer.next_seq().0 - 1));
+        write_acked(&path, seen).unwrap();
         let deleted = self.life().spool.delete_acked(acked);
         if deleted.is_err() && self.life().disk.is_dead() {
             self.reopen(&[]);
