@@ -23,6 +23,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from metrana import integers
 from metrana.checks import mapping, refusal, shown, text
 from metrana.errors import MetranaValidationError
 
@@ -36,8 +37,6 @@ _PATH: Final = re.compile(r"[a-zA-Z0-9._:\-]+(?:/[a-zA-Z0-9._:\-]+)*")
 _ALLOWED_KEYS: Final = "non-empty and of the characters a-z A-Z 0-9 . _ - : /"
 # Deeper nesting is a mistake, such as a mapping that makes itself anew.
 _MAX_DEPTH: Final = 64
-# Python refuses to write out longer ints at once.
-_CHUNK_DIGITS: Final = 4000
 
 _INDEX: Final = re.compile("0|[1-9][0-9]*")
 
@@ -317,15 +316,9 @@ def _check_size(size: int, path: str, name: str) -> None:
 
 def _decimal(value: int) -> str:
     """The digits of an int of any size."""
-    if abs(value) < 10**_CHUNK_DIGITS:
-        return str(int(value))
     if value.bit_length() > MAX_BYTES * math.log2(10) + 1:
         return "0" * (MAX_BYTES + 1)  # too long whatever its digits are, and slow to find out
-    sign, rest, chunks = "-" if value < 0 else "", abs(value), []
-    while rest:
-        rest, chunk = divmod(rest, 10**_CHUNK_DIGITS)
-        chunks.append(f"{chunk:0{_CHUNK_DIGITS}d}")
-    return sign + "".join(reversed(chunks)).lstrip("0")
+    return integers.digits(value)
 
 
 def _join(path: str, key: str) -> str:

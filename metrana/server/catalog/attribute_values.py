@@ -22,11 +22,8 @@ import math
 from datetime import datetime
 from typing import NamedTuple
 
+from metrana import integers
 from metrana.server.catalog.errors import MalformedError
-
-# Python refuses to convert longer digit strings in one go (sys.set_int_max_str_digits).
-_DIGITS_AT_ONCE = 4_000
-_CHUNK = 10**_DIGITS_AT_ONCE
 
 
 class StoredValue(NamedTuple):
@@ -54,7 +51,7 @@ def store(kind: str, value: object) -> StoredValue:
         case ("bool", bool()):
             return StoredValue(kind, float(value), "true" if value else "false")
         case ("int", int()) if not isinstance(value, bool):
-            return _stored_int(_digits(value))
+            return _stored_int(integers.digits(value))
         case ("int", str()):
             return _stored_int(value)
         case ("float", float()):
@@ -82,7 +79,7 @@ def load(kind: str, text: str | None) -> object:
         case "bool":
             return text == "true"
         case "int":
-            return _parse_digits(text)
+            return integers.from_digits(text)
         case "float":
             return float(text)
         case "datetime":
@@ -98,25 +95,6 @@ def _stored_int(digits: str) -> StoredValue:
         raise MalformedError(f"no decimal integer: {digits!r:.80}")
     # float() rounds a string correctly whatever its length; too large a one is an infinity.
     return StoredValue("int", float(digits), digits)
-
-
-def _digits(value: int) -> str:
-    sign, rest = ("-" if value < 0 else ""), abs(value)
-    chunks: list[str] = []
-    while rest >= _CHUNK:
-        rest, chunk = divmod(rest, _CHUNK)
-        chunks.append(str(chunk).zfill(_DIGITS_AT_ONCE))
-    return sign + str(rest) + "".join(reversed(chunks))
-
-
-def _parse_digits(digits: str) -> int:
-    if len(digits) <= _DIGITS_AT_ONCE:
-        return int(digits)
-    body, value = digits.removeprefix("-"), 0
-    for start in range(0, len(body), _DIGITS_AT_ONCE):
-        chunk = body[start : start + _DIGITS_AT_ONCE]
-        value = value * 10 ** len(chunk) + int(chunk)
-    return -value if digits.startswith("-") else value
 
 
 def _unix_ms(text: str) -> float | None:
