@@ -23,6 +23,7 @@ from metrana.server.points.errors import (
     PointsInUseError,
     PointsRefusedError,
 )
+from metrana.server.points.parts import is_surely_whole
 from metrana.server.points.schema import MAX_INSERT_ROWS
 
 
@@ -131,7 +132,7 @@ _PLAIN: Final = (
 )
 # Of the last insert: blocks are numbered as they come, and a part of level 0 was not merged.
 _NEWEST_PART: Final = (
-    "SELECT name FROM system.parts "
+    "SELECT name, path, bytes_on_disk FROM system.parts "
     "WHERE database = currentDatabase() AND table = 'points' AND level = 0 "
     f"ORDER BY max_block_number DESC LIMIT 1 {_PLAIN}"
 )
@@ -204,8 +205,8 @@ class ChdbEngine:
         Inserts queue: two at a time would only share the disk, and would need twice the memory.
 
         chDB answers an insert as done though the disk was full when it wrote the part, whose files
-        are cut short then. So the part is checked, at 3 ms or a tenth of the insert's own time, and
-        dropped if it is not whole.
+        are cut short then. So their lengths are looked at, and where those do not settle it the
+        part is read and dropped if it is not whole.
         """
         # The engine finds `block` by its name in the frames that lead to the query.
         block = pa.table({name: pa.array(column) for name, column in columns.items()})
@@ -255,6 +256,8 @@ class ChdbEngine:
     def _require_whole(self) -> None:
         with self._connection() as connection:
             for part in _rows(_query(connection, _NEWEST_PART)):
+                if is_surely_whole(Path(part["path"]), part["bytes_on_disk"]):
+                    return
                 try:
                     (check,) = _rows(
                         _query(connection, f"CHECK TABLE points PART '{part['name']}' {_PLAIN}")

@@ -21,6 +21,7 @@ from metrana.server.points.schema import (
     SCHEMA_VERSION,
     SUMMARY_KEY,
     create_points,
+    upgrade_from_1,
 )
 from metrana.server.points.types import BucketsQuery, Cursors, PointsQuery, StoreStats
 
@@ -263,7 +264,10 @@ class PointsStore:
             )
         self._engine.command(create_points())
         self._engine.command(CREATE_PAIRING)
-        if not row["row_count"]:
+        if row["schema_version"] == 1:
+            for statement in upgrade_from_1():
+                self._engine.command(statement)
+        if row["schema_version"] < SCHEMA_VERSION:
             self._engine.command(f"INSERT INTO meta VALUES ({SCHEMA_VERSION})")
 
 

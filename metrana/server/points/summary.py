@@ -24,6 +24,8 @@ from metrana.server.points.schema import (
     SORT_KEY,
     SUMMARY,
     SUMMARY_KEY,
+    low_bits,
+    unpacked,
 )
 from metrana.server.points.types import Cursors
 
@@ -72,22 +74,16 @@ _MAX_LISTED_SERIES: Final = 2_000
 _ENDS: Final = tuple(f"{end}_{name}" for end in ("first", "last") for name in POSITION)
 
 
-def _unpacked(position: str, prefix: str) -> list[str]:
-    """Returns the coordinates in a packed position; see `schema.order_key`."""
-    return [
-        f"toInt64(bitShiftRight({position}, {shift})) - 1 AS {prefix}_{name}"
-        for name, shift in zip(POSITION, (128, 64, 0), strict=True)
-    ]
-
-
 _PARTIAL_COLUMNS: Final = (
     *SUMMARY_KEY,
     *("row_count", "finite_count", "finite_sum", "finite_min", "finite_max"),
     *("any_rewound", "last_value"),
-    *_unpacked("min_position", "first"),
-    *_unpacked("max_position", "last"),
-    "toInt64(bitShiftRight(max_episode_step, 64)) - 1 AS cursor_episode",
-    "toInt64(max_episode_step) - 1 AS cursor_step",
+    *(f"{sql} AS first_{name}" for name, sql in unpacked("min_position").items()),
+    *(f"{sql} AS last_{name}" for name, sql in unpacked("max_position").items()),
+    "max_episode AS cursor_episode",
+    # Where there are episodes, the greatest step inside the greatest of them.
+    f"if(max_episode < 0 OR max_step < 0, max_step, "
+    f"toInt64(bitAnd(max_episode_step, {low_bits(40)}))) AS cursor_step",
 )
 
 _PARTIAL_SCHEMA: Final = pa.schema(

@@ -4,7 +4,7 @@
 //! `ValueError`, never a panic.
 
 use metrana_engine::attributes::{self, AttributeOperation, AttributeValue, CloseStatus};
-use metrana_engine::batch::{self, PointColumns};
+use metrana_engine::batch;
 use metrana_engine::declarations::{self, Declaration};
 use metrana_engine::types::BatchKind;
 use numpy::{PyArray1, PyReadonlyArray1};
@@ -26,14 +26,7 @@ use crate::error::value_error;
 ///     metric_nos: Catalog numbers by local metric number, a uint32 array; 0 means undeclared.
 ///     env_nos: The same for environments; local number 0 is "none" and stays 0.
 #[pyclass(frozen, module = "metrana._native")]
-pub struct NumberMap {
-    run_no: u32,
-    writer_no: u32,
-    seq: u64,
-    logger_no: u32,
-    metric_nos: Vec<u32>,
-    env_nos: Vec<u32>,
-}
+pub struct NumberMap(batch::NumberMap);
 
 #[pymethods]
 impl NumberMap {
@@ -46,87 +39,12 @@ impl NumberMap {
         metric_nos: PyReadonlyArray1<'_, u32>,
         env_nos: PyReadonlyArray1<'_, u32>,
     ) -> Self {
-        let (metric_nos, env_nos) = (metric_nos.as_array(), env_nos.as_array());
-        Self {
-            run_no,
-            writer_no,
-            seq,
-            logger_no,
-            metric_nos: metric_nos.to_vec(),
-            env_nos: env_nos.to_vec(),
-        }
+        let (metric_nos, env_nos) = (metric_nos.as_array().to_vec(), env_nos.as_array().to_vec());
+        Self(batch::NumberMap { run_no, writer_no, seq, logger_no, metric_nos, env_nos })
     }
 }
 
-/// Why a batch could not be turned into rows of the store.
-#[derive(Debug, thiserror::Error)]
-enum RowsError {
-    #[error("batch {seq}: {source}")]
-    Payload { seq: u64, source: batch::DecodeError },
-    #[error("batch {seq} uses {kind} {number}, which was not declared")]
-    Undeclared { seq: u64, kind: &'static str, number: u32 },
-}
-
-/// Rows of the points table, but for the columns that are the same throughout a batch.
-#[derive(Default)]
-struct Rows {
-    points: PointColumns,
-    run_no: Vec<u32>,
-    logger_no: Vec<u32>,
-    writer_no: Vec<u32>,
-    seq: Vec<u64>,
-}
-
-impl Rows {
-    fn append(&mut self, payload: &[u8], map: &NumberMap) -> Result<(), RowsError> {
-        let first = self.points.value.len();
-        batch::decode_points(payload, &mut self.points)
-            .map_err(|source| RowsError::Payload { seq: map.seq, source })?;
-        let end = self.points.value.len();
-        for number in &mut self.points.metric_no[first..] {
-            *number = translate(&map.metric_nos, *number, "metric", map.seq)?;
-        }
-        for number in self.points.env_no[first..].iter_mut().filter(|number| **number != 0) {
-            *number = translate(&map.env_nos, *number, "environment", map.seq)?;
-        }
-        let logger_nos =
-            self.points.distributed[first..].iter().map(|flag| u32::from(*flag) * map.logger_no);
-        self.logger_no.extend(logger_nos);
-        self.run_no.resize(end, map.run_no);
-        self.writer_no.resize(end, map.writer_no);
-        self.seq.resize(end, map.seq);
-        Ok(())
-    }
-
-    /// The columns in the order of the store's schema.
-    fn into_arrays(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-        let arrays = PyDict::new(py);
-        let Self { points, run_no, logger_no, writer_no, seq } = self;
-        arrays.set_item("run_no", PyArray1::from_vec(py, run_no))?;
-        arrays.set_item("metric_no", PyArray1::from_vec(py, points.metric_no))?;
-        arrays.set_item("env_no", PyArray1::from_vec(py, points.env_no))?;
-        arrays.set_item("rl_step", PyArray1::from_vec(py, points.rl_step))?;
-        arrays.set_item("episode", PyArray1::from_vec(py, points.episode))?;
-        arrays.set_item("step", PyArray1::from_vec(py, points.step))?;
-        arrays.set_item("timestamp_ms", PyArray1::from_vec(py, points.timestamp_ms))?;
-        arrays.set_item("value", PyArray1::from_vec(py, points.value))?;
-        arrays.set_item("logger_no", PyArray1::from_vec(py, logger_no))?;
-        arrays.set_item("writer_no", PyArray1::from_vec(py, writer_no))?;
-        arrays.set_item("seq", PyArray1::from_vec(py, seq))?;
-        arrays.set_item("ordinal", PyArray1::from_vec(py, points.ordinal))?;
-        arrays.set_item("rewound", PyArray1::from_vec(py, points.rewound))?;
-        Ok(arrays)
-    }
-}
-
-fn translate(numbers: &[u32], local: u32, kind: &'static str, seq: u64) -> Result<u32, RowsError> {
-    match numbers.get(local as usize) {
-        Some(&number) if number != 0 => Ok(number),
-        _ => Err(RowsError::Undeclared { seq, kind, number: local }),
-    }
-}
-
-/// Decode points batches into the columns of the points table.
+/// Decode points batches into the columns of the points table, in the table's order.
 ///
 /// The GIL is released while decoding. Either all batches are decoded or none.
 ///
@@ -146,14 +64,23 @@ pub fn decode_points(
     py: Python<'_>,
     batches: Vec<(PyBackedBytes, Py<NumberMap>)>,
 ) -> PyResult<Bound<'_, PyDict>> {
-    let rows = py.detach(|| {
-        let mut rows = Rows::default();
-        for (payload, map) in &batches {
-            rows.append(payload, map.get())?;
-        }
-        Ok(rows)
-    });
-    rows.map_err(|error: RowsError| value_error(&error))?.into_arrays(py)
+    let batches: Vec<_> = batches.iter().map(|(payload, map)| (&**payload, &map.get().0)).collect();
+    let rows = py.detach(|| batch::table_rows(&batches)).map_err(|error| value_error(&error))?;
+    let arrays = PyDict::new(py);
+    arrays.set_item("run_no", PyArray1::from_vec(py, rows.run_no))?;
+    arrays.set_item("metric_no", PyArray1::from_vec(py, rows.metric_no))?;
+    arrays.set_item("env_no", PyArray1::from_vec(py, rows.env_no))?;
+    arrays.set_item("rl_step", PyArray1::from_vec(py, rows.rl_step))?;
+    arrays.set_item("episode", PyArray1::from_vec(py, rows.episode))?;
+    arrays.set_item("step", PyArray1::from_vec(py, rows.step))?;
+    arrays.set_item("timestamp_ms", PyArray1::from_vec(py, rows.timestamp_ms))?;
+    arrays.set_item("value", PyArray1::from_vec(py, rows.value))?;
+    arrays.set_item("logger_no", PyArray1::from_vec(py, rows.logger_no))?;
+    arrays.set_item("writer_no", PyArray1::from_vec(py, rows.writer_no))?;
+    arrays.set_item("seq", PyArray1::from_vec(py, rows.seq))?;
+    arrays.set_item("ordinal", PyArray1::from_vec(py, rows.ordinal))?;
+    arrays.set_item("rewound", PyArray1::from_vec(py, rows.rewound))?;
+    Ok(arrays)
 }
 
 /// What a sealed payload says of itself, without decoding it.

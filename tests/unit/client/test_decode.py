@@ -56,18 +56,19 @@ def test_points_become_columns_of_the_schema(messages: list[_native.SpoolMessage
     assert {name: column.dtype for name, column in columns.items()} == SCHEMA
     assert list(columns) == list(SCHEMA)
     rows = {name: column.tolist() for name, column in columns.items()}
-    assert rows["metric_no"] == [70, 70, 80, 90, 71, 71, 81, 91]
-    assert rows["env_no"] == [0, 0, 0, 40, 0, 0, 0, 41]
+    # In the table's order: by series, then the batches one after the other.
+    assert rows["metric_no"] == [70, 70, 71, 71, 80, 81, 90, 91]
+    assert rows["env_no"] == [0] * 6 + [40, 41]
     assert rows["run_no"] == [5] * 8
     assert rows["writer_no"] == [6] * 8
-    assert rows["seq"] == [11] * 4 + [12] * 4
-    assert rows["logger_no"] == [0, 0, 3, 0] * 2
-    assert rows["rl_step"] == [-1, -1, -1, 7] * 2
-    assert rows["episode"] == [-1, -1, -1, 0] * 2
-    assert rows["step"] == [4, 4, 9, -1] * 2
-    assert rows["ordinal"] == [0, 1, 0, 0] * 2
-    assert rows["rewound"] == [0, 1, 0, 0] * 2
-    assert rows["value"] == [1, 2, 3, 4] * 2
+    assert rows["seq"] == [11, 11, 12, 12, 11, 12, 11, 12]
+    assert rows["logger_no"] == [0] * 4 + [3, 3] + [0, 0]
+    assert rows["rl_step"] == [-1] * 6 + [7, 7]
+    assert rows["episode"] == [-1] * 6 + [0, 0]
+    assert rows["step"] == [4] * 4 + [9, 9] + [-1, -1]
+    assert rows["ordinal"] == [0, 1, 0, 1] + [0] * 4
+    assert rows["rewound"] == [0, 1, 0, 1] + [0] * 4
+    assert rows["value"] == [1, 2, 1, 2, 3, 3, 4, 4]
 
 
 def test_no_batches_are_empty_columns() -> None:

@@ -70,7 +70,7 @@ impl PointColumns {
         self.ordinal.truncate(len);
     }
 
-    fn reserve(&mut self, additional: usize) {
+    pub(super) fn reserve(&mut self, additional: usize) {
         self.metric_no.reserve(additional);
         self.env_no.reserve(additional);
         self.rl_step.reserve(additional);

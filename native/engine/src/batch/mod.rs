@@ -16,6 +16,7 @@ mod error;
 mod groups;
 mod ordinals;
 mod points;
+mod rows;
 mod seal;
 mod section;
 mod staged;
@@ -27,6 +28,7 @@ pub use error::{DecodeError, EncodeError};
 pub use points::{
     Axis, Mark, PointsEncoder, PointsSummary, Segment, SeriesKey, Timestamps, Values,
 };
+pub use rows::{NumberMap, RowsError, TableRows, table_rows};
 
 use crate::types::BatchKind;
 use varint::Reader;

@@ -1,11 +1,12 @@
 """What lies on a user's disk is pinned, and a store of the future is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from metrana.server.points import PointsStore, PointsVersionError, open_points
-from metrana.server.points.schema import SCHEMA_VERSION, create_points, order_key
+from metrana.server.points import PointsQuery, PointsStore, PointsVersionError, open_points
+from metrana.server.points.schema import POSITION, SCHEMA_VERSION, create_points, order_key
 from metrana.server.points.summary import profile
 from tests.integration.server.points.reference import Point, columns
 
@@ -33,28 +34,144 @@ CREATE_POINTS_1 = (
 )
 
 
-def test_table_of_version_1_is_what_it_was() -> None:
-    assert SCHEMA_VERSION == 1
-    assert create_points() == CREATE_POINTS_1
+CREATE_POINTS_2 = (
+    "CREATE TABLE IF NOT EXISTS points ("
+    "run_no UInt32, metric_no UInt32, env_no UInt32, "
+    "rl_step Int64 CODEC(DoubleDelta, ZSTD(1)), episode Int64 CODEC(DoubleDelta, ZSTD(1)), "
+    "step Int64 CODEC(DoubleDelta, ZSTD(1)), timestamp_ms Int64 CODEC(DoubleDelta, ZSTD(1)), "
+    "value Float64 CODEC(Gorilla, ZSTD(1)), logger_no UInt32, writer_no UInt32, "
+    "seq UInt64 CODEC(DoubleDelta, ZSTD(1)), ordinal UInt16, rewound UInt8, "
+    "PROJECTION summary (SELECT run_no, metric_no, env_no, logger_no, writer_no, count(), "
+    "countIf(isFinite(value)), sumIf(value, isFinite(value)), minIf(value, isFinite(value)), "
+    "maxIf(value, isFinite(value)), max(rewound), max(seq), "
+    "min({key}), max({key}), argMax(value, {key}), "
+    "max(bitAnd({key}, toUInt128('1208925819614629174706175'))), max(episode), max(step) "
+    "GROUP BY run_no, metric_no, env_no, logger_no, writer_no)) "
+    "ENGINE = MergeTree ORDER BY (run_no, metric_no, env_no, rl_step, episode, step) "
+    "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, "
+    "min_compressed_bytes_to_fsync_after_merge = 1, merge_use_batch_sorting_queue = 1, "
+    "vertical_merge_algorithm_min_columns_to_activate = 1, merge_max_block_size = 32768, "
+    "auto_statistics_types = '', materialize_statistics_on_merge = 0"
+).format(
+    key="bitShiftLeft(toUInt128(if(step >= 0, bitShiftLeft(toUInt64(greatest(rl_step, 0)), 16)"
+    " + bitShiftRight(toUInt64(greatest(episode, 0)), 24), toUInt64(rl_step + 1))), 64)"
+    " + toUInt128(if(step >= 0, bitShiftLeft(toUInt64(greatest(episode, 0)), 40)"
+    " + toUInt64(step), toUInt64(greatest(episode, 0))))"
+)
+
+
+def test_table_of_version_2_is_what_it_was() -> None:
+    assert SCHEMA_VERSION == 2
+    assert create_points() == CREATE_POINTS_2
+
+
+# The extremes of each scale, and what a packed position must tell apart.
+ML_STEPS = [(-1, -1, step) for step in (0, 1, 2**40 - 1, 2**40, 2**53 - 1)]
+EPISODES = [
+    (rl_step, episode, -1)
+    for rl_step in (-1, 0, 1, 2**48 - 1)
+    for episode in (0, 1, 2**24, 2**40 - 1)
+]
+ENVIRONMENT_STEPS = [
+    (rl_step, episode, step)
+    for rl_step in (0, 1, 2**48 - 1)
+    for episode in (0, 2**24 - 1, 2**24, 2**40 - 1)
+    for step in (0, 2**40 - 1)
+]
+
+
+@pytest.mark.parametrize("positions", [ML_STEPS, EPISODES, ENVIRONMENT_STEPS])
+def test_packed_positions_sort_and_unpack_like_tuples(
+    store: PointsStore, positions: list[tuple[int, int, int]]
+) -> None:
+    pairs = [(a, b) for a in positions for b in positions]
+    points = []
+    for metric_no, pair in enumerate(pairs, 1):
+        for at in pair:
+            value = float(at == max(pair))
+            rl_step, episode, step = at
+            points.append(Point(1, metric_no, 0, rl_step, episode, step, value=value))
+    store.insert(columns(points))
+    summary = profile(store._engine, [1]).columns
+    found = [
+        [
+            tuple(map(int, at))
+            for at in zip(*(summary[f"{end}_{name}"] for name in POSITION), strict=True)
+        ]
+        for end in ("first", "last")
+    ]
+    assert found[0] == [min(pair) for pair in pairs]
+    assert found[1] == [max(pair) for pair in pairs]
+    assert summary["last_value"].tolist() == [1.0] * len(pairs)
+    greatest_episodes = [max(a[1], b[1]) for a, b in pairs]
+    assert summary["cursor_episode"].tolist() == greatest_episodes
+    assert summary["cursor_step"].tolist() == [
+        max(at[2] for at in pair if at[1] == episode)
+        for pair, episode in zip(pairs, greatest_episodes, strict=True)
+    ]
+
+
+def test_a_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
+    url = f"chdb://{tmp_path}/points"
+    points = [Point(1, 1, 0, -1, -1, step, value=float(step)) for step in range(100)]
+    points += [Point(1, 2, 3, 7, 2, step, value=-float(step)) for step in range(100)]
+    with open_points(url) as store:
+        for statement in (
+            "TRUNCATE TABLE meta",
+            "DROP TABLE points",
+            CREATE_POINTS_1,
+            "INSERT INTO meta VALUES (1)",
+        ):
+            store._engine.command(statement)
+        store.insert(columns(points[:150]))
+        before = store.points(PointsQuery(1)).read_all()
+    for rest in (points[150:], []):
+        with open_points(url) as store:
+            assert store.points(PointsQuery(1)).read_all() == before
+            assert _versions(store) == ["1", "2"]
+            store.insert(columns(rest))
+            before = store.points(PointsQuery(1)).read_all()
+            plan = _explained(store, lambda store=store: profile(store._engine, [1]))
+            assert "ReadFromMergeTree (summary)" in plan
+            summary = profile(store._engine, [1]).columns
+            assert summary["row_count"].tolist() == [100, 100]
+            assert summary["last_value"].tolist() == [99.0, -99.0]
+            assert summary["last_rl_step"].tolist() == [-1, 7]
+            create = store._engine._keeper.query("SHOW CREATE TABLE points", "TSVRaw")
+            assert "LZ4" not in create.bytes().decode()
 
 
 def test_summary_is_read_from_the_projection(store: PointsStore) -> None:
     store.insert(columns([Point(step=step) for step in range(10)]))
+    for read in (
+        lambda: profile(store._engine, [1]),
+        lambda: store.max_seq(1, 1, 1),
+        lambda: store.point_counts([1]),
+    ):
+        assert "ReadFromMergeTree (summary)" in _explained(store, read)
+
+
+def _explained(store: PointsStore, action: Callable[[], object]) -> str:
+    """Gives the plans of what an action reads."""
     plans = []
     engine = store._engine
     read = engine.read
 
     def explaining(sql: str, schema: object) -> object:
-        connection = store._engine._keeper
-        plans.append(connection.query(f"EXPLAIN {sql}", "TSV").bytes().decode())
+        plans.append(engine._keeper.query(f"EXPLAIN {sql}", "TSV").bytes().decode())
         return read(sql, schema)
 
     engine.read = explaining
-    profile(engine, [1])
-    store.max_seq(1, 1, 1)
-    store.point_counts([1])
-    assert len(plans) == 3
-    assert all("ReadFromMergeTree (summary)" in plan for plan in plans), plans
+    try:
+        action()
+    finally:
+        del engine.read
+    return "\n".join(plans)
+
+
+def _versions(store: PointsStore) -> list[str]:
+    rows = store._engine._keeper.query("SELECT * FROM meta ORDER BY 1", "TSV").bytes()
+    return rows.decode().split()
 
 
 def test_order_key_sorts_like_the_tuple(store: PointsStore) -> None:
@@ -85,5 +202,4 @@ def test_opening_again_writes_no_second_version(tmp_path: Path) -> None:
     url = f"chdb://{tmp_path}/points"
     for _ in range(3):
         with open_points(url) as store:
-            rows = store._engine._keeper.query("SELECT * FROM meta", "TSV").bytes()
-    assert rows.decode().split() == [str(SCHEMA_VERSION)]
+            assert _versions(store) == [str(SCHEMA_VERSION)]

@@ -5,6 +5,7 @@ mod golden;
 mod hostile;
 mod limits;
 mod round_trip;
+mod rows;
 
 use super::*;
 use crate::types::{Compression, EnvNo, MetricNo, Position, UNUSED};
