@@ -2,6 +2,7 @@
 
 Batches wait until the oldest is 250 ms old, a million rows have gathered, or somebody waits for one
 (flush, close). Then all that wait, of all writers, become one insert: one block, one atomic part.
+While one group is inserted the next is decoded, so that the store never waits for rows.
 Attributes follow in the catalog, each writer's in one transaction that also notes how far it is.
 Only then are they acknowledged, so an acknowledgement means durable in both stores.
 
@@ -19,48 +20,42 @@ import functools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from metrana import _native
 from metrana.server.catalog import Catalog, WriterRecord
-from metrana.server.insertion import Batches, Insertion, by_writer
-from metrana.server.points import MAX_INSERT_ROWS, PointsStore
+from metrana.server.groups import Backlog, Waiting, by_session
+from metrana.server.insertion import Batches, Insertion, by_writer, rows_of
+from metrana.server.points import PointsStore
 from metrana.server.sessions import IngestRefusedError, Listener, SealedBatch, WriterSession
 from metrana.server.store_faults import Verdict, judge, refusal_of
 
 _log = logging.getLogger(__name__)
 
-_GROUP_AGE_S: Final = 0.25
-_MAX_WAITING_BYTES: Final = 64 << 20
 _RETRY_S: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A batch, or the end of a writer, on its way to the stores."""
+class _Group:
+    """What is committed together.
 
-    session: WriterSession
-    batch: SealedBatch | None
-    row_count: int
-    arrived: float
-    died: bool = False
+    Attributes:
+        items: All of it.
+        new: Its points batches that are not stored yet.
+        columns: Their rows; None if they could not be decoded.
+    """
 
-    @property
-    def urgent(self) -> bool:
-        return self.batch is None or self.batch.urgent
-
-    @property
-    def byte_count(self) -> int:
-        return len(self.batch.payload) if self.batch is not None else 0
+    items: list[Waiting]
+    new: Batches
+    columns: dict[str, Any] | None
 
 
 class Ingestor:
     """Commits batches of all writers in groups. Thread-safe.
 
-    It runs a thread of its own until `close`. The stores are the caller's and are not closed.
+    It runs two threads of its own until `close`. The stores are the caller's and are not closed.
 
     Args:
         catalog: Where names, attributes and writers are.
@@ -72,21 +67,25 @@ class Ingestor:
         self.points = points
         # Guards all that follows; notified when something arrives, is committed, or ends.
         self._changed = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
-        self._waiting_rows = 0
-        self._urgent_count = 0
+        self._backlog = Backlog(self._changed)
         self._sessions: dict[int, WriterSession] = {}
-        # By writer, as all that follow: whose batches the commit thread works on, closed or not.
-        self._committing: dict[int, WriterSession] = {}
+        # By writer: the session, closed or not, of each group taken that has batches of it.
+        self._committing: dict[int, list[WriterSession]] = {}
+        # Decoded and not yet being committed.
+        self._next: _Group | None = None
+        self._decoding_ended = False
         # Who is being asked about by `open_session`, and who ever had a session here.
         self._opening: set[int] = set()
         self._met: set[int] = set()
         self._closing = False
         self._fault: str | None = None
         self._committed_rows = 0
-        self._thread = threading.Thread(target=self._run, name="metrana-commit", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._decode_groups, name="metrana-decode", daemon=True),
+            threading.Thread(target=self._commit_groups, name="metrana-commit", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def fault(self) -> str | None:
@@ -196,12 +195,16 @@ class Ingestor:
             session.closed = True
             if self._sessions.get(session.writer_no) is session:
                 del self._sessions[session.writer_no]
-            self._changed.wait_for(lambda: self._committing.get(session.writer_no) is not session)
+            self._changed.wait_for(
+                lambda: all(
+                    other is not session for other in self._committing.get(session.writer_no, ())
+                )
+            )
 
     @property
     def is_full(self) -> bool:
         """Whether `submit` would wait."""
-        return self._waiting_bytes >= _MAX_WAITING_BYTES
+        return self._backlog.is_full
 
     def submit(self, session: WriterSession, batch: SealedBatch) -> None:
         """Takes a batch that `session.admit` let through. Blocks while too many bytes wait.
@@ -218,7 +221,7 @@ class Ingestor:
                 "MALFORMED", f"batch {batch.seq} holds {info.kind}, not {batch.kind} as announced"
             )
         rows = info.float_point_count + info.rl_point_count
-        self._put(_Waiting(session, batch, rows, time.monotonic()))
+        self._put(Waiting(session, batch, rows, time.monotonic()))
 
     def end(self, session: WriterSession, *, died: bool) -> None:
         """Records the writer's end once everything submitted before is durable.
@@ -227,7 +230,7 @@ class Ingestor:
             session: The writer's session; nothing may be submitted to it afterwards.
             died: It ended without a close record.
         """
-        self._put(_Waiting(session, None, 0, time.monotonic(), died))
+        self._put(Waiting(session, None, 0, time.monotonic(), died))
 
     def begin_close(self) -> None:
         """Ends waiting for a store that fails: commits what can be, refuses the rest to come again.
@@ -241,97 +244,133 @@ class Ingestor:
     def close(self) -> None:
         """Commits what waits and stops. Blocks; later calls of `submit` are refused."""
         self.begin_close()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _put(self, item: _Waiting) -> None:
+    def _put(self, item: Waiting) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self.is_full or self._closing or item.session.closed)
             if self._closing or item.session.closed:
                 raise IngestRefusedError("UNAVAILABLE", "the server is going away", retryable=True)
-            self._waiting.append(item)
-            self._waiting_bytes += item.byte_count
-            self._waiting_rows += item.row_count
-            self._urgent_count += item.urgent
-            self._changed.notify_all()
+            self._backlog.add(item)
 
-    # ── the commit thread ──────────────────────────────────────────────────────────────────────
+    # ── the decoding thread ────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        while (group := self._next_group()) is not None:
-            try:
-                self._commit(group)
-            except Exception as error:  # noqa: BLE001 - a fault in one group must not end all others
-                self._give_up(group, error)
-            finally:
-                with self._changed:
-                    self._committing.clear()
-                    self._changed.notify_all()
+    def _decode_groups(self) -> None:
+        try:
+            while self._decode_next():
+                pass
+        finally:
+            with self._changed:
+                self._decoding_ended = True
+                self._changed.notify_all()
 
-    def _give_up(self, group: list[_Waiting], error: Exception) -> None:
-        """Hands a group back to its writers, who keep what is not acknowledged and come again."""
-        if not self._closing:
-            _log.error("a group of %d batches was not committed", len(group), exc_info=error)
-        refusal = IngestRefusedError(
-            "UNAVAILABLE", f"the server could not commit: {error}", retryable=True
-        )
-        for session, _ in _by_session(group):
-            if not session.closed:
-                self._refuse(session, refusal)
-
-    def _next_group(self) -> list[_Waiting] | None:
-        """Waits until a group is due and takes it; None when closing and nothing waits."""
+    def _decode_next(self) -> bool:
+        """Decodes the next group for the commit thread; False when there will be none."""
+        items = self._take_group()
+        if items is None:
+            return False
+        group = self._decoded(items)
         with self._changed:
-            while True:
-                if not self._waiting:
-                    if self._closing:
-                        return None
-                    self._changed.wait()
-                    continue
-                age = time.monotonic() - self._waiting[0].arrived
-                full = self._waiting_rows >= MAX_INSERT_ROWS or self.is_full
-                if full or self._urgent_count or self._closing or age >= _GROUP_AGE_S:
-                    return self._take()
-                self._changed.wait(_GROUP_AGE_S - age)
+            self._changed.wait_for(lambda: self._next is None)
+            self._next = group
+            self._changed.notify_all()
+        return True
 
-    def _take(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
-        rows = 0
-        while self._waiting:
-            item = self._waiting[0]
-            if group and rows + item.row_count > MAX_INSERT_ROWS:
-                break
-            self._waiting.popleft()
-            self._waiting_bytes -= item.byte_count
-            self._waiting_rows -= item.row_count
-            self._urgent_count -= item.urgent
-            session = item.session
-            if not session.closed and self._sessions.get(session.writer_no) is session:
-                rows += item.row_count
-                self._committing[session.writer_no] = session
-                group.append(item)
-        self._changed.notify_all()
-        return group
+    def _take_group(self) -> list[Waiting] | None:
+        """Waits for a group and takes what is of sessions that go on."""
+        with self._changed:
+            taken = self._backlog.take_group(lambda: self._closing)
+            if taken is None:
+                return None
+            items = [item for item in taken if self._goes_on(item.session)]
+            for session, _ in by_session(items):
+                self._committing.setdefault(session.writer_no, []).append(session)
+            return items
 
-    def _commit(self, group: list[_Waiting]) -> None:
-        self._insert_points(group)
-        for session, items in _by_session(group):
-            batches = [item.batch for item in items if item.batch is not None]
-            if session.closed or not self._apply_attributes(session, batches):
-                continue
-            _acknowledge(session, batches)
-            if items[-1].batch is None:
-                self._end(session, died=items[-1].died)
+    def _goes_on(self, session: WriterSession) -> bool:
+        return not session.closed and self._sessions.get(session.writer_no) is session
 
-    def _insert_points(self, group: list[_Waiting]) -> None:
+    def _decoded(self, items: list[Waiting]) -> _Group:
         new = [
             (item.session, item.batch)
-            for item in group
+            for item in items
             if item.batch is not None
             and item.batch.kind == "points"
             and item.batch.seq > item.session.points_seq
         ]
         try:
-            self._insert(Insertion(self.points, self._decode, new))
+            columns = rows_of(new)
+        except ValueError:
+            # Whose bytes are wrong is found out, and said, when those before are committed.
+            columns = None
+        return _Group(items, new, columns)
+
+    # ── the commit thread ──────────────────────────────────────────────────────────────────────
+
+    def _commit_groups(self) -> None:
+        while self._commit_next():
+            pass
+
+    def _commit_next(self) -> bool:
+        """Commits the next group, whose rows are let go of on return; False: there is none."""
+        group = self._next_group()
+        if group is None:
+            return False
+        try:
+            self._commit(group)
+        except Exception as error:  # noqa: BLE001 - a fault in one group must not end all others
+            self._give_up(group, error)
+        finally:
+            with self._changed:
+                for session, _ in by_session(group.items):
+                    self._committed(session)
+                self._changed.notify_all()
+        return True
+
+    def _next_group(self) -> _Group | None:
+        """Waits for a decoded group; None when closing and there is none left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next is not None or self._decoding_ended)
+            group, self._next = self._next, None
+            self._changed.notify_all()
+            return group
+
+    def _committed(self, session: WriterSession) -> None:
+        """Notes that a group with batches of a session is done, under the lock."""
+        sessions = self._committing[session.writer_no]
+        # Groups end in the order in which they were taken.
+        sessions.pop(0)
+        if not sessions:
+            del self._committing[session.writer_no]
+
+    def _give_up(self, group: _Group, error: Exception) -> None:
+        """Hands a group back to its writers, who keep what is not acknowledged and come again."""
+        if not self._closing:
+            _log.error("%d batches were not committed", len(group.items), exc_info=error)
+        refusal = IngestRefusedError(
+            "UNAVAILABLE", f"the server could not commit: {error}", retryable=True
+        )
+        for session, _ in by_session(group.items):
+            if not session.closed:
+                self._refuse(session, refusal)
+
+    def _commit(self, group: _Group) -> None:
+        self._insert_points(group)
+        for session, items in by_session(group.items):
+            batches = [item.batch for item in items if item.batch is not None]
+            if session.closed or not self._apply_attributes(session, batches):
+                continue
+            session.acknowledge(batches)
+            if items[-1].batch is None:
+                self._end(session, died=items[-1].died)
+
+    def _insert_points(self, group: _Group) -> None:
+        # A session that ended since, because of an earlier group perhaps, must leave no gap.
+        new = [pair for pair in group.new if not pair[0].closed]
+        columns = group.columns if len(new) == len(group.new) else None
+        try:
+            self._insert(Insertion(self.points, self._decode, new, columns=columns))
         except Exception as error:  # whatever it is, `judge` says whose it is
             if judge(error) is Verdict.PASSING:
                 raise
@@ -351,9 +390,7 @@ class Ingestor:
         """Columns of all batches but those of writers whose bytes are wrong; these are refused."""
         while batches := [pair for pair in batches if not pair[0].closed]:
             try:
-                return _native.decode_points(
-                    [(batch.payload, session.number_map(batch.seq)) for session, batch in batches]
-                )
+                return rows_of(batches)
             except ValueError:
                 self._refuse_undecodable(batches)
         return None
@@ -363,7 +400,7 @@ class Ingestor:
             if session.closed:
                 continue
             try:
-                _native.decode_points([(batch.payload, session.number_map(batch.seq))])
+                rows_of([(session, batch)])
             except ValueError as error:
                 self._refuse(session, IngestRefusedError("MALFORMED", str(error)))
 
@@ -384,12 +421,12 @@ class Ingestor:
                     for batch in pending:
                         self._apply(session, [batch])
                 finally:
-                    _acknowledge(session, batches)
+                    session.acknowledge(batches)
 
         return self._try_for(session, apply)
 
     def _apply(self, session: WriterSession, batches: list[SealedBatch]) -> None:
-        decoded = [(b.seq, _operations(session, b)) for b in batches]
+        decoded = [(b.seq, session.operations(b)) for b in batches]
         self._retry(
             "apply attributes",
             lambda: self.catalog.apply_attributes(session.writer_no, decoded),
@@ -457,35 +494,3 @@ class Ingestor:
                     _log.warning("could %s after %d failures", what, attempt)
                     self._fault = None
                 return
-
-
-def _by_session(group: list[_Waiting]) -> list[tuple[WriterSession, list[_Waiting]]]:
-    sessions: dict[int, tuple[WriterSession, list[_Waiting]]] = {}
-    for item in group:
-        sessions.setdefault(id(item.session), (item.session, []))[1].append(item)
-    return list(sessions.values())
-
-
-def _acknowledge(session: WriterSession, batches: list[SealedBatch]) -> None:
-    """Tells a writer how far it is durable: up to the first attributes that were not applied."""
-    durable = 0
-    for batch in batches:
-        if batch.kind == "attributes" and batch.seq > session.attr_seq:
-            break
-        durable = batch.seq
-    if durable:
-        session.listener.durable(durable)
-
-
-def _operations(session: WriterSession, batch: SealedBatch) -> list[tuple[Any, ...]]:
-    """Decodes attribute operations, environments by the catalog's numbers."""
-    try:
-        operations = _native.decode_attributes(batch.payload)
-    except ValueError as error:
-        raise IngestRefusedError("MALFORMED", f"batch {batch.seq}: {error}") from error
-    return [
-        ("set_env", session.env_no(operation[1]), *operation[2:])
-        if operation[0] == "set_env"
-        else operation
-        for operation in operations
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from metrana import _native
 from metrana.server.sessions import SealedBatch, WriterSession
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Insertion:
         points: The store.
         decode: Gives the columns of batches; None if nothing is left of them.
         batches: What is inserted.
+        columns: Theirs, if they have been decoded.
         may_be_stored: They were tried before.
     """
 
@@ -29,13 +31,14 @@ class Insertion:
         decode: Callable[[Batches], Any],
         batches: Batches,
         *,
+        columns: dict[str, Any] | None = None,
         may_be_stored: bool = False,
     ) -> None:
         self.batches = batches
         self._points = points
         self._decode = decode
         self._missing = batches
-        self._columns = decode(batches)
+        self._columns = decode(batches) if columns is None else columns
         self._may_be_stored = may_be_stored
         self.row_count = 0 if self._columns is None else len(self._columns["run_no"])
 
@@ -70,3 +73,14 @@ def by_writer(batches: Batches) -> list[tuple[WriterSession, Batches]]:
     for pair in batches:
         writers.setdefault(pair[0].writer_no, []).append(pair)
     return [(own[0][0], own) for own in writers.values()]
+
+
+def rows_of(batches: Batches) -> dict[str, Any]:
+    """Decodes batches into columns of the points table.
+
+    Raises:
+        ValueError: A payload is not what it claims to be, or uses what was not declared.
+    """
+    return _native.decode_points(
+        [(batch.payload, session.number_map(batch.seq)) for session, batch in batches]
+    )

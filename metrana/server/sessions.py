@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -142,12 +142,34 @@ class WriterSession:
             self.run_no, self.writer_no, seq, self.logger_no, self._metric_nos, self._env_nos
         )
 
-    def env_no(self, local: int) -> int:
-        """Gives the catalog's number of an environment.
+    def operations(self, batch: SealedBatch) -> list[tuple[Any, ...]]:
+        """Gives the operations of an attributes batch, environments by the catalog's numbers.
 
         Raises:
-            IngestRefusedError: It was not declared.
+            IngestRefusedError: The bytes are no operations, or an environment was not declared.
         """
+        try:
+            operations = _native.decode_attributes(batch.payload)
+        except ValueError as error:
+            raise IngestRefusedError("MALFORMED", f"batch {batch.seq}: {error}") from error
+        return [
+            ("set_env", self._env_no(operation[1]), *operation[2:])
+            if operation[0] == "set_env"
+            else operation
+            for operation in operations
+        ]
+
+    def acknowledge(self, batches: Sequence[SealedBatch]) -> None:
+        """Tells the writer how far it is durable: up to the first attributes not applied."""
+        durable = 0
+        for batch in batches:
+            if batch.kind == "attributes" and batch.seq > self.attr_seq:
+                break
+            durable = batch.seq
+        if durable:
+            self.listener.durable(durable)
+
+    def _env_no(self, local: int) -> int:
         number = int(self._env_nos[local]) if local < len(self._env_nos) else 0
         if not number:
             raise IngestRefusedError("MALFORMED", f"environment {local} was not declared")

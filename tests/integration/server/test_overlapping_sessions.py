@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from metrana.server.points import PointsRefusedError
 from metrana.server.sessions import IngestRefusedError
 from tests.integration.server.gating import gated
 from tests.integration.server.writing import Heard, open_writer, stored_steps, submit_all
@@ -97,4 +98,38 @@ def test_a_writer_new_to_the_catalog_is_asked_about_if_it_had_a_session(
             session = ingestor.open_session(writer, heard, 1, new=new)
             last = submit_all(ingestor, session, sealed)
             wait_until(lambda heard=heard, last=last: heard.acked == last, what="the answer")
+        assert stored_steps(stores, writer) == _STEPS
+
+
+def test_a_group_decoded_ahead_leaves_no_gap_when_the_one_before_it_is_refused(
+    tmp_path: Path, sealed: list[object]
+) -> None:
+    with gated(tmp_path) as (stores, points, ingestor):
+        writer = open_writer(stores)
+        inserting, may_fail = threading.Event(), threading.Event()
+        # The first group by itself, and then its writer's part of it.
+        refusals = iter(range(2))
+
+        def refuse() -> None:
+            inserting.set()
+            assert may_fail.wait(30)
+            if next(refusals, None) is not None:
+                raise PointsRefusedError("Code: 53. the first group will never do")
+
+        points.before_insert = refuse
+        heard = Heard()
+        session = ingestor.open_session(writer, heard, 1)
+        points_at = [i for i, m in enumerate(sealed) if m.kind == "points"]  # type: ignore[attr-defined]
+        submit_all(ingestor, session, sealed[: points_at[1]])
+        assert inserting.wait(30)
+        submit_all(ingestor, session, sealed[points_at[1] :])
+        wait_until(lambda: ingestor._next is not None, what="the next group's decoding")
+        may_fail.set()
+        wait_until(lambda: heard.refusal is not None, what="the refusal")
+        # Opening waits for the group that was decoded ahead.
+        ingestor.open_session(writer, Heard(), 1)
+        assert stored_steps(stores, writer) == []
+        again = Heard()
+        last = submit_all(ingestor, ingestor.open_session(writer, again, 1), sealed)
+        wait_until(lambda: again.acked == last, what="the second delivery")
         assert stored_steps(stores, writer) == _STEPS
