@@ -4,6 +4,8 @@ VENV := .venv
 WHEELS := ../shared/wheels
 
 bin := $(VENV)/bin
+# Without bytecode each process that a test starts would compile for seconds what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # What has been installed, each as old as the locks it was installed from.
 stamps := $(VENV)/stamps
 uv := VIRTUAL_ENV=$(VENV) $(bin)/uv

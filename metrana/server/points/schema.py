@@ -173,6 +173,12 @@ _SETTINGS = {
     "merge_use_batch_sorting_queue": "1",
     "vertical_merge_algorithm_min_columns_to_activate": "1",
     "merge_max_block_size": "32768",
+    # A part is merged once ten times its rows have come, not five: a fifth of all storing less, for
+    # a few parts more to read.
+    "merge_selector_base": "10",
+    # Columns that are mostly zeros are stored as such: leaving zeros out costs more than it saves,
+    # for they compress to nothing.
+    "ratio_of_defaults_for_sparse_serialization": "1",
     # No query's plan depends on statistics of columns, which are made anew by each merge.
     "auto_statistics_types": "''",
     "materialize_statistics_on_merge": "0",

@@ -157,12 +157,13 @@ impl Intake {
             if point.distributed && point.step.is_none() {
                 return Err(distributed_needs_steps().into());
             }
-            let steps = point.step.map_or(Steps::Next, Steps::From);
-            self.steps.check_series(point.metric, steps, 1)?;
+            self.steps.check_point(point.metric, point.step)?;
         }
         let mut left = VecDeque::new();
         for point in points {
-            left.extend(self.point(point, now_ms)?.map(Chunk::Point));
+            if let Some(chunk) = self.point(point, now_ms)? {
+                left.push_back(Chunk::Point(chunk));
+            }
         }
         Ok(left)
     }

@@ -40,7 +40,8 @@ pub struct Registry {
     /// Number − 1 is the index.
     metrics: Vec<Metric>,
     envs: Vec<Environment>,
-    /// Lets a block of a thousand environments skip looking at each.
+    /// Lets a point skip looking at its metric, a block of a thousand environments at each.
+    undeclared_metrics: usize,
     undeclared_envs: usize,
 }
 
@@ -52,6 +53,7 @@ impl Default for Registry {
             envs_by_hash: HashTable::new(),
             metrics: Vec::new(),
             envs: Vec::new(),
+            undeclared_metrics: 0,
             undeclared_envs: 0,
         }
     }
@@ -92,6 +94,7 @@ impl Registry {
             labels: labels.iter().map(|(key, value)| (owned(key), owned(value))).collect(),
             declared: false,
         });
+        self.undeclared_metrics += 1;
         let no = MetricNo(number(self.metrics.len())?);
         let (hasher, metrics) = (&self.hasher, &self.metrics);
         self.metrics_by_hash.insert_unique(hash, no, |no| metrics[no.0 as usize - 1].hash(hasher));
@@ -148,7 +151,11 @@ impl Registry {
     /// Whether the metric still has to be declared before a point of it.
     #[inline]
     pub fn metric_is_undeclared(&self, no: MetricNo) -> bool {
-        self.metrics.get((no.0 as usize).wrapping_sub(1)).is_some_and(|metric| !metric.declared)
+        self.undeclared_metrics > 0
+            && self
+                .metrics
+                .get((no.0 as usize).wrapping_sub(1))
+                .is_some_and(|metric| !metric.declared)
     }
 
     /// Whether the environment still has to be declared before a point of it.
@@ -180,8 +187,11 @@ impl Registry {
 
     /// The metric's declaration is in the ring.
     pub fn metric_was_declared(&mut self, no: MetricNo) {
-        if let Some(metric) = self.metrics.get_mut((no.0 as usize).wrapping_sub(1)) {
+        if let Some(metric) = self.metrics.get_mut((no.0 as usize).wrapping_sub(1))
+            && !metric.declared
+        {
             metric.declared = true;
+            self.undeclared_metrics -= 1;
         }
     }
 
@@ -200,6 +210,7 @@ impl Registry {
     pub fn declare_all_again(&mut self) {
         self.metrics.iter_mut().for_each(|metric| metric.declared = false);
         self.envs.iter_mut().for_each(|env| env.declared = false);
+        self.undeclared_metrics = self.metrics.len();
         self.undeclared_envs = self.envs.len();
     }
 }

@@ -1,6 +1,9 @@
 //! `log` and `log_distributed`.
 
+use std::ptr;
+
 use metrana_engine::calls::{Point, SeriesCall, Spread};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -126,11 +129,18 @@ fn known_scalars(common: &Common<'_, '_>, mapping: &Bound<'_, PyDict>) -> Option
     let (step, timestamp_ms) = common.scalars()?;
     let tag = common.qualifiers.tag()?;
     let distributed = common.distributed;
-    let names = common.writer.names.lock();
     let mut points = Vec::with_capacity(mapping.len());
-    // No Python code runs in here, with the lock taken.
-    for (name, value) in mapping.iter() {
-        let metric = names.known_metric(&name, tag)?;
+    let mut names = common.writer.names.lock();
+    let (mut position, mut name, mut value) = (0, ptr::null_mut(), ptr::null_mut());
+    // No Python code runs in here, with the lock taken, so nothing changes the dict.
+    // SAFETY: it is a dict, and the places for the answer are this function's.
+    while unsafe {
+        ffi::PyDict_Next(mapping.as_ptr(), &raw mut position, &raw mut name, &raw mut value)
+    } != 0
+    {
+        // SAFETY: the dict holds a reference to its value for as long as it is not changed.
+        let value = unsafe { Borrowed::from_ptr(common.py, value) };
+        let metric = names.known_entry(points.len(), name.addr(), tag)?;
         let value = inert(&value)?;
         points.push(Point { metric, step, timestamp_ms, value, distributed });
     }

@@ -4,6 +4,7 @@
 //! object's address first; a strong reference keeps the address from being reused. What is not
 //! found there is looked up by its text, by the engine.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -18,7 +19,10 @@ use crate::error::{invalid, validation};
 use crate::writer::Writer;
 
 /// Most strings of each kind that are kept alive to be found by their addresses.
-const MAX_ADDRESSES: usize = 8192;
+const MAX_ADDRESSES: usize = 65_536;
+/// Most strings of one metric or environment that are kept: where it is a new object for each call,
+/// keeping them costs more than looking at the text.
+const MAX_OBJECTS: u8 = 8;
 /// Most lists of environment ids that are remembered: training, evaluation, and some to spare.
 const MAX_LISTS: usize = 8;
 /// The label that `evaluation=True` adds.
@@ -32,10 +36,45 @@ const EVALUATION: &str = "evaluation";
 /// stays so, hence never contended, and free in a forked child.
 #[derive(Default)]
 pub struct Names {
-    metrics: HashMap<(usize, u8), (MetricNo, Py<PyString>), foldhash::fast::FixedState>,
-    envs: HashMap<usize, (EnvNo, Py<PyString>), foldhash::fast::FixedState>,
+    metrics: Known<(usize, u8), MetricNo>,
+    envs: Known<usize, EnvNo>,
+    /// What the entries of the last mapping were, in order: mostly those of the next one too.
+    last_mapping: Vec<((usize, u8), MetricNo)>,
     lists: Vec<EnvList>,
     oldest_list: usize,
+}
+
+/// Numbers by what is made of a string's address. What is in it stays.
+struct Known<K, N> {
+    by_address: HashMap<K, (N, Py<PyString>), foldhash::fast::FixedState>,
+    /// Strings kept of each number.
+    object_counts: Vec<u8>,
+}
+
+impl<K, N> Default for Known<K, N> {
+    fn default() -> Self {
+        Self { by_address: HashMap::default(), object_counts: Vec::new() }
+    }
+}
+
+impl<K: Eq + Hash, N: Copy> Known<K, N> {
+    #[inline]
+    fn find(&self, key: &K) -> Option<N> {
+        self.by_address.get(key).map(|(number, _)| *number)
+    }
+
+    /// Only exact strings are kept: to drop one runs no Python code.
+    fn keep(&mut self, key: K, number: N, index: u32, string: &Bound<'_, PyString>) {
+        let index = index as usize;
+        if self.object_counts.len() <= index {
+            self.object_counts.resize(index + 1, 0);
+        }
+        let count = &mut self.object_counts[index];
+        if *count < MAX_OBJECTS && self.by_address.len() < MAX_ADDRESSES {
+            *count += 1;
+            self.by_address.insert(key, (number, string.clone().unbind()));
+        }
+    }
 }
 
 /// A list of environment ids, by the addresses of its elements.
@@ -244,29 +283,39 @@ fn converted<'py>(env_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 impl Names {
     /// The number of a metric that was met before, by its name's address.
     #[inline]
-    pub fn known_metric(&self, name: &Bound<'_, PyAny>, tag: u8) -> Option<MetricNo> {
-        self.metrics.get(&(name.as_ptr().addr(), tag)).map(|(number, _)| *number)
+    fn known_metric(&self, name: &Bound<'_, PyString>, tag: u8) -> Option<MetricNo> {
+        self.metrics.find(&(name.as_ptr().addr(), tag))
     }
 
-    // Only exact strings are kept: to drop one runs no Python code.
+    /// The same for the `index`-th entry of a mapping, where all before it were found.
+    #[inline]
+    pub fn known_entry(&mut self, index: usize, address: usize, tag: u8) -> Option<MetricNo> {
+        let key = (address, tag);
+        let last = self.last_mapping.get(index);
+        if let Some((last_key, number)) = last
+            && *last_key == key
+        {
+            return Some(*number);
+        }
+        let number = self.metrics.find(&key)?;
+        match self.last_mapping.get_mut(index) {
+            Some(last) => *last = (key, number),
+            None => self.last_mapping.push((key, number)),
+        }
+        Some(number)
+    }
 
     fn remember_metric(&mut self, name: &Bound<'_, PyString>, tag: u8, number: MetricNo) {
-        if self.metrics.len() >= MAX_ADDRESSES {
-            self.metrics.clear();
-        }
-        self.metrics.insert((name.as_ptr().addr(), tag), (number, name.clone().unbind()));
+        self.metrics.keep((name.as_ptr().addr(), tag), number, number.0, name);
     }
 
     #[inline]
     fn known_env(&self, id: &Bound<'_, PyString>) -> Option<EnvNo> {
-        self.envs.get(&id.as_ptr().addr()).map(|(number, _)| *number)
+        self.envs.find(&id.as_ptr().addr())
     }
 
     fn remember_env(&mut self, id: &Bound<'_, PyString>, number: EnvNo) {
-        if self.envs.len() >= MAX_ADDRESSES {
-            self.envs.clear();
-        }
-        self.envs.insert(id.as_ptr().addr(), (number, id.clone().unbind()));
+        self.envs.keep(id.as_ptr().addr(), number, number.0, id);
     }
 
     fn find_list(&self, list: &Bound<'_, PyList>) -> Option<Arc<[EnvNo]>> {

@@ -1,11 +1,10 @@
 //! `RunCore`: the native half of `metrana.Run`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrana_engine::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
 use metrana_engine::counters::Kind;
 use metrana_engine::engine::Engine;
-use metrana_engine::sync::RwLock;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -23,10 +22,23 @@ use crate::writer::Writer;
 /// The native half of `Run`: holds the engine and takes the points.
 #[pyclass(subclass, frozen, module = "metrana._native")]
 pub struct RunCore {
-    /// None until it is opened.
-    writer: RwLock<Option<Arc<Writer>>>,
+    /// Empty until it is opened.
+    first: OnceLock<Box<Generation>>,
     /// Held by a thread of a forked child that opens a writer of its own.
     reopening: std::sync::Mutex<()>,
+}
+
+/// The writer of a process, and of the forked child that it became. A chain that only grows, so that
+/// a call finds the last one without a lock and without counting references.
+struct Generation {
+    writer: Arc<Writer>,
+    next: OnceLock<Box<Generation>>,
+}
+
+impl Generation {
+    fn new(writer: Arc<Writer>) -> Box<Self> {
+        Box::new(Self { writer, next: OnceLock::new() })
+    }
 }
 
 impl RunCore {
@@ -35,7 +47,7 @@ impl RunCore {
     /// # Errors
     ///
     /// `MetranaLoggerClosedError`, and what opening raises.
-    pub fn writer(slf: &Bound<'_, Self>) -> PyResult<Arc<Writer>> {
+    pub fn writer<'a>(slf: &'a Bound<'_, Self>) -> PyResult<&'a Writer> {
         let py = slf.py();
         wait_until_forked(py);
         match slf.get().current() {
@@ -46,11 +58,26 @@ impl RunCore {
         }
     }
 
-    fn current(&self) -> Option<Arc<Writer>> {
-        self.writer.read().clone()
+    fn current(&self) -> Option<&Writer> {
+        self.last().map(|generation| &*generation.writer)
     }
 
-    fn reopen(slf: &Bound<'_, Self>) -> PyResult<Arc<Writer>> {
+    #[inline]
+    fn last(&self) -> Option<&Generation> {
+        let mut last = self.first.get()?;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        Some(last)
+    }
+
+    /// Sets the writer of this process, which nobody else does meanwhile.
+    fn begin(&self, writer: Arc<Writer>) {
+        let end = self.last().map_or(&self.first, |last| &last.next);
+        let _is_set = end.set(Generation::new(writer));
+    }
+
+    fn reopen<'a>(slf: &'a Bound<'_, Self>) -> PyResult<&'a Writer> {
         use pyo3::sync::MutexExt as _;
         let (py, core) = (slf.py(), slf.get());
         // The guarded value is (), which a panic cannot leave half-written.
@@ -68,9 +95,9 @@ impl RunCore {
             None => None,
         };
         let writer = Writer::new(py, engine, Faults::new(parents.faults.strategy()));
-        *core.writer.write() = Some(Arc::clone(&writer));
+        core.begin(writer);
         slf.call_method0("_opened_in_child")?;
-        Ok(writer)
+        core.current().ok_or_else(|| run_is_closed(py))
     }
 }
 
@@ -79,7 +106,7 @@ impl RunCore {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { writer: RwLock::new(None), reopening: std::sync::Mutex::new(()) }
+        Self { first: OnceLock::new(), reopening: std::sync::Mutex::new(()) }
     }
 
     /// Log a metric, or several at once.
@@ -125,7 +152,7 @@ impl RunCore {
         let distributed = false;
         let call =
             LogCall { metric_name, value, step, timestamp, scale, labels, evaluation, distributed };
-        log(slf.py(), &*Self::writer(slf)?, &call)
+        log(slf.py(), Self::writer(slf)?, &call)
     }
 
     /// Log a metric that several processes write to, such as a loss that every rank computes.
@@ -160,7 +187,7 @@ impl RunCore {
         let distributed = true;
         let call =
             LogCall { metric_name, value, step, timestamp, scale, labels, evaluation, distributed };
-        log(slf.py(), &*Self::writer(slf)?, &call)
+        log(slf.py(), Self::writer(slf)?, &call)
     }
 
     /// Log a metric of finished episodes, such as their return.
@@ -198,7 +225,7 @@ impl RunCore {
         let evaluation = evaluation.0;
         let call =
             RlCall { metric_name, value, rl_step, episode, env_id, labels, evaluation, timestamp };
-        log_episode(slf.py(), &*Self::writer(slf)?, &call)
+        log_episode(slf.py(), Self::writer(slf)?, &call)
     }
 
     /// Log a metric of steps inside episodes, such as the reward, for one or many environments.
@@ -238,7 +265,7 @@ impl RunCore {
         let evaluation = evaluation.0;
         let call =
             RlCall { metric_name, value, rl_step, episode, env_id, labels, evaluation, timestamp };
-        log_env_step(slf.py(), &*Self::writer(slf)?, &call)
+        log_env_step(slf.py(), Self::writer(slf)?, &call)
     }
 
     /// Open the engine with an `EngineOptions`. Blocks.
@@ -246,14 +273,14 @@ impl RunCore {
         let faults = Faults::new(options.error_strategy()?);
         let config = options.into_config()?;
         let engine = waiting(py, |check| Engine::open(config, check), open_error)?;
-        *self.writer.write() = Some(Writer::new(py, Some(engine), faults));
+        self.begin(Writer::new(py, Some(engine), faults));
         Ok(())
     }
 
     /// Open for mode `disabled`: arguments are checked, nothing else happens.
     fn _open_disabled(&self, py: Python<'_>) {
         let faults = Faults::new(ErrorStrategy::Silent);
-        *self.writer.write() = Some(Writer::new(py, None, faults));
+        self.begin(Writer::new(py, None, faults));
     }
 
     /// Whether calls are taken.
@@ -305,7 +332,7 @@ impl RunCore {
         entries: Vec<Bound<'_, PyTuple>>,
     ) -> PyResult<()> {
         let writer = Self::writer(slf)?;
-        let env = names::env(&writer, env_id)?;
+        let env = names::env(writer, env_id)?;
         let updates = entries
             .iter()
             .map(|entry| {
@@ -340,7 +367,7 @@ impl RunCore {
         env_id: &Bound<'_, PyAny>,
     ) -> PyResult<(Option<i64>, Option<i64>)> {
         let writer = Self::writer(slf)?;
-        let env = names::env(&writer, env_id)?;
+        let env = names::env(writer, env_id)?;
         Ok(writer.env_cursor(slf.py(), env))
     }
 

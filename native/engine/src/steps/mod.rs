@@ -113,10 +113,9 @@ impl StepTable {
         self.envs.len()
     }
 
+    #[inline]
     fn metric(&self, no: MetricNo) -> Result<&MetricSteps, InvalidArgument> {
-        self.metrics
-            .get((no.0 as usize).wrapping_sub(1))
-            .ok_or_else(|| InvalidArgument::new("metric_name", format!("unknown number {no}")))
+        self.metrics.get((no.0 as usize).wrapping_sub(1)).ok_or_else(|| unknown_metric(no))
     }
 
     /// The metric's scale.
@@ -130,6 +129,21 @@ impl StepTable {
 
     // ── One point without an environment: the hottest path ─────────────────────────────────────
 
+    /// Whether a point may be assigned this step.
+    ///
+    /// # Errors
+    ///
+    /// A step outside the scale's range.
+    #[inline]
+    pub fn check_point(&self, no: MetricNo, step: Option<i64>) -> Result<(), InvalidArgument> {
+        let metric = self.metric(no)?;
+        let step = step.unwrap_or(metric.cursor + 1);
+        if step < 0 || step > greatest_step(metric.scale) {
+            return Err(step_out_of_range(metric.scale, step));
+        }
+        Ok(())
+    }
+
     /// Checks and assigns: the step, and whether it is rewound.
     ///
     /// # Errors
@@ -142,7 +156,7 @@ impl StepTable {
         step: Option<i64>,
     ) -> Result<(i64, bool), InvalidArgument> {
         let Some(metric) = self.metrics.get_mut((no.0 as usize).wrapping_sub(1)) else {
-            return Err(InvalidArgument::new("metric_name", format!("unknown number {no}")));
+            return Err(unknown_metric(no));
         };
         let step = step.unwrap_or(metric.cursor + 1);
         if step < 0 || step > greatest_step(metric.scale) {
@@ -403,6 +417,11 @@ fn first_outside(items: &[i64], most: i64) -> Option<i64> {
         return None;
     }
     items.iter().copied().find(|item| *item < 0 || *item > most)
+}
+
+#[cold]
+fn unknown_metric(no: MetricNo) -> InvalidArgument {
+    InvalidArgument::new("metric_name", format!("unknown number {no}"))
 }
 
 fn step_out_of_range(scale: Scale, step: i64) -> InvalidArgument {

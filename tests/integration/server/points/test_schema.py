@@ -51,6 +51,7 @@ CREATE_POINTS_2 = (
     "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, "
     "min_compressed_bytes_to_fsync_after_merge = 1, merge_use_batch_sorting_queue = 1, "
     "vertical_merge_algorithm_min_columns_to_activate = 1, merge_max_block_size = 32768, "
+    "merge_selector_base = 10, ratio_of_defaults_for_sparse_serialization = 1, "
     "auto_statistics_types = '', materialize_statistics_on_merge = 0"
 ).format(
     key="bitShiftLeft(toUInt128(if(step >= 0, bitShiftLeft(toUInt64(greatest(rl_step, 0)), 16)"
