@@ -12,15 +12,15 @@ replaces what was there too, preceded by the attribute of an empty mapping.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
+import os
 import re
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, timezone
 from enum import Enum
-from pathlib import PurePath
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from metrana import integers
@@ -220,8 +220,8 @@ def _plain(value: Any, name: str) -> Any:
     """What a wrapper of one value stands for."""
     if isinstance(value, Enum):
         return _plain(value.value, name)
-    if isinstance(value, PurePath):
-        return str(value)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
     kind = getattr(getattr(value, "dtype", None), "kind", None)
@@ -255,12 +255,19 @@ def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
-        return vars(value)
+    if isinstance(value, types.SimpleNamespace) or _is_argparse_namespace(value):
+        names: Mapping[Any, Any] = vars(value)
+        return names
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         result: Mapping[Any, Any] = value._asdict()
         return result
     return None
+
+
+def _is_argparse_namespace(value: Any) -> bool:
+    # Whoever has one has imported its module; importing it here would be felt at `import metrana`.
+    argparse = sys.modules.get("argparse")
+    return argparse is not None and isinstance(value, argparse.Namespace)
 
 
 def _as_sequence(value: Any) -> Sequence[Any] | None:

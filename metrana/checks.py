@@ -7,10 +7,12 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from metrana.errors import MetranaValidationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _Choice = TypeVar("_Choice", bound=Enum)
 
@@ -112,6 +114,8 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
 
 def directory(name: str, value: object) -> Path:
     """A path of a folder, absolute, because a training script may change its directory later."""
+    from pathlib import Path
+
     try:
         text = os.fspath(value)  # type: ignore[call-overload]  # its TypeError is the check
         if not text:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from pathlib import Path
 from typing import Final
 
 from metrana.errors import MetranaWarning
 
-_PACKAGE: Final = str(Path(__file__).parent)
+_PACKAGE: Final = __file__.removesuffix("faults.py")
 
 
 def warn(message: str) -> None:

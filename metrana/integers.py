@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Final
 
 # Fewer digits than the least limit there can be (sys.set_int_max_str_digits: 640).
@@ -16,9 +15,13 @@ def is_long(value: object) -> bool:
 
 def digits(value: int) -> str:
     """An integer in decimal."""
+    from decimal import Decimal  # rarely needed, and felt at import
+
     return str(Decimal(value))
 
 
 def from_digits(text: str) -> int:
     """The integer that `digits` wrote."""
+    from decimal import Decimal
+
     return int(Decimal(text))

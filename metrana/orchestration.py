@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.token = secrets.token_hex(8)
+        self.token = os.urandom(8).hex()
         self.nameless_runs = itertools.count(1)
 
 
@@ -65,7 +64,7 @@ def resolve_orchestration(argument: str | None, environ: MutableMapping[str, str
     if inherited is not None:
         checks.entity_name(ID_VARIABLE, inherited)
     note = environ.get(_NOTE_VARIABLE, "")
-    orchestration_id = argument or inherited or _launcher_id(environ) or secrets.token_hex(16)
+    orchestration_id = argument or inherited or _launcher_id(environ) or os.urandom(16).hex()
     if argument is not None or inherited is None:
         environ[_NOTE_VARIABLE] = note = _own().token
     environ[ID_VARIABLE] = orchestration_id

@@ -6,10 +6,9 @@ import contextlib
 import os
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from metrana import _native, attributes, checks, git, lifecycle, local
-from metrana.engine_options import engine_options
+from metrana import _native, attributes, checks, lifecycle
 from metrana.enums import ErrorStrategy
 from metrana.errors import (
     MetranaClosingError,
@@ -18,9 +17,11 @@ from metrana.errors import (
     MetranaUnavailableError,
 )
 from metrana.faults import warn
-from metrana.orchestration import Orchestration
-from metrana.settings import Settings
 from metrana.snapshots import Metrics, Status
+
+if TYPE_CHECKING:
+    from metrana.orchestration import Orchestration
+    from metrana.settings import Settings
 
 _DEFAULT_CLOSE_TIMEOUT_S: Final = 15.0
 _RAISING: Final = (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE)
@@ -299,6 +300,9 @@ class Run(_native.RunCore):
     # ── Inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _open_engine(self) -> None:
+        from metrana import local  # here, for the sake of `import metrana`
+        from metrana.engine_options import engine_options
+
         settings = self._settings
         initial = _initial_operations(settings)
         options = engine_options(
@@ -420,6 +424,8 @@ def _pending(metrics: Metrics) -> str:
 
 def _initial_operations(settings: Settings) -> list[tuple[Any, ...]]:
     """What `init()` was given: applied only if this process creates the run."""
+    from metrana import git
+
     operations: list[tuple[Any, ...]] = [("set", *entry, True) for entry in settings.config]
     if settings.tags is not None:
         operations.append(("set_tags", list(settings.tags), True))

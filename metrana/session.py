@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from metrana import _native, lifecycle
 from metrana.enums import (
@@ -18,10 +17,11 @@ from metrana.enums import (
 )
 from metrana.errors import MetranaNotInitializedError, MetranaUnavailableError
 from metrana.faults import warn
-from metrana.orchestration import generated_run_name, resolve_orchestration
 from metrana.run import Run
-from metrana.settings import Settings, resolve
 from metrana.snapshots import Metrics, Status
+
+if TYPE_CHECKING:
+    from metrana.settings import Settings
 
 
 def init(
@@ -55,7 +55,7 @@ def init(
     send_retry_max_backoff_secs: float = 15.0,
     batch_max_age_secs: float = 1.0,
     max_msg_size: int = 1048576,
-    rendering_output_dir: str | Path | None = None,
+    rendering_output_dir: str | os.PathLike[str] | None = None,
     rendering_fps: float = 30,
     rendering_max_concurrent_encoders: int = 1,
     rendering_queue_max_size: int | None = None,
@@ -63,7 +63,7 @@ def init(
     rendering_close_timeout: float | None = None,
     mode: str | None = None,
     run_id: str | None = None,
-    data_dir: str | Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     spool_max_bytes: int | None = None,
     fsync: str = "never",
 ) -> Run:
@@ -140,7 +140,11 @@ def init(
         MetranaRunAlreadyExistsError: If the name belongs to another job.
         MetranaLoggerInitError: If no server could be reached in mode `online`, or it refused.
     """
-    settings = resolve(dict(locals()))
+    arguments = dict(locals())
+    # What only opening a run takes is imported by it: `import metrana` is to be felt by nobody.
+    from metrana.settings import resolve
+
+    settings = resolve(arguments)
     if settings.fork_from_run is not None or settings.fork_at_step is not None:
         raise MetranaUnavailableError(
             "fork_from_run: this version of metrana cannot fork runs yet; a later one will"
@@ -269,6 +273,8 @@ def _open_run_of(settings: Settings) -> Run | None:
 
 
 def _open_new(settings: Settings) -> Run:
+    from metrana.orchestration import generated_run_name, resolve_orchestration
+
     # A disabled run leaves no trace, in the environment of children neither.
     environ = dict(os.environ) if settings.mode == "disabled" else os.environ
     orchestration = resolve_orchestration(settings.orchestration_id, environ)

@@ -10,7 +10,7 @@ import sys
 HEAVY = (
     "alembic av chdb fastapi google.protobuf grpc gymnasium httpx jax lightning pandas "
     "polars pyarrow rich sqlalchemy stable_baselines3 tensorflow torch transformers uvicorn "
-    "asyncio multiprocessing numpy subprocess"
+    "asyncio multiprocessing numpy subprocess argparse decimal hashlib pathlib urllib.parse"
 )
 
 _SCRIPT = """
