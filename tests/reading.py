@@ -32,7 +32,7 @@ class Point:
 
 @dataclass
 class Logged:
-    """What one writer logged, in the order of its spool."""
+    """What one writer logged: batch by batch, the points of each by series and position."""
 
     info: dict[str, Any]
     points: list[Point] = field(default_factory=list)

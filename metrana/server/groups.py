@@ -12,7 +12,11 @@ from typing import Final
 from metrana.server.points import MAX_INSERT_ROWS
 from metrana.server.sessions import SealedBatch, WriterSession
 
-_GROUP_AGE_S: Final = 0.25
+# How long the oldest of a group waits. An insert has a price of its own, and one for each series in
+# it: where commits take long the groups wait for more rows, which is what keeps up with many.
+_LEAST_AGE_S: Final = 0.25
+_GREATEST_AGE_S: Final = 1.0
+_AGE_PER_COMMIT: Final = 2.0
 _MAX_WAITING_BYTES: Final = 64 << 20
 
 
@@ -60,6 +64,16 @@ class Backlog:
         self._bytes = 0
         self._rows = 0
         self._urgent_count = 0
+        self._age_s = _LEAST_AGE_S
+
+    @property
+    def age_s(self) -> float:
+        """How long a group waits for more rows, from the arrival of its oldest."""
+        return self._age_s
+
+    def pace(self, commit_s: float) -> None:
+        """Sets how long groups wait by what the last commit took."""
+        self._age_s = min(max(_LEAST_AGE_S, _AGE_PER_COMMIT * commit_s), _GREATEST_AGE_S)
 
     @property
     def is_full(self) -> bool:
@@ -79,7 +93,7 @@ class Backlog:
         """
         while True:
             if self._items:
-                left_s = self._items[0].arrived + _GROUP_AGE_S - time.monotonic()
+                left_s = self._items[0].arrived + self._age_s - time.monotonic()
                 full = self._rows >= MAX_INSERT_ROWS or self.is_full
                 if full or self._urgent_count or is_closing() or left_s <= 0:
                     return self._take()

@@ -1,8 +1,8 @@
 """The one way into the stores: every batch, from a stream or a spool, is committed here.
 
-Batches wait until the oldest is 250 ms old, a million rows have gathered, or somebody waits for one
-(flush, close). Then all that wait, of all writers, become one insert: one block, one atomic part.
-While one group is inserted the next is decoded, so that the store never waits for rows.
+Batches wait until the oldest is 250 ms old (more where commits take long), a million rows have
+gathered, or somebody waits for one (flush, close). Then all that wait, of all writers, become one
+insert: one block, one atomic part. While it is inserted the next group is decoded.
 Attributes follow in the catalog, each writer's in one transaction that also notes how far it is.
 Only then are they acknowledged, so an acknowledgement means durable in both stores.
 
@@ -317,12 +317,14 @@ class Ingestor:
         group = self._next_group()
         if group is None:
             return False
+        begun = time.monotonic()
         try:
             self._commit(group)
         except Exception as error:  # noqa: BLE001 - a fault in one group must not end all others
             self._give_up(group, error)
         finally:
             with self._changed:
+                self._backlog.pace(time.monotonic() - begun)
                 for session, _ in by_session(group.items):
                     self._committed(session)
                 self._changed.notify_all()

@@ -36,7 +36,8 @@ def test_a_sequence_continues_from_its_first_step(data_dir: Path) -> None:
         metrana.log("loss", 4)
         metrana.log("loss", [5, 6], step=[10, 20])
         metrana.log("loss", 7)
-    assert read_one(data_dir).steps("loss") == [100, 101, 102, 103, 10, 20, 104]
+    by_step = [(5, 10), (6, 20), (1, 100), (2, 101), (3, 102), (4, 103), (7, 104)]
+    assert [(p.value, p.step) for p in read_one(data_dir).of("loss")] == by_step
 
 
 def test_a_mapping_logs_each_of_its_metrics(data_dir: Path) -> None:
