@@ -171,6 +171,10 @@ class Proxy:
         """Takes new connections and carries nothing on them until they are released."""
         self._call(lambda: setattr(self, "_held", []))
 
+    def abandon_held(self) -> None:
+        """Carries nothing on the held connections for ever, and takes new ones as usual."""
+        self._call(lambda: setattr(self, "_held", None))
+
     def release(self, *order: int) -> None:
         """Lets the held connections go on, each once the one before it has been heard.
 
