@@ -18,8 +18,12 @@ use crate::run_folder::WriterEnd;
 use crate::sender::ConnectionState;
 use crate::shared::{AllLocks, Shared};
 
-/// Sealing takes milliseconds, so that even a close without patience waits this long for the disk.
+/// Sealing takes milliseconds: a thread that needs this much longer is left to itself.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Even a close without patience waits this long for room in ring and spool. A spool at its limit
+/// gets none from a server that is stuck, and that may not cost the caller a second.
+const LEAST_PATIENCE: Duration = Duration::from_millis(800);
 
 /// What a timeout beyond the reach of clocks comes to: a century.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -82,7 +86,7 @@ impl Engine {
     ) -> Result<(), FlushError> {
         let begun = Instant::now();
         let is_dropping = timeout.is_zero() && self.has_run_at_server();
-        let seal_by = begun + timeout.clamp(SEAL_TIMEOUT, FOR_EVER);
+        let seal_by = begun + timeout.clamp(LEAST_PATIENCE, FOR_EVER);
         let mut is_interrupted = false;
         let mut is_stopped = || {
             is_interrupted = is_interrupted || check_interrupt();

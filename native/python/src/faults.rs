@@ -1,7 +1,7 @@
 //! Faults of background threads on their way to the user, as `error_strategy` says.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use metrana_engine::engine::Engine;
 use metrana_engine::sync::Mutex;
@@ -43,6 +43,8 @@ const CALLS_PER_LOOK: u32 = 16;
 pub struct Faults {
     strategy: ErrorStrategy,
     kept: Mutex<Kept>,
+    /// Messages forgotten because too many were kept.
+    evicted: AtomicU64,
     /// Log calls so far. Approximate if threads race, which does no harm.
     calls: AtomicU32,
 }
@@ -56,12 +58,22 @@ struct Kept {
 
 impl Faults {
     pub fn new(strategy: ErrorStrategy) -> Self {
-        Self { strategy, kept: Mutex::default(), calls: AtomicU32::new(0) }
+        Self {
+            strategy,
+            kept: Mutex::default(),
+            evicted: AtomicU64::new(0),
+            calls: AtomicU32::new(0),
+        }
     }
 
     /// How they come to light.
     pub fn strategy(&self) -> ErrorStrategy {
         self.strategy
+    }
+
+    /// How many messages were forgotten here. The engine counts those it forgot itself.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// After a log call.
@@ -123,6 +135,7 @@ impl Faults {
             kept.messages.extend(new);
             let excess = kept.messages.len().saturating_sub(MAX_KEPT);
             kept.messages.drain(..excess);
+            self.evicted.fetch_add(excess as u64, Ordering::Relaxed);
         }
         new_count
     }

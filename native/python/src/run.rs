@@ -380,8 +380,10 @@ impl RunCore {
             ("env_attribute_updates", Kind::EnvAttribute),
         ];
         let py = slf.py();
-        let counters = slf.get().current().and_then(|writer| writer.counters(py));
+        let writer = slf.get().current();
+        let counters = writer.as_ref().and_then(|writer| writer.counters(py));
         let counters = counters.unwrap_or_default();
+        let evicted_here = writer.map_or(0, |writer| writer.faults.evicted());
         let dict = PyDict::new(py);
         let tallies = [
             ("added", counters.added),
@@ -399,7 +401,7 @@ impl RunCore {
         dict.set_item("requests_sent", counters.requests_sent)?;
         dict.set_item("send_errors", counters.send_errors)?;
         dict.set_item("errors_reported", counters.errors_reported)?;
-        dict.set_item("errors_evicted", counters.errors_evicted)?;
+        dict.set_item("errors_evicted", counters.errors_evicted + evicted_here)?;
         Ok(dict)
     }
 
@@ -450,8 +452,11 @@ impl RunCore {
         let status = if failed { CloseStatus::Failed } else { CloseStatus::Finished };
         let timeout = seconds(timeout_secs);
         let closed = waiting(py, |check| engine.close(timeout, status, check), flush_error);
-        // Why it could not end in time is among them.
         let shown = writer.faults.show_at_close(py, engine);
+        if let (Err(error), Err(fault)) = (&closed, &shown) {
+            // Why it could not end in time is among them.
+            error.set_cause(py, Some(fault.clone_ref(py)));
+        }
         closed.and(shown).map(|()| true)
     }
 }

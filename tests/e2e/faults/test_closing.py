@@ -1,0 +1,210 @@
+"""`close()` and `flush()`: how long they take, what they promise, and what they say."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+import metrana
+from metrana.query import Client
+from tests.e2e.faults.conftest import OpenRun
+from tests.local_server import wait_until
+from tests.processes import Machine
+from tests.proxy import Cut, Proxy
+
+Stored = Callable[..., list[float]]
+VALUES = [float(value) for value in range(1000)]
+
+# What a busy machine may take on top: less than any wait of the engine's own, which begin at 15 s.
+_BUSY_S = 8.0
+
+
+def _cut_again_and_again(proxy: Proxy) -> None:
+    proxy.plan = [Cut(300, resets=number % 2 == 0) for number in range(10_000)]
+    proxy.cut()
+
+
+def _be_slow(proxy: Proxy) -> None:
+    proxy.up.delay_s = proxy.down.delay_s = 3.0
+
+
+FAULTS: dict[str, Callable[[Proxy], None]] = {
+    "stalls": lambda proxy: proxy.stall(),
+    "swallows what is sent": lambda proxy: setattr(proxy.up, "loses", True),
+    "swallows the answers": lambda proxy: setattr(proxy.down, "loses", True),
+    "refuses": lambda proxy: proxy.refuse(),
+    "takes connections and says nothing": lambda proxy: (proxy.hold(), proxy.cut())[0],
+    "cuts again and again": _cut_again_and_again,
+    "is slow": _be_slow,
+}
+
+
+def repair(proxy: Proxy) -> None:
+    """Forgets what is on its way, and carries everything from now on."""
+    proxy.plan = []
+    proxy.cut()
+    proxy.abandon_held()
+    proxy.heal()
+    proxy.accept()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_close_ends_in_time_and_says_what_is_left_when_the_network(
+    proxy: Proxy,
+    open_run: OpenRun,
+    here: Machine,
+    sync: Callable[[], str],
+    stored: Stored,
+    reader: Client,
+    project: str,
+    fault: str,
+) -> None:
+    run = open_run()
+    run.log("value", VALUES[:1])
+    run.flush()
+    FAULTS[fault](proxy)
+    run.log("value", VALUES[1:])
+    begun = time.monotonic()
+    with pytest.warns(metrana.MetranaWarning) as warned:
+        run.close(0.5)
+    assert time.monotonic() - begun < 0.5 + 1 + _BUSY_S
+    (said,) = [str(one.message) for one in warned if "ended with" in str(one.message)]
+    assert "999 points" in said
+    assert f"{proxy.url} has not acknowledged" in said
+    assert str(here.data_dir) in said
+    assert f"metrana sync --url {proxy.url}" in said
+    assert not metrana.is_initialized()
+    repair(proxy)
+    sync()
+    assert stored() == VALUES
+    assert reader.run("r", project_name=project).status == "finished"
+
+
+def test_close_does_not_wait_for_a_server_that_never_answered(
+    proxy: Proxy, open_run: OpenRun, sync: Callable[[], str], stored: Stored
+) -> None:
+    proxy.hold()
+    run = open_run(connect_timeout_secs=0.1)
+    run.log("value", VALUES)
+    begun = time.monotonic()
+    with pytest.warns(metrana.MetranaWarning, match="1,000 points"):
+        run.close(60)
+    assert time.monotonic() - begun < 1 + _BUSY_S
+    repair(proxy)
+    sync()
+    assert stored() == VALUES
+
+
+def fill(run: metrana.Run) -> bool:
+    """Logs what does not compress; says whether the spool takes no more."""
+    for _ in range(20):
+        run.log("value", [random.random() for _ in range(100)])
+    return "spool_max_bytes" in str(run.status().problems)
+
+
+@pytest.mark.parametrize("close_timeout", [0, 0.1])
+def test_close_ends_in_time_when_a_stuck_server_has_filled_spool_and_queue(
+    proxy: Proxy, open_run: OpenRun, close_timeout: float
+) -> None:
+    took = []
+    # On a busy machine one may be late, but not each of them.
+    for attempt in range(3):
+        run = open_run(run_name=f"r-{attempt}", spool_max_bytes=4096, error_strategy="silent")
+        proxy.stall()
+        wait_until(lambda run=run: fill(run), what="a spool at its limit")
+        begun = time.monotonic()
+        run.close(close_timeout)
+        took.append(time.monotonic() - begun)
+        repair(proxy)
+        if took[-1] < close_timeout + 1:
+            return
+    pytest.fail(f"it took {took} s")
+
+
+@pytest.mark.parametrize("fault", ["stalls", "refuses", "swallows the answers"])
+def test_close_without_patience_abandons_what_is_not_acknowledged(
+    proxy: Proxy,
+    open_run: OpenRun,
+    here: Machine,
+    sync: Callable[[], str],
+    stored: Stored,
+    fault: str,
+) -> None:
+    run = open_run()
+    run.log("value", VALUES[:1])
+    run.flush()
+    FAULTS[fault](proxy)
+    run.log("value", VALUES[1:])
+    begun = time.monotonic()
+    run.close(0)
+    assert time.monotonic() - begun < 1 + _BUSY_S
+    assert list(here.data_dir.glob("spool/*/0*")) == []
+    repair(proxy)
+    assert "0 batches of 0 writers" in sync()
+    # It is not known of what was on its way whether it arrived, but nothing is there twice.
+    assert stored() in (VALUES[:1], VALUES)
+
+
+@pytest.mark.parametrize("error_strategy", ["raise_on_close", "raise_on_log"])
+def test_a_close_that_raises_says_what_is_left_and_where(
+    proxy: Proxy, open_run: OpenRun, here: Machine, error_strategy: str
+) -> None:
+    run = open_run(error_strategy=error_strategy)
+    run.log("value", VALUES[:1])
+    run.flush()
+    proxy.stall()
+    run.log("value", VALUES[1:])
+    with pytest.raises(metrana.MetranaClosingError) as raised:
+        run.close(0.2)
+    said = str(raised.value)
+    assert "999 points" in said
+    assert str(here.data_dir) in said
+    assert f"metrana sync --url {proxy.url}" in said
+
+
+def test_flush_is_a_barrier_while_others_log(
+    proxy: Proxy, open_run: OpenRun, stored: Stored
+) -> None:
+    run = open_run(backpressure_strategy="block", error_strategy="silent")
+    is_over = threading.Event()
+
+    def log_something_else() -> None:
+        while not is_over.wait(0.001):
+            run.log("other", [0.5] * 100)
+
+    other = threading.Thread(target=log_something_else)
+    other.start()
+    proxy.down.delay_s = 0.02
+    for end in range(200, 1001, 200):
+        run.log("value", VALUES[end - 200 : end])
+        if end == 600:
+            proxy.cut()
+        run.flush(30)
+        # Not a moment later.
+        assert stored() == VALUES[:end]
+    is_over.set()
+    other.join()
+    run.close(30)
+
+
+def test_a_flush_that_takes_too_long_says_what_is_left_and_loses_nothing(
+    proxy: Proxy, open_run: OpenRun, stored: Stored
+) -> None:
+    run = open_run()
+    run.log("value", VALUES[:1])
+    run.flush()
+    proxy.stall()
+    run.log("value", VALUES[1:])
+    with pytest.raises(metrana.MetranaClosingError, match="999 points"):
+        run.flush(0.2)
+    with pytest.raises(metrana.MetranaClosingError):
+        run.flush(0)
+    proxy.heal()
+    run.flush(30)
+    assert run.get_metrics().float_points_sent == 1000
+    assert stored() == VALUES
+    run.close()
