@@ -62,8 +62,9 @@ class Logged:
 
 
 def run_folders(data_dir: Path) -> list[_native.RunFolder]:
-    """The runs in a data directory."""
-    return [_native.RunFolder(path) for path in sorted((data_dir / "spool").iterdir())]
+    """The runs in a data directory; a folder whose maker died before it named its run is none."""
+    folders = sorted(path.parent for path in (data_dir / "spool").glob("*/run.json"))
+    return [_native.RunFolder(path) for path in folders]
 
 
 def read_all(data_dir: Path) -> list[Logged]:
