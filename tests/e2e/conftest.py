@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metrana.query import Client
+from tests.e2e.killed.nursery import Nursery
 from tests.local_server import LocalServer
 from tests.processes import Machine
 
@@ -26,6 +27,13 @@ def reader(elsewhere: LocalServer) -> Iterator[Client]:
     """Reads from that server."""
     with Client(elsewhere.http_url, api_key=KEY) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Where processes that are to die come from."""
+    with Nursery(Machine(tmp_path_factory.mktemp("nursery")).environ) as nursery:
+        yield nursery
 
 
 @pytest.fixture(params=["online", "offline"])

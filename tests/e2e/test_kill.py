@@ -1,28 +1,17 @@
-"""Writers that are killed at any instant: what was accepted is there once, in order, unchanged.
-
-`KILL_ROUNDS` is how many writers die (200), `KILL_SEED` repeats the instants of a run that failed.
-"""
+"""Writers that are killed at any instant: what was accepted is there once, in order, unchanged."""
 
 from __future__ import annotations
 
-import os
-import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.killed import numbered
+from tests.e2e.killed.instants import INSTANTS, ROUNDS, chance_of, kill_one, pause, told
 from tests.e2e.killed.nursery import Child, Nursery, Phase
-from tests.processes import Machine
-from tests.reading import Logged, read_all, run_folders
+from tests.reading import read_all, run_folders
 
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "200"))
-SEED = int(os.environ.get("KILL_SEED", str(random.SystemRandom().randrange(1 << 32))))
 # Percent of the rounds.
 SHARES = {"init": 12, "first call": 13, "calls": 25, "flush": 12, "close": 13}
 RECOVERY_SHARE, CHAIN_SHARE = 15, 10
@@ -32,109 +21,15 @@ FAR = 6_000_000
 TIMEOUT_S = 60 + ROUNDS
 
 
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Where the processes come from."""
-    with Nursery(Machine(tmp_path_factory.mktemp("nursery")).environ) as nursery:
-        yield nursery
-
-
 def rounds(percent: int) -> int:
     """How many rounds that many percent are."""
     return max(1, ROUNDS * percent // 100)
 
 
-def pause(chance: random.Random, longest_s: float) -> None:
-    """Lets a process go on for a while that nobody foresees."""
-    # Spent on purpose: the instant of the kill is what varies.
-    until = time.monotonic() + chance.uniform(0, longest_s)
-    while time.monotonic() < until:
-        os.sched_yield()
-
-
-def settings(chance: random.Random, data_dir: Path) -> dict[str, Any]:
-    """Arguments of `init()` that shape how the engine seals and writes."""
-    return {
-        "data_dir": str(data_dir),
-        "batch_max_age_secs": chance.choice([0.002, 0.01, 5.0]),
-        "compression": chance.choice(["zstd", "none"]),
-    }
-
-
-def let_init_begin(_: Child, chance: random.Random) -> None:
-    pause(chance, 0.03)
-
-
-def let_call_once(child: Child, chance: random.Random) -> None:
-    child.reach(Phase.OPEN)
-    pause(chance, 0.0003)
-
-
-def let_call(child: Child, chance: random.Random) -> None:
-    child.reach(Phase.OPEN)
-    pause(chance, 0.02)
-
-
-def let_flush(child: Child, chance: random.Random) -> None:
-    for _ in range(chance.randrange(1, 4)):
-        child.reach(Phase.FLUSHING)
-        pause(chance, 0.002)
-
-
-def let_close(child: Child, chance: random.Random) -> None:
-    child.reach(Phase.CLOSING)
-    pause(chance, 0.015)
-
-
-INSTANTS: dict[str, Callable[[Child, random.Random], None]] = {
-    "init": let_init_begin,
-    "first call": let_call_once,
-    "calls": let_call,
-    "flush": let_flush,
-    "close": let_close,
-}
-
-
-def kill_one(
-    nursery: Nursery, chance: random.Random, folder: Path, instant: str, first: int = 0
-) -> Child:
-    """Starts a writer in a folder and kills it at an instant."""
-    order: dict[str, Any] = {"init": settings(chance, folder / "data"), "first": first}
-    if instant == "flush":
-        order["flush_every"] = chance.randrange(1, 60)
-    if instant == "close":
-        order["close_after"] = chance.randrange(0, 600)
-    child = nursery.start(folder, "write", **order)
-    INSTANTS[instant](child, chance)
-    child.kill()
-    return child
-
-
-def read_writers(folder: Path) -> list[Logged]:
-    """What the writers in a folder left; none if they died before there was anything."""
-    return read_all(folder / "data")
-
-
 def check_one(folder: Path, child: Child) -> int:
     """Checks what the only writer in a folder left; returns how many calls that is."""
-    points = [point for logged in read_writers(folder) for point in logged.points]
+    points = [point for logged in read_all(folder / "data") for point in logged.points]
     return numbered.call_count(points, child.report.calls)
-
-
-@contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """Says with a failure how it is repeated, and what the processes said."""
-    try:
-        yield
-    except BaseException as error:
-        said = "".join(file.read_text() for file in sorted(folder.glob("*.errors")))
-        error.add_note(f"KILL_ROUNDS={ROUNDS} KILL_SEED={SEED}, in {folder}\n{said}")
-        raise
-
-
-def chance_of(what: str, index: int) -> random.Random:
-    """The same choices for the same seed, whatever ran before."""
-    return random.Random(f"{SEED} {what} {index}")
 
 
 @pytest.mark.timeout(TIMEOUT_S)
@@ -180,7 +75,7 @@ def test_steps_go_on_behind_writers_that_died_one_after_another(
             for index in range(CHAIN_LENGTH)
         ]
         with told(folder):
-            by_pid = {logged.info["pid"]: logged for logged in read_writers(folder)}
+            by_pid = {logged.info["pid"]: logged for logged in read_all(folder / "data")}
             before: Counter[str] = Counter()
             for index, child in enumerate(children):
                 logged = by_pid.pop(child.pid, None)

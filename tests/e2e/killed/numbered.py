@@ -126,7 +126,7 @@ def log(run: Run, number: int) -> None:
     KINDS[number % len(KINDS)].log(run, number)
 
 
-def expected(first: int, count: int, before: Mapping[str, int]) -> Logged:
+def expected(first: int, count: int, before: Mapping[str, int] = {}) -> Logged:
     """What `count` calls leave that begin with the number `first`.
 
     Args:

@@ -176,14 +176,12 @@ class Nursery:
 def write(report: Report, order: dict[str, Any]) -> None:
     """Logs numbers until it is killed, or until it has closed the run."""
     run = metrana.init(
-        mode="offline",
-        run_name="r",
         resume_strategy="allow",
         # What is accepted must be: a machine that is busy may not drop it.
         backpressure_strategy="block",
         enqueue_timeout_secs=60,
         max_msg_size=16 * 1024,
-        **order["init"],
+        **{"mode": "offline", "run_name": "r", **order["init"]},
     )
     report.phase = Phase.OPEN
     calls = 0
