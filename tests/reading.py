@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from metrana import _native
 
@@ -107,15 +108,37 @@ def _read(writer: _native.WriterInfo) -> Logged:
     return logged
 
 
+def read_columns(data_dir: Path, *names: str) -> list[npt.NDArray[Any]]:
+    """Columns of the points of the only writer, which logged to one metric but too much to name."""
+    (folder,) = run_folders(data_dir)
+    (writer,) = folder.writers()
+    with folder.recover(writer.number):
+        pass
+    follower = _native.SpoolFollower(writer.path)
+    kept: list[list[npt.NDArray[Any]]] = [[] for _ in names]
+    while messages := follower.read(_MANY):
+        for message in messages:
+            if message.kind == "points":
+                columns = _columns(message, 1)
+                for column, name in zip(kept, names, strict=True):
+                    column.append(columns[name])
+    assert follower.problems() == []
+    return [np.concatenate(column) for column in kept]
+
+
+def _columns(message: _native.SpoolMessage, greatest: int) -> dict[str, npt.NDArray[Any]]:
+    # The local numbers themselves: this reader has no catalog.
+    identity = np.arange(greatest + 1, dtype=np.uint32)
+    numbers = _native.NumberMap(1, 1, message.seq, 1, identity, identity)
+    return _native.decode_points([(message.payload, numbers)])
+
+
 def _points(
     message: _native.SpoolMessage,
     metrics: dict[int, tuple[str, str, dict[str, str]]],
     envs: dict[int, str],
 ) -> Iterator[Point]:
-    # The local numbers themselves: this reader has no catalog.
-    identity = np.arange(max([0, *metrics, *envs]) + 1, dtype=np.uint32)
-    numbers = _native.NumberMap(1, 1, message.seq, 1, identity, identity)
-    columns = _native.decode_points([(message.payload, numbers)])
+    columns = _columns(message, max([0, *metrics, *envs]))
     names = ("metric_no", "env_no", "value", "rl_step", "episode", "step")
     rows = zip(
         *(columns[name].tolist() for name in (*names, "timestamp_ms", "logger_no")), strict=True

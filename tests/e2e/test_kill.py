@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.e2e.killed import numbered
 from tests.e2e.killed.instants import INSTANTS, ROUNDS, chance_of, kill_one, pause, told
 from tests.e2e.killed.nursery import Child, Nursery, Phase
-from tests.reading import read_all, run_folders
+from tests.reading import read_all, read_columns, run_folders
 
 # Percent of the rounds.
 SHARES = {"init": 12, "first call": 13, "calls": 25, "flush": 12, "close": 13}
-RECOVERY_SHARE, CHAIN_SHARE = 15, 10
+RECOVERY_SHARE, CHAIN_SHARE, SEGMENT_SHARE = 14, 10, 1
 CHAIN_LENGTH = 5
+# What the engine lets one file of a spool hold.
+SEGMENT_BYTES = 32 << 20
 # Numbers that no writer of a chain reaches.
 FAR = 6_000_000
 TIMEOUT_S = 60 + ROUNDS
@@ -83,3 +88,32 @@ def test_steps_go_on_behind_writers_that_died_one_after_another(
                 numbered.call_count(points, child.report.calls, index * FAR, before)
                 before.update(point.metric for point in points)
             assert not by_pid
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_a_writer_killed_at_the_change_of_its_spools_file_leaves_all(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    for index in range(rounds(SEGMENT_SHARE)):
+        folder, chance = tmp_path / f"{index}", chance_of("segment", index)
+        data_dir = folder / "data"
+        init = {"data_dir": str(data_dir), "compression": "none", "max_msg_size": 1 << 20}
+        child = nursery.start(folder, "write", init=init, first=0, noise=True)
+        wanted = SEGMENT_BYTES + chance.randrange(-(1 << 20), 1 << 20)
+        child.spin_until(partial(has_spooled, data_dir, wanted), "the spool grew")
+        child.kill()
+        with told(folder):
+            values, steps = read_columns(data_dir, "value", "step")
+            # A call of this size goes through in parts, so the last one may be there in part.
+            calls, part = divmod(len(values), numbered.NOISE_POINTS)
+            assert child.report.calls in {calls, calls - 1 if part == 0 else calls}
+            noise = np.concatenate([numbered.noise(number) for number in range(calls + 1)])
+            np.testing.assert_array_equal(values, noise[: len(values)])
+            np.testing.assert_array_equal(steps, np.arange(len(values)))
+        shutil.rmtree(data_dir)
+
+
+def has_spooled(data_dir: Path, wanted_bytes: int) -> bool:
+    """Whether all files of all spools hold that much."""
+    files = data_dir.glob("spool/*/*/*.spool")
+    return sum(file.stat().st_size for file in files) >= wanted_bytes

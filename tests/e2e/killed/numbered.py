@@ -11,6 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from metrana.run import Run
 from tests.reading import Point
 
@@ -19,6 +22,8 @@ ENVS = ("left", "right")
 PER_ENV = 3
 # Values of one call with an array.
 PER_ARRAY = 4
+# Values of one call with noise.
+NOISE_POINTS = 50_000
 # Stands for the step that comes next.
 AUTOMATIC = -1
 
@@ -124,6 +129,16 @@ KINDS = (
 def log(run: Run, number: int) -> None:
     """Logs a number, in the way that is its turn."""
     KINDS[number % len(KINDS)].log(run, number)
+
+
+def log_noise(run: Run, number: int) -> None:
+    """Logs so much at a time that the spool's files fill."""
+    run.log("noise", noise(number))
+
+
+def noise(number: int) -> npt.NDArray[np.float64]:
+    """Values of a number that nothing compresses."""
+    return np.random.default_rng(number).random(NOISE_POINTS)
 
 
 def expected(first: int, count: int, before: Mapping[str, int] = {}) -> Logged:

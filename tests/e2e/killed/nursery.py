@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
@@ -23,10 +24,10 @@ from typing import Any, Self
 import metrana
 from metrana import _native
 from tests.e2e.killed import numbered
-from tests.local_server import wait_until
 
 _ROOT = Path(__file__).parents[3]
 _REPORT_BYTES = 16
+_TIMEOUT_S = 30
 
 
 class Phase(IntEnum):
@@ -81,25 +82,21 @@ class Child:
         self.report = report
         self._errors = errors
 
-    def wait_for(self, condition: Callable[[], object], what: str) -> None:
-        """Waits in small steps until something is so; fails if the child dies before."""
-
-        def is_so() -> bool:
-            if condition():
-                return True
-            assert self._is_alive(), f"a child died before {what}: {self.errors()}"
-            return False
-
-        wait_until(is_so, what=what)
-
     def reach(self, phase: Phase) -> None:
         """Waits, without a pause, until the child is that far."""
+        self.spin_until(lambda: self.report.phase >= phase, phase.name)
+
+    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Waits, without a pause that would miss the instant; fails if the child dies before."""
         spins = 0
-        while self.report.phase < phase:
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not condition():
             os.sched_yield()
             spins += 1
-            # Asked seldom, so that the moment itself is not missed by much.
-            assert spins % 10_000 or self._is_alive(), f"died before {phase.name}: {self.errors()}"
+            # Asked seldom, for it takes longer than what is waited for.
+            if spins % 1000 == 0:
+                assert self._is_alive(), f"a child died before {what}: {self.errors()}"
+                assert time.monotonic() < deadline, f"{what} took more than {_TIMEOUT_S} s"
 
     def kill(self) -> None:
         """Kills it and waits for its death, whatever it has come to."""
@@ -174,19 +171,23 @@ class Nursery:
 
 
 def write(report: Report, order: dict[str, Any]) -> None:
-    """Logs numbers until it is killed, or until it has closed the run."""
+    """Logs numbers until it is killed, or until it has closed the run.
+
+    The order has `init` (arguments of it) and `first` (number); `flush_every` so many calls,
+    `close_after` so many; `noise` for large arrays instead of the usual calls.
+    """
     run = metrana.init(
         resume_strategy="allow",
         # What is accepted must be: a machine that is busy may not drop it.
         backpressure_strategy="block",
         enqueue_timeout_secs=60,
-        max_msg_size=16 * 1024,
-        **{"mode": "offline", "run_name": "r", **order["init"]},
+        **{"mode": "offline", "run_name": "r", "max_msg_size": 16 * 1024, **order["init"]},
     )
     report.phase = Phase.OPEN
+    log = numbered.log_noise if order.get("noise") else numbered.log
     calls = 0
     while calls != order.get("close_after"):
-        numbered.log(run, order["first"] + calls)
+        log(run, order["first"] + calls)
         calls += 1
         report.calls = calls
         if calls % order.get("flush_every", 1 << 62) == 0:

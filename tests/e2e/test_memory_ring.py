@@ -1,0 +1,69 @@
+"""A writer without a file in tmpfs: what a kill may cost it, and what it may not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.processes import Machine
+from tests.reading import read_one
+
+# No file of this process may hold a ring: the kernel refuses the room as a full tmpfs does.
+WITHOUT_TMPFS = """
+import json, resource, signal
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+import metrana
+
+run = metrana.init(mode="offline", run_name="r", batch_max_age_secs=3600, backpressure_strategy="block")
+"""
+
+
+def test_a_ring_in_memory_states_its_window(tmp_path: Path) -> None:
+    status = Machine(tmp_path).answer(f"""{WITHOUT_TMPFS}
+status = run.status()
+print(json.dumps([status.ring, status.loss_window_ms, status.problems]))
+""")
+    ring, window_ms, problems = status
+    assert ring == "memory"
+    assert 0 < window_ms <= 50
+    assert any("/dev/shm" in problem for problem in problems), problems
+
+
+def test_a_ring_in_tmpfs_has_no_window(tmp_path: Path) -> None:
+    status = Machine(tmp_path).answer("""
+    status = metrana.init(mode="offline").status()
+    print(json.dumps([status.ring, status.loss_window_ms, status.problems]))
+    """)
+    assert status == ["tmpfs", 0, []]
+
+
+def test_a_kill_spares_what_a_ring_in_memory_has_sealed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    script = f"""{WITHOUT_TMPFS}
+for number in range(1000):
+    run.log("x", number)
+# However old batches may get, these are sealed within the window.
+while run.get_metrics().float_points_spooled < 1000:
+    pass
+print("sealed", flush=True)
+number = 1000
+while True:
+    run.log("x", number)
+    number += 1
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=machine.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "sealed\n"
+        writer.kill()
+    logged = read_one(machine.data_dir)
+    values = logged.values("x")
+    # Some of the last ones may be lost, and none before one that is there.
+    assert len(values) >= 1000
+    assert values == logged.steps("x") == list(range(len(values)))
