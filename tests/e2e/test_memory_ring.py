@@ -15,7 +15,7 @@ import json, resource, signal
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 import metrana
 
-run = metrana.init(mode="offline", run_name="r", batch_max_age_secs=3600, backpressure_strategy="block")
+run = metrana.init(mode="offline", batch_max_age_secs=3600, backpressure_strategy="block")
 """
 
 
