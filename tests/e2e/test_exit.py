@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -282,33 +282,48 @@ def test_a_job_that_is_terminated_and_soon_killed_loses_nothing(
         assert count in {accepted[name], accepted[name] + 1}
 
 
-# What it waits in, and how the run is then told to have ended.
-WAITS = {"metrana.flush()": "failed", "metrana.close(close_timeout=60)": "finished"}
+# Where the main thread is, said as soon as it is there: it is to be interrupted there.
+TELLING = """
+import time
 
+main = threading.get_ident()
 
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("call", WAITS, ids=["flush", "close"])
-def test_ctrl_c_ends_a_wait_for_a_server_that_does_not_answer(
-    server: LocalServer, call: str, times: int, tmp_path: Path
-) -> None:
-    script = f"""
-    def tell():
-        # Once the main thread is inside of metrana, it is to be interrupted there.
-        while "metrana" not in sys._current_frames()[main].f_code.co_filename:
+def tell():
+    for word, caller in [("waiting", "session.py"), ("leaving", "lifecycle.py")]:
+        while not is_called_by(caller):
             time.sleep(0.001)
-        print("waiting", flush=True)
+        print(word, flush=True)
 
-    import time
-    log()
-    metrana.flush()
-    print("delivered", flush=True)
-    sys.stdin.readline()
-    metrana.log("x", list(range({POINT_COUNT}, {2 * POINT_COUNT})))
-    main = threading.get_ident()
-    threading.Thread(target=tell, daemon=True).start()
-    {call}
+def is_called_by(caller):
+    frame = sys._current_frames()[main]
+    if not frame.f_code.co_filename.endswith("metrana/run.py"):
+        return False
+    while frame is not None and not frame.f_code.co_filename.endswith(f"metrana/{caller}"):
+        frame = frame.f_back
+    return frame is not None
+
+log()
+metrana.flush()
+print("delivered", flush=True)
+sys.stdin.readline()
+metrana.log("x", list(range(POINT_COUNT, 2 * POINT_COUNT)))
+threading.Thread(target=tell, daemon=True).start()
+"""
+
+
+def wait_in(
+    server: LocalServer, folder: Path, call: str, second: Callable[[Process], None] | None = None
+) -> Process:
+    """Lets a process wait in a call for a server that does not answer, and interrupts it.
+
+    Args:
+        server: The local server, which goes on when the process has ended.
+        folder: The home of the process.
+        call: What it waits in.
+        second: Waits for the moment at which it is interrupted again.
     """
-    process = Process(tmp_path / f"{call[8:13]} {times}", script, METRANA_DIR=str(server.data_dir))
+    script = f"POINT_COUNT = {POINT_COUNT}\n{TELLING}\n{call}\n"
+    process = Process(folder, script, METRANA_DIR=str(server.data_dir))
     process.read("ready")
     process.read("delivered")
     server.process.send_signal(signal.SIGSTOP)
@@ -316,10 +331,49 @@ def test_ctrl_c_ends_a_wait_for_a_server_that_does_not_answer(
         process.go_on()
         process.read("waiting")
         process.send(signal.SIGINT)
-        if times == 2:
-            process.read_error("KeyboardInterrupt")
+        if second is not None:
+            second(process)
             process.send(signal.SIGINT)
-        assert process.end() == -signal.SIGINT
+        assert process.end() == -signal.SIGINT, process.errors
     finally:
         server.process.send_signal(signal.SIGCONT)
-    assert check_served(process, WAITS[call]) == 2 * POINT_COUNT
+    return process
+
+
+FLUSH, CLOSE = "metrana.flush()", "metrana.close(close_timeout=60)"
+
+
+def test_ctrl_c_ends_a_flush_that_the_server_does_not_answer(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    process = wait_in(server, tmp_path / "flush", FLUSH)
+    assert "KeyboardInterrupt" in process.errors
+    assert check_served(process, "failed") == 2 * POINT_COUNT
+
+
+def test_ctrl_c_ends_a_close_that_the_server_does_not_answer(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    process = wait_in(server, tmp_path / "close", CLOSE)
+    assert "KeyboardInterrupt" in process.errors
+    # Its last record was written before it waited.
+    assert check_served(process, "finished") == 2 * POINT_COUNT
+
+
+def test_a_second_ctrl_c_ends_the_wait_at_the_exit(server: LocalServer, tmp_path: Path) -> None:
+    process = wait_in(
+        server, tmp_path / "exit", FLUSH, second=lambda process: process.read("leaving")
+    )
+    assert check_served(process, "failed") == 2 * POINT_COUNT
+
+
+def test_a_second_ctrl_c_after_an_interrupted_close_loses_nothing(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    process = wait_in(
+        server,
+        tmp_path / "again",
+        CLOSE,
+        second=lambda process: process.read_error("KeyboardInterrupt"),
+    )
+    assert check_served(process, "finished") == 2 * POINT_COUNT
