@@ -46,6 +46,9 @@ const CLAIM_ATTEMPTS: usize = 100;
 /// How long a `run.json` that is not whole is taken for one that is being written, which happens
 /// only on file systems without hard links.
 const BEING_WRITTEN: Duration = Duration::from_secs(2);
+/// How old a file is that nobody is writing any more, whatever the clocks of machines that share a
+/// file system differ by.
+const OLD: Duration = Duration::from_secs(60);
 
 /// What names a run on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +169,9 @@ impl RunFolder {
     ///
     /// When its `run.json` is missing or cannot be read.
     pub fn open(path: &Path) -> Result<Self, RunFolderError> {
-        let run = read_run(&path.join(RUN_JSON))?;
+        let file = path.join(RUN_JSON);
+        // Nobody waits for one that is damaged: there may be many, and others behind them.
+        let run = if is_old(&file) { info::read(&file)? } else { read_run(&file)? };
         Ok(Self { path: path.to_owned(), run })
     }
 
@@ -430,6 +435,11 @@ fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
             read => return read,
         }
     }
+}
+
+fn is_old(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > OLD))
 }
 
 fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFolderError> {
