@@ -73,6 +73,7 @@ CHUNK_COUNT, CHUNK = 300, 1000
 CUT_COUNT = 30
 
 
+@pytest.mark.timeout(120)
 def test_random_cuts_under_load_lose_and_double_nothing(
     proxy: Proxy, open_run: OpenRun, stored: Stored
 ) -> None:
@@ -87,7 +88,7 @@ def test_random_cuts_under_load_lose_and_double_nothing(
     values = [[float(chance.getrandbits(32)) for _ in range(CHUNK)] for _ in range(CHUNK_COUNT)]
     for chunk in values:
         run.log("value", chunk)
-    run.flush(45)
+    run.flush(90)
     metrics = run.get_metrics()
     assert (proxy.plan, proxy.cut_count) == ([], CUT_COUNT)
     assert metrics.float_points_sent == metrics.float_points_added == CHUNK_COUNT * CHUNK
@@ -170,6 +171,7 @@ def mortal(tmp_path: Path) -> Iterator[Mortal]:
         mortal.server.stop()
 
 
+@pytest.mark.timeout(240)
 def test_a_server_killed_between_insert_and_ack_has_everything_once(
     mortal: Mortal, open_run: OpenRun, here: Machine, project: str
 ) -> None:
@@ -199,7 +201,7 @@ def test_a_server_killed_between_insert_and_ack_has_everything_once(
             run.log("value", float(next(later)))
             run.flush(30)
         run.close(30)
-        said = syncing.communicate(timeout=40)[1]
+        said = syncing.communicate(timeout=90)[1]
     assert "Traceback" not in said
     with Client(mortal.server.http_url, api_key=KEY) as client:
         assert client.run("r", project_name=project).status == "finished"
