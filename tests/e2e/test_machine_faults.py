@@ -109,9 +109,27 @@ def test_a_queue_that_overflows_on_a_full_disk_counts_what_it_drops(
     assert machine.logged() == [[[*range(1000), 3000], "finished"]]
 
 
+def test_a_run_that_was_whole_before_the_disk_filled_is_not_called_damaged(
+    machine: MountedMachine,
+) -> None:
+    machine.mount_disk("8m")
+    machine.filler("""
+    run = metrana.init(run_name="r")
+    metrana.log("x", [1, 2, 3])
+    run.flush()
+    fill(DISK)
+    metrana.close()
+    """)
+    machine.empty_disk()
+    status = json.loads(machine.command("status", "--json").stdout)
+    assert "lost" not in json.dumps(status), status
+    values, _ = machine.logged()[0]
+    assert values == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [("ro", "Read-only file system")],
+    [("size=64k", "No space left on device"), ("ro", "Read-only file system")],
 )
 def test_a_run_that_finds_no_room_says_where_and_leaves_nothing(
     machine: MountedMachine, options: str, reason: str

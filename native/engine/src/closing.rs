@@ -241,6 +241,10 @@ impl Engine {
         };
         if let Err(problem) = ended {
             shared.report(problem);
+            if !is_over {
+                // As far as anybody can read, the ring is still to be looked into.
+                return;
+            }
         }
         if let Err(error) = shared.ring.lock().unlink() {
             shared.report(error.to_string());

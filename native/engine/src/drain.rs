@@ -6,6 +6,8 @@
 //! ring, and only then is the sender told. When the spool cannot be written, everything stays in
 //! the ring, is reported once, and tried again.
 
+mod folder;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::platform;
 use crate::ring::{Consumer, OutsideRing, Ring, RingOptions, RingStart};
-use crate::run_folder;
+use crate::run_folder::{self, RunFolderError, RunInfo, WriterInfo};
 use crate::seal::{Piece, SealError, SealState, Sealer};
 use crate::sender::Sender;
 use crate::shared::{DrainRequest, Shared};
@@ -55,6 +57,8 @@ pub(crate) struct Drain {
     checked_at: Instant,
     /// Whether the disk had room at the last look.
     has_space: bool,
+    /// Whether the folder was where it belongs at the last look.
+    is_in_place: bool,
     /// Points and attributes that found no room, as far as the log tells.
     dropped: u64,
 }
@@ -69,6 +73,9 @@ pub(crate) struct DrainSettings {
     pub ring: RingOptions,
     /// Most bytes of the spool; `None`: as the disk allows.
     pub spool_max_bytes: Option<u64>,
+    /// What the folder is made anew with if somebody deletes it.
+    pub run: RunInfo,
+    pub info: WriterInfo,
 }
 
 /// What a writer's ring and spool are made of.
@@ -95,6 +102,8 @@ enum DrainError {
     Ring(#[from] OutsideRing),
     #[error("{0}")]
     NoSpace(String),
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
 }
 
 impl Drain {
@@ -117,6 +126,7 @@ impl Drain {
             retry: None,
             checked_at: Instant::now(),
             has_space: true,
+            is_in_place: true,
             dropped: 0,
         }
     }
@@ -145,6 +155,9 @@ impl Drain {
         if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
             self.checked_at = now;
             self.check_ring();
+            if let Err(error) = self.check_folder() {
+                self.shared.note(error.to_string());
+            }
             self.hear_follower();
             self.log_dropped();
             // What the deleted ring holds has no other place, so it does not wait to be old enough.
@@ -229,6 +242,7 @@ impl Drain {
 
     /// Seals everything committed. Blocks on the disk.
     fn seal_all(&mut self, urgent: bool) -> Result<(), DrainError> {
+        self.check_folder()?;
         self.seal_window(urgent)?;
         if let Some(consumer) = self.successor.take() {
             // Nobody writes to the old ring any more, so it is empty for good.

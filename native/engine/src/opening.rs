@@ -325,6 +325,8 @@ impl Claimed {
             max_age: config.batch.max_age,
             ring: config.ring.clone(),
             spool_max_bytes: config.spool.max_bytes,
+            run: self.run_folder.run().clone(),
+            info: self.info.clone(),
         };
         let parts = DrainParts {
             consumer,

@@ -27,7 +27,7 @@ pub use crate::config::ResumeStrategy;
 pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
 pub use liveness::Liveness;
-pub use writer_folder::{WriterFolder, WriterLock, read_acked, write_acked};
+pub use writer_folder::{Fate, WriterFolder, WriterLock, read_acked, write_acked};
 
 use liveness::Here;
 use writer_folder::{LOCK, WRITER_JSON};
@@ -157,7 +157,11 @@ impl RunFolder {
                 },
                 // The folder went with a run that was withdrawn.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(RunFolderError::io("creating", &file)(error)),
+                Err(error) => {
+                    // Only if it is empty: made here, for nothing.
+                    let _ = std::fs::remove_dir(&path);
+                    return Err(RunFolderError::io("creating", &file)(error));
+                }
             }
         }
         Err(RunFolderError::Contended(path))

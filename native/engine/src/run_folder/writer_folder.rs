@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::info::{self, WriterInfo};
+use super::info::{self, RunInfo, WriterInfo};
 use super::liveness::{Here, Liveness, Reached, reach};
-use super::{CURSORS, RunFolderError};
+use super::{CURSORS, RUN_JSON, RunFolderError, read_run};
 use crate::platform::{self, Durability};
 use crate::spool::{self, CursorSet, CursorsError};
 use crate::types::Seq;
@@ -87,6 +87,48 @@ impl WriterFolder {
         write_cursors(&self.path, self.number, cursors)
     }
 
+    /// What somebody did to the folder since it was claimed.
+    pub fn fate(&self) -> Fate {
+        let path = self.path.join(LOCK);
+        let Some(lock) = &self.lock else {
+            let is_gone = matches!(self.path.try_exists(), Ok(false));
+            return if is_gone { Fate::Deleted } else { Fate::Kept };
+        };
+        match (platform::is_same_file(lock, &path), platform::link_count(lock)) {
+            (Ok(false), Ok(Some(0))) => Fate::Deleted,
+            (Ok(false), Ok(Some(_))) => Fate::Moved,
+            // Not knowing is no reason to do anything.
+            _ => Fate::Kept,
+        }
+    }
+
+    /// Makes a folder anew that was deleted, with `run.json`, lock and `writer.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written, or somebody else has taken its place by now.
+    pub fn restore(&mut self, run: &RunInfo, info: &WriterInfo) -> Result<(), RunFolderError> {
+        platform::create_private_folders(&self.path)
+            .map_err(RunFolderError::io("creating", &self.path))?;
+        let file = self.path.with_file_name(RUN_JSON);
+        if !info::create(&file, run).map_err(RunFolderError::io("creating", &file))? {
+            let found = read_run(&file)?.run_id;
+            if found != run.run_id {
+                let (run_name, wanted) = (run.run_name.clone(), run.run_id);
+                return Err(RunFolderError::OtherRun { run_name, found, wanted });
+            }
+        }
+        // Not over that of a writer that came by this number meanwhile.
+        let file = self.path.join(WRITER_JSON);
+        let is_ours = info::create(&file, info).map_err(RunFolderError::io("creating", &file))?
+            || info::read::<WriterInfo>(&file)?.writer_id == info.writer_id;
+        if !is_ours {
+            return Err(RunFolderError::WriterLives(self.path.clone()));
+        }
+        *self = Self::lock(self.path.clone(), self.number)?;
+        Ok(())
+    }
+
     /// Deletes the folder: the run was refused, or nothing was ever logged.
     ///
     /// # Errors
@@ -95,6 +137,17 @@ impl WriterFolder {
     pub fn withdraw(self) -> Result<(), RunFolderError> {
         remove(&self.path)
     }
+}
+
+/// What became of a living writer's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing, as far as can be known.
+    Kept,
+    /// It is somewhere else, or something else is in its place.
+    Moved,
+    /// It is gone, and so is the lock in it.
+    Deleted,
 }
 
 /// The lock of a dead writer, held by whoever recovers and delivers it, so that two of them never

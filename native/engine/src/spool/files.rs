@@ -3,10 +3,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::path::Path;
 
 use crate::platform;
+
+/// A deleted file is copied in pieces of this size.
+const COPY_BYTES: usize = 64 << 10;
 
 /// A folder's operations that change it.
 pub trait SpoolFiles: fmt::Debug + Send + Sync {
@@ -61,6 +64,25 @@ pub trait SpoolFile: fmt::Debug + Send {
     ///
     /// As `fdatasync(2)`.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Whether somebody deleted it: then what is written vanishes with the process.
+    ///
+    /// # Errors
+    ///
+    /// As `fstat(2)`.
+    fn is_deleted(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Appends the first `bytes` of it to another file.
+    ///
+    /// # Errors
+    ///
+    /// As `read(2)` and `write(2)`.
+    fn copy_to(&mut self, bytes: u64, copy: &mut dyn SpoolFile) -> io::Result<()> {
+        let _ = (bytes, copy);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// The real ones.
@@ -69,7 +91,8 @@ pub struct Disk;
 
 impl SpoolFiles for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn SpoolFile>> {
-        let file = platform::private_file().append(true).create_new(true).open(path)?;
+        // Read only if somebody deletes it and it has to be copied.
+        let file = platform::private_file().read(true).append(true).create_new(true).open(path)?;
         Ok(Box::new(DiskFile(file)))
     }
 
@@ -104,4 +127,34 @@ impl SpoolFile for DiskFile {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
     }
+
+    fn is_deleted(&self) -> io::Result<bool> {
+        Ok(platform::link_count(&self.0)? == Some(0))
+    }
+
+    fn copy_to(&mut self, bytes: u64, copy: &mut dyn SpoolFile) -> io::Result<()> {
+        self.0.rewind()?;
+        let mut left = Read::take(&mut self.0, bytes);
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match left.read(&mut buffer)? {
+                0 if left.limit() == 0 => return Ok(()),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => write_all(copy, &buffer[..count])?,
+            }
+        }
+    }
+}
+
+/// `write(2)` until all is written.
+pub(super) fn write_all(file: &mut dyn SpoolFile, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -40,7 +40,9 @@ pub use segment::{
     segment_path,
 };
 pub use summary::{SegmentSummary, SpoolSummary, is_empty, last_seq, summarize};
-pub use writer::{Appended, DEFAULT_SEGMENT_BYTES, SealedBatch, SpoolOptions, SpoolWriter};
+pub use writer::{
+    Appended, DEFAULT_SEGMENT_BYTES, Rescued, SealedBatch, SpoolOptions, SpoolWriter,
+};
 
 pub use crate::config::FsyncPolicy;
 

@@ -1,18 +1,22 @@
 //! The one who appends to a spool.
 
+mod rescue;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::files::{Disk, SpoolFile, SpoolFiles};
+use super::files::{Disk, SpoolFile, SpoolFiles, write_all};
 use super::frame::{FrameHeader, FrameKind, MAX_PAYLOAD_BYTES};
 use super::numbers::{DeclarationSource, NumberSet, Numbers};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::summary::SpoolSummary;
 use super::{FsyncPolicy, SpoolError};
 use crate::types::{BatchKind, Lsn, Seq, WriterId};
+
+pub use rescue::Rescued;
 
 /// A segment is ended before it grows beyond this, unless the settings say otherwise.
 pub const DEFAULT_SEGMENT_BYTES: u64 = 32 << 20;
@@ -108,6 +112,9 @@ struct CurrentSegment {
     /// The last batch in it, or the one before the segment.
     last_seq: Seq,
     has_batch: bool,
+    /// It stands for a file that somebody deleted, which readers may have open still: nothing that
+    /// is appended here would reach them, but a segment behind it does.
+    is_copy: bool,
 }
 
 impl SpoolWriter {
@@ -297,7 +304,8 @@ impl SpoolWriter {
     ) -> Result<(), SpoolError> {
         self.cut_torn()?;
         let has_room = self.current.as_ref().is_some_and(|segment| {
-            !segment.has_batch || segment.bytes + frame_len <= self.options.segment_bytes
+            let fits = segment.bytes + frame_len <= self.options.segment_bytes;
+            !segment.is_copy && (fits || !segment.has_batch)
         });
         if has_room { Ok(()) } else { self.begin_segment(next_seq, source) }
     }
@@ -318,8 +326,15 @@ impl SpoolWriter {
         }
         let file = self.options.files.create(&path).map_err(SpoolError::io("creating", &path))?;
         let last_seq = Seq(first_seq.0.saturating_sub(1));
-        let next =
-            CurrentSegment { file, number, bytes: 0, is_torn: false, last_seq, has_batch: false };
+        let next = CurrentSegment {
+            file,
+            number,
+            bytes: 0,
+            is_torn: false,
+            last_seq,
+            has_batch: false,
+            is_copy: false,
+        };
         let previous = self.current.replace(next);
         let declared = std::mem::take(&mut self.declared);
         let begun = self.write_beginning(number, first_seq, &declared.numbers(), source);
@@ -461,19 +476,6 @@ impl SpoolWriter {
         let number = self.current.as_ref().map_or(self.next_number, |segment| segment.number);
         segment_path(&self.folder, number)
     }
-}
-
-/// `write(2)` until all is written.
-fn write_all(file: &mut dyn SpoolFile, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 const _: () = assert!(DEFAULT_SEGMENT_BYTES > SEGMENT_HEADER_BYTES as u64);
