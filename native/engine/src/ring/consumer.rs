@@ -61,6 +61,8 @@ impl Consumer {
         let first = (from.0 % capacity) as usize;
         let before_end = bytes.min(capacity - first as u64) as usize;
         let target: *mut u8 = out.as_mut_ptr().cast();
+        self.memory.reads(first as u64, before_end as u64);
+        self.memory.reads(0, bytes - before_end as u64);
         // SAFETY: `from .. to` is committed and not released, so the producer does not write there
         // (`check` read `committed` with acquire), and at most `capacity` long, so the two parts lie
         // in the data and do not overlap. `out` has room for `bytes`, which are whole words, and

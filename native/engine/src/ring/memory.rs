@@ -4,10 +4,10 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::access::{Access, AtomicU64, Ordering};
 use super::{MAX_CAPACITY_BYTES, PAGE_BYTES, RING_VERSION, RingError, RingStart};
 use crate::platform;
 use crate::types::{Lsn, Seq, WriterId};
@@ -24,6 +24,9 @@ const AT_COMMITTED: usize = 64;
 const AT_TAIL: usize = 128;
 const AT_NEXT_SEQ: usize = 192;
 const AT_UNSEALED: usize = 256;
+/// The words of the header that two threads share.
+#[cfg(loom)]
+pub(super) const OFFSETS: [usize; 4] = [AT_COMMITTED, AT_TAIL, AT_NEXT_SEQ, AT_UNSEALED];
 /// The part of the header that is fixed at creation.
 const FIXED_BYTES: usize = 40;
 
@@ -32,6 +35,7 @@ const FIXED_BYTES: usize = 40;
 #[derive(Debug)]
 pub(super) struct Memory {
     map: MmapRaw,
+    access: Access,
     /// Kept for its link count and its lock; `None` for anonymous memory.
     file: Option<File>,
     capacity: u64,
@@ -73,7 +77,7 @@ impl Memory {
         platform::reserve_space(&file, bytes).map_err(|error| ("allocating", error))?;
         let map = map_file(&file, bytes).map_err(|error| ("mapping", error))?;
         prefault(&map).map_err(|error| ("prefaulting", error))?;
-        Ok(Self { map, file: Some(file), capacity, writer_id })
+        Ok(Self { map, access: Access::new(capacity), file: Some(file), capacity, writer_id })
     }
 
     /// The same layout in memory of this process alone.
@@ -90,7 +94,7 @@ impl Memory {
             .map(MmapRaw::from)
             .map_err(failed)?;
         prefault(&map).map_err(failed)?;
-        let made = Self { map, file: None, capacity, writer_id };
+        let made = Self { map, access: Access::new(capacity), file: None, capacity, writer_id };
         made.write_header(start);
         Ok(made)
     }
@@ -113,7 +117,8 @@ impl Memory {
         // whole one and keeps a store into a damaged one from raising SIGBUS.
         platform::reserve_space(&file, bytes).map_err(failed("allocating"))?;
         let map = map_file(&file, bytes).map_err(failed("mapping"))?;
-        let memory = Self { map, file: Some(file), capacity, writer_id };
+        let memory =
+            Self { map, access: Access::new(capacity), file: Some(file), capacity, writer_id };
         memory.check_header(path)?;
         Ok(memory)
     }
@@ -127,7 +132,7 @@ impl Memory {
             .len(bytes as usize)
             .map_raw_read_only(&file)
             .map_err(failed("mapping"))?;
-        let memory = Self { map, file: None, capacity, writer_id };
+        let memory = Self { map, access: Access::new(capacity), file: None, capacity, writer_id };
         memory.check_header(path)?;
         Ok(memory)
     }
@@ -196,6 +201,18 @@ impl Memory {
         unsafe { self.map.as_mut_ptr().add(HEADER_BYTES) }
     }
 
+    /// This thread is about to write `bytes` of the data from `at` on.
+    #[inline]
+    pub(super) fn writes(&self, at: u64, bytes: u64) {
+        self.access.writes(at, bytes);
+    }
+
+    /// This thread is about to read `bytes` of the data from `at` on.
+    #[inline]
+    pub(super) fn reads(&self, at: u64, bytes: u64) {
+        self.access.reads(at, bytes);
+    }
+
     pub(super) fn committed(&self) -> Lsn {
         Lsn(self.atomic(AT_COMMITTED).load(Ordering::Acquire))
     }
@@ -252,10 +269,10 @@ impl Memory {
 
     #[inline]
     fn atomic(&self, at: usize) -> &AtomicU64 {
-        // SAFETY: `at` is one of the offsets above, 8-aligned and inside the mapping, which
-        // lives as long as `self`; this word is never accessed but atomically. Offsets are
-        // little-endian on disk, and so are all targets (checked below).
-        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
+        // SAFETY: `at` is one of the offsets above, 8-aligned and inside the mapping; this word is
+        // never accessed but atomically. Offsets are little-endian on disk, and so are all targets
+        // (checked below).
+        unsafe { self.access.offset(&self.map, at) }
     }
 }
 

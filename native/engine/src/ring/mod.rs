@@ -31,7 +31,10 @@
 //! Whoever has the ring's file open also holds its `flock`, so a live ring is told from a dead
 //! one even where the spool lies on a network file system.
 
+mod access;
 mod consumer;
+#[cfg(all(test, loom))]
+mod interleavings;
 mod memory;
 mod producer;
 mod records;
@@ -400,5 +403,5 @@ fn fitting_capacity(wanted_bytes: u64, free_bytes: u64) -> u64 {
     whole_pages(wanted_bytes).min(most / PAGE_BYTES * PAGE_BYTES)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

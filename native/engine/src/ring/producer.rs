@@ -66,6 +66,7 @@ impl Producer {
         if padding > 0 {
             self.pad(padding);
         }
+        self.memory.writes(self.offset, bytes);
         // SAFETY: `offset + bytes <= capacity`: either the record fits before the end, or the
         // offset is 0 now and `head <= tail + capacity` bounds the record's length.
         let start = unsafe { self.data.add(self.offset as usize) };
@@ -115,6 +116,7 @@ impl Producer {
     fn pad(&mut self, bytes: u64) {
         let word = u64::from(PAD) | bytes << 32;
         let bytes = word.to_le_bytes();
+        self.memory.writes(self.offset, bytes.len() as u64);
         // SAFETY: at least 8 bytes are left from `offset` to the end of the data, and below the
         // limit, so nobody reads them.
         unsafe {
