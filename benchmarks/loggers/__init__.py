@@ -1,0 +1,85 @@
+"""The loggers that are measured, each as its users call it in its usual local mode."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+METRANA = ("metrana", "metrana-server")
+PEERS = {
+    "tensorboardx": "TensorBoardX",
+    "wandb": "W&B offline",
+    "aim": "Aim",
+    "mlflow": "MLflow SQLite",
+    "trackio": "Trackio",
+}
+# The values that `mapping` logs.
+TEN = {f"metric/{number}": 0.25 * number for number in range(10)}
+
+
+class Logger(Protocol):
+    """How one logger is used.
+
+    Attributes:
+        scalar: The statement that logs `x` as metric "loss", where `i` counts the calls.
+        mapping: The statement that logs the ten values of `ten`.
+    """
+
+    scalar: str
+    mapping: str
+
+    def prepare(self, folder: Path) -> None:
+        """Does what a user has done before a run starts."""
+
+    def open(self, folder: Path) -> dict[str, Any]:
+        """Opens a run; returns the names that both statements use."""
+
+    def close(self) -> None:
+        """Closes the run as a user would."""
+
+    def release(self) -> None:
+        """Undoes what `prepare` did."""
+
+    def count(self, folder: Path) -> int:
+        """How many points of "loss" can be read back, by a process that logged none of them."""
+
+
+def logger_of(name: str) -> Logger:
+    """Returns the logger of that name."""
+    module = importlib.import_module(f"benchmarks.loggers.{name.replace('-', '_')}_logger")
+    logger: Logger = module.create()
+    return logger
+
+
+@contextmanager
+def prepared(logger: Logger, folder: Path) -> Iterator[None]:
+    """Has it prepared for as long as the block runs."""
+    logger.prepare(folder)
+    try:
+        yield
+    finally:
+        logger.release()
+
+
+@contextmanager
+def opened(logger: Logger, folder: Path) -> Iterator[dict[str, Any]]:
+    """Has a run open for as long as the block runs; gives what the statements use."""
+    with prepared(logger, folder):
+        names = logger.open(folder)
+        try:
+            yield {"x": 0.5, "ten": TEN, **names}
+        finally:
+            logger.close()
+
+
+class LoggerBase:
+    """What most loggers have in common: nothing has to be there before."""
+
+    def prepare(self, _folder: Path) -> None:
+        """Does nothing."""
+
+    def release(self) -> None:
+        """Does nothing."""

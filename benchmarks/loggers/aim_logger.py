@@ -1,0 +1,45 @@
+"""Aim into a repository in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loggers import LoggerBase
+
+
+class AimLocal(LoggerBase):
+    """A run in a local repository."""
+
+    scalar = 'run.track(x, name="loss", step=i)'
+    mapping = "run.track(ten, step=i)"
+
+    def open(self, folder: Path) -> dict[str, Any]:
+        """Opens a run."""
+        from aim import Run
+
+        self._run = Run(repo=str(folder), experiment="benchmark")
+        return {"run": self._run}
+
+    def close(self) -> None:
+        """Closes the run."""
+        self._run.close()
+
+    def count(self, folder: Path) -> int:
+        """Counts the points of "loss" that the repository gives."""
+        from aim import Repo, Run
+        from aim.sdk.sequences.metric import Metric  # noqa: F401  (registers the type)
+        from aim.storage.context import Context
+
+        repo = Repo.from_path(str(folder))
+        count = 0
+        for run_hash in repo.list_all_runs():
+            metric = Run(run_hash, repo=repo, read_only=True).get_metric("loss", Context({}))
+            if metric is not None:
+                count += len(metric.values.sparse_numpy()[0])
+        return count
+
+
+def create() -> AimLocal:
+    """Returns the logger."""
+    return AimLocal()

@@ -1,0 +1,42 @@
+"""metrana in a process of its own, without a server."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import metrana
+from benchmarks.loggers import LoggerBase
+
+
+class MetranaOffline(LoggerBase):
+    """Logs to the spool; what has to be read is delivered to the embedded store."""
+
+    scalar = 'metrana.log("loss", x)'
+    mapping = "metrana.log(ten)"
+    mode = "offline"
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def open(self, folder: Path) -> dict[str, Any]:
+        """Opens a run with the settings that a user has who gives none."""
+        run = metrana.init(mode=self.mode, data_dir=folder, run_name=f"run-{next(self._numbers)}")
+        return {"metrana": metrana, "run": run}
+
+    def close(self) -> None:
+        """Closes the run."""
+        metrana.close()
+
+    def count(self, folder: Path) -> int:
+        """Counts what the embedded store has, after it took what the spool and the ring held."""
+        from metrana.query import Client
+
+        with Client(data_dir=folder) as client:
+            return int(client.runs()["point_count"].sum())
+
+
+def create() -> MetranaOffline:
+    """Returns the logger."""
+    return MetranaOffline()

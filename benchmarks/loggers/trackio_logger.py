@@ -1,0 +1,48 @@
+"""Trackio into its local database."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loggers import LoggerBase
+
+_PROJECT = "benchmark"
+
+
+class TrackioLocal(LoggerBase):
+    """A run of a local project."""
+
+    scalar = 'trackio.log({"loss": x})'
+    mapping = "trackio.log(ten)"
+
+    def open(self, folder: Path) -> dict[str, Any]:
+        """Opens a run."""
+        os.environ["TRACKIO_DIR"] = str(folder)
+        import trackio
+
+        trackio.init(project=_PROJECT, embed=False)
+        self._trackio = trackio
+        return {"trackio": trackio}
+
+    def close(self) -> None:
+        """Finishes the run."""
+        self._trackio.finish()
+
+    def count(self, folder: Path) -> int:
+        """Counts the committed rows with "loss"."""
+        path = folder / f"{_PROJECT}.db"
+        if not path.exists():
+            return 0
+        with closing(sqlite3.connect(path)) as database:
+            rows = database.execute("SELECT metrics FROM metrics").fetchall()
+        return sum("loss" in json.loads(metrics) for (metrics,) in rows)
+
+
+def create() -> TrackioLocal:
+    """Returns the logger."""
+    return TrackioLocal()

@@ -1,0 +1,27 @@
+"""Does one work in this process: `python -m benchmarks.measure WORK LOGGER FOLDER [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.place import Place
+from benchmarks.works import work_of
+
+
+def main() -> None:
+    """Prints the figures as JSON on the last line; what a logger says comes before."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work")
+    parser.add_argument("logger")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    place = Place(arguments.folder, arguments.logger, arguments.quick)
+    figures = work_of(arguments.work)(place)
+    print("\n" + json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Does every work in a process, a folder and an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.loggers import PEERS
+from benchmarks.place import Figures
+
+ROOT = Path(__file__).parents[1]
+_TIMEOUT_S = 900
+_OURS = ("METRANA_", "WANDB_", "MLFLOW_", "TRACKIO_", "AIM_")
+# Nobody listens there: what a peer would send out of the machine fails at once.
+_NOWHERE = "http://127.0.0.1:9"
+_OFFLINE = {
+    "HTTP_PROXY": _NOWHERE,
+    "HTTPS_PROXY": _NOWHERE,
+    "NO_PROXY": "localhost,127.0.0.1",
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+}
+
+
+@dataclass
+class Runner:
+    """Measures what the table asks for, each work and logger once.
+
+    Attributes:
+        folder: On the disk to measure on; what is made in it is removed again.
+        peers_python: The interpreter of the environment that has the peers; None: no peers.
+        is_quick: Whether the figures are only to be seen.
+        failures: Why a work has no figures, by work and logger.
+    """
+
+    folder: Path
+    peers_python: Path | None
+    is_quick: bool = False
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)
+    _done: dict[tuple[str, str], Figures] = field(default_factory=dict)
+
+    def measure(self, work: str, logger: str) -> Figures | None:
+        """Returns the figures of a work: none for a peer without environment, None if it failed."""
+        if logger in PEERS and self.peers_python is None:
+            return {}
+        key = (work, logger)
+        if key not in self._done and key not in self.failures:
+            print(f"{work}: {logger} …", file=sys.stderr, flush=True)
+            try:
+                self._done[key] = self._run(work, logger)
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                self.failures[key] = _reason(error)
+                print(f"  failed: {self.failures[key]}", file=sys.stderr, flush=True)
+        return self._done.get(key)
+
+    def _run(self, work: str, logger: str) -> Figures:
+        python = str(self.peers_python) if logger in PEERS else sys.executable
+        folder = Path(tempfile.mkdtemp(prefix="metrana-bench-", dir=self.folder))
+        home = folder / "home"
+        home.mkdir()
+        place = folder / "place"
+        place.mkdir()
+        command = [python, "-m", "benchmarks.measure", work, logger, str(place)]
+        try:
+            done = subprocess.run(
+                [*command, *(["--quick"] if self.is_quick else [])],
+                cwd=home,
+                env=_environment(home),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=True,
+            )
+            figures: Figures = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return figures
+
+
+def _environment(home: Path) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    # Compiling its imports anew each time is not what a program costs.
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**inherited, **_OFFLINE, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = (error.stderr or "").strip().splitlines()
+        return lines[-1] if lines else f"exit code {error.returncode}"
+    return str(error)

@@ -1,0 +1,116 @@
+"""The calls of metrana beside the plain scalar, while its server receives what they log."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.loggers import logger_of, opened
+from benchmarks.place import Figures, Place
+from benchmarks.timing import percentiles, sample
+from benchmarks.works.training import busy_step
+
+_SECONDS = 10.0
+_DISK_SECONDS = 40.0
+_ENV_COUNT = 4096
+_FRESH_LISTS = 16
+_BLOCK_STEPS = 128
+_CALLS_PER_STEP = 20
+_DD_MEGABYTES = 2048
+# Blocks hold so much that bursts of a thousand would only show how long a full queue blocks.
+_BLOCK_BURST = 20
+
+
+def measure_scalar_step(place: Place) -> Figures:
+    """Times scalars as a training logs them: its own work has taken the caches in between."""
+    step = busy_step()
+    return _timed(place, 'metrana.log("loss", x)', {}, burst=_CALLS_PER_STEP, between=step)
+
+
+def measure_scalar_dd(place: Place) -> Figures:
+    """Times scalars while another process writes the same disk as fast as it can."""
+    statement = 'metrana.log("loss", x)'
+    with (
+        opened(logger_of(place.logger), place.folder) as names,
+        _full_disk_load(place.folder / "dd", 16 if place.is_quick else _DD_MEGABYTES),
+    ):
+        sample(statement, names, place.seconds(0.5))
+        return percentiles(sample(statement, names, place.seconds(_DISK_SECONDS)))
+
+
+def measure_block_8(place: Place) -> Figures:
+    """Times a block of 8 environments."""
+    return _timed_block(place, 8)
+
+
+def measure_block_64(place: Place) -> Figures:
+    """Times a block of 64 environments."""
+    return _timed_block(place, 64)
+
+
+def measure_envs_same(place: Place) -> Figures:
+    """Times one step of 4,096 environments whose ids come in the same list each time."""
+    return _timed_envs(place, "ids")
+
+
+def measure_envs_fresh(place: Place) -> Figures:
+    """Times the same with ids that are equal strings, but other objects than the last ones."""
+    return _timed_envs(place, f"fresh[i % {_FRESH_LISTS}]")
+
+
+def measure_torch(place: Place) -> Figures:
+    """Times a loss as a training step has it."""
+    import torch
+
+    loss = torch.tensor(0.5, requires_grad=True) * 2
+    return _timed(place, 'metrana.log("loss", loss)', {"loss": loss})
+
+
+def _timed_block(place: Place, env_count: int) -> Figures:
+    shape = (env_count, _BLOCK_STEPS)
+    block = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    names = {
+        "block": block,
+        "ids": [f"env-{number}" for number in range(env_count)],
+        "episodes": np.broadcast_to(np.arange(env_count)[:, None], shape).copy(),
+    }
+    call = 'metrana.log_rl_environment_step("reward", block, i, ids, episodes)'
+    return _timed(place, call, names, burst=_BLOCK_BURST)
+
+
+def _timed_envs(place: Place, ids: str) -> Figures:
+    names = {
+        "rewards": np.ones(_ENV_COUNT, dtype=np.float32),
+        "ids": [f"env-{number}" for number in range(_ENV_COUNT)],
+        "fresh": [[f"env-{number}" for number in range(_ENV_COUNT)] for _ in range(_FRESH_LISTS)],
+    }
+    call = f'metrana.log_rl_environment_step("reward", rewards, i, {ids})'
+    return _timed(place, call, names, burst=_BLOCK_BURST)
+
+
+def _timed(place: Place, call: str, names: dict[str, Any], **pace: Any) -> Figures:
+    with opened(logger_of(place.logger), place.folder) as own:
+        names = {**own, **names}
+        warm_up = sample(call, names, place.seconds(0.5), **pace)
+        # An rl_step must not go back, so the counter goes on where the warm-up ended.
+        call = call.replace(", i,", f", i + {len(warm_up)},")
+        return percentiles(sample(call, names, place.seconds(_SECONDS), **pace))
+
+
+@contextmanager
+def _full_disk_load(path: Path, megabytes: int) -> Iterator[None]:
+    # The shell replaces the file for as long as its standard input is open; it dies with us.
+    once = f"dd if=/dev/zero of='{path}' bs=1M count={megabytes} conv=fsync status=none"
+    script = f"trap 'kill %1; exit' TERM; while true; do {once} & wait $!; done"
+    writer = subprocess.Popen(["bash", "-c", script])
+    try:
+        yield
+    finally:
+        writer.terminate()
+        writer.wait(timeout=60)
+        path.unlink(missing_ok=True)

@@ -1,0 +1,91 @@
+"""What is missing after SIGKILL of what `log` had taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.loggers import logger_of
+from benchmarks.place import Figures, Place
+
+_ROUNDS = 5
+_LIVES_S = (1.0, 3.0)
+_PAUSE_S = 0.0005
+_START_S = 120.0
+# `i` is written down when the call has returned: a file's pages outlive the process.
+_LOOP = """
+def log_on(note):
+    i = 0
+    while True:
+        {statement}
+        i += 1
+        note(i)
+"""
+
+
+def measure_kill(place: Place) -> Figures:
+    """Kills a process that logs at about a thousand points a second, and counts, a few times."""
+    taken = stored = 0
+    seed = random.Random(0)
+    for number in range(place.count(_ROUNDS)):
+        folder = place.folder / f"round-{number}"
+        folder.mkdir()
+        note = place.folder / f"taken-{number}"
+        life_s = place.seconds(seed.uniform(*_LIVES_S))
+        taken += _kill_one(place.logger, folder, note, life_s)
+        stored += json.loads(_process("count", place.logger, folder).communicate()[0])
+    # More than was noted can be stored: the last call may not have come to its note.
+    return {"taken": float(taken), "stored": float(stored), "lost": float(max(0, taken - stored))}
+
+
+def _kill_one(logger: str, folder: Path, note: Path, life_s: float) -> int:
+    child = _process("log", logger, folder, str(note))
+    try:
+        deadline = time.monotonic() + _START_S
+        while not _noted(note) and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(life_s)
+    finally:
+        child.kill()
+        child.communicate()
+    if not _noted(note):
+        raise RuntimeError(f"{logger} logged nothing within {_START_S:g} s")
+    return _noted(note)
+
+
+def _noted(note: Path) -> int:
+    data = note.read_bytes() if note.exists() else b""
+    return int(struct.unpack("<Q", data)[0]) if len(data) == 8 else 0
+
+
+def _process(task: str, logger: str, folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", __name__, task, logger, str(folder), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _log(logger_name: str, folder: Path, note: Path) -> None:
+    logger = logger_of(logger_name)
+    scope = {"x": 0.5, **logger.open(folder)}
+    file = os.open(note, os.O_CREAT | os.O_WRONLY)
+
+    def write_down(count: int) -> None:
+        os.pwrite(file, struct.pack("<Q", count), 0)
+        time.sleep(_PAUSE_S)
+
+    exec(_LOOP.format(statement=logger.scalar), scope)
+    scope["log_on"](write_down)
+
+
+if __name__ == "__main__":
+    _task, _logger, _folder, *_more = sys.argv[1:]
+    if _task == "log":
+        _log(_logger, Path(_folder), Path(_more[0]))
+    else:
+        _count = logger_of(_logger).count(Path(_folder))
+        print(f"\n{_count}")
