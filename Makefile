@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 WHEELS := ../shared/wheels
+PEERS := .peers
 
 bin := $(VENV)/bin
 # Without bytecode each process that a test starts would compile for seconds what it imports.
@@ -27,7 +28,7 @@ endif
 # those few that the model needs.
 cargo_model := RUSTFLAGS='--cfg loom' cargo test --quiet --locked --no-default-features --lib --target-dir target/loom interleavings
 
-.PHONY: help setup build debug demo test lint format bench lock proto clean missing
+.PHONY: help setup build debug demo test lint format bench bench-parts lock proto clean missing
 .DELETE_ON_ERROR:
 
 help:
@@ -37,7 +38,8 @@ help:
 	@echo 'demo    train an agent, log it, read it back (installs only what that needs)'
 	@echo 'test    every suite; METRANA_TEST_ALL=1: those that need external programs too'
 	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
-	@echo 'bench   benchmarks'
+	@echo 'bench   metrana beside its goals and its peers, into docs/benchmarks.md; BENCH=--quick: see that it works;'
+	@echo '        bench-parts: the engine and the points store on their own'
 	@echo 'lock    write requirements/*.txt anew; UPGRADE=1: with newer versions'
 	@echo 'proto   write metrana/server/_proto anew from proto/'
 	@echo 'clean   remove everything that these targets made'
@@ -93,9 +95,18 @@ format:
 	$(bin)/ruff check --fix-only --quiet .
 	$(bin)/ruff format --quiet .
 
-bench: build
+# The peers share no package with metrana: what they need must not decide what it is tested with.
+$(PEERS)/stamp: requirements/peers.txt $(stamps)/uv
+	$(PYTHON) -m venv --clear $(PEERS)
+	VIRTUAL_ENV=$(PEERS) $(bin)/uv pip install --quiet --require-hashes -r requirements/peers.txt
+	@touch $@
+
+bench: setup build $(PEERS)/stamp
+	$(bin)/python -m benchmarks --peers-python $(PEERS)/bin/python --output docs/benchmarks.md $(BENCH)
+
+bench-parts: build
 	cargo bench --locked
-	for file in benchmarks/*.py; do $(bin)/python $$file || exit 1; done
+	$(bin)/python -m benchmarks.points_store
 
 lock: $(stamps)/uv
 	UV=$(bin)/uv WHEELS=$(WHEELS) requirements/compile
@@ -106,5 +117,5 @@ proto: setup
 		--grpc_python_out=. metrana/server/_proto/ingestion.proto
 
 clean:
-	rm -rf $(VENV) .demo target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .demo target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find metrana tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

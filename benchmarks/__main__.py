@@ -31,7 +31,9 @@ def main() -> int:
         described = machine.describe()
         rows = [row for row in ROWS if not arguments.only or row.name in arguments.only]
         lines = table(rows, runner.measure)
-    text = _page([*described, _versions(arguments.peers_python)], lines, runner)
+    text = _page(
+        _command(arguments), [*described, _versions(arguments.peers_python)], lines, runner
+    )
     if arguments.output is None:
         print(text, end="")
     else:
@@ -56,7 +58,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _page(described: list[str], lines: list[str], runner: Runner) -> str:
+def _page(command: str, described: list[str], lines: list[str], runner: Runner) -> str:
     quick = ["", "**Made with `--quick`: the figures mean nothing.**"] if runner.is_quick else []
     failures = [
         f"- {work}, {logger}: {reason}" for (work, logger), reason in runner.failures.items()
@@ -64,7 +66,7 @@ def _page(described: list[str], lines: list[str], runner: Runner) -> str:
     parts = [
         "# Benchmarks",
         "",
-        f"Written by `{_command()}` on:",
+        f"Written by `{command}` on:",
         "",
         *(f"- {line}" for line in described),
         *quick,
@@ -77,9 +79,9 @@ def _page(described: list[str], lines: list[str], runner: Runner) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _command() -> str:
-    kept = [word for word in sys.argv[1:] if not word.startswith("/")]
-    return " ".join(["python -m benchmarks", *kept])
+def _command(arguments: argparse.Namespace) -> str:
+    only = ["--only", *arguments.only] if arguments.only else []
+    return " ".join(["python -m benchmarks", *(["--quick"] if arguments.quick else []), *only])
 
 
 def _versions(peers_python: Path | None) -> str:

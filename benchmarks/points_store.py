@@ -1,6 +1,6 @@
 """What the points store costs: inserting, small commits, space, and the reads of a dashboard.
 
-Run with `python benchmarks/points_store.py [--millions 5]`; prints a table. Ratios matter,
+Run with `python -m benchmarks.points_store [--millions 5]`; prints a table. Ratios matter,
 absolutes drift with the machine. CPU is that of the process, all threads.
 """
 

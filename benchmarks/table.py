@@ -36,7 +36,7 @@ def _goals(row: Row) -> str:
     wanted = [
         f"{goal.label} {'≥' if goal.at_least else '≤'} {goal.limit:g} {goal.unit}".strip()
         for goal in row.goals
-        if goal.limit is not None
+        if goal.limit is not None and not goal.is_quiet
     ]
     return ", ".join(wanted)
 
@@ -48,6 +48,7 @@ def _shown(row: Row, figures: Figures | None, prefix: str = "") -> str:
         f"{goal.label} {_number(figures[prefix + goal.figure], goal)} {goal.unit}".strip()
         for goal in row.goals
         if prefix + goal.figure in figures
+        and not (goal.is_quiet and goal.is_met(figures[prefix + goal.figure]))
     ]
     return ", ".join(shown) or _NOTHING
 

@@ -16,8 +16,6 @@ PEERS = {
     "mlflow": "MLflow SQLite",
     "trackio": "Trackio",
 }
-# The values that `mapping` logs.
-TEN = {f"metric/{number}": 0.25 * number for number in range(10)}
 
 
 class Logger(Protocol):
@@ -25,7 +23,7 @@ class Logger(Protocol):
 
     Attributes:
         scalar: The statement that logs `x` as metric "loss", where `i` counts the calls.
-        mapping: The statement that logs the ten values of `ten`.
+        mapping: The statement that logs the numbers in `values`, a dict by metric name.
     """
 
     scalar: str
@@ -70,7 +68,7 @@ def opened(logger: Logger, folder: Path) -> Iterator[dict[str, Any]]:
     with prepared(logger, folder):
         names = logger.open(folder)
         try:
-            yield {"x": 0.5, "ten": TEN, **names}
+            yield {"x": 0.5, **names}
         finally:
             logger.close()
 

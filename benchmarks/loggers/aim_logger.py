@@ -12,7 +12,7 @@ class AimLocal(LoggerBase):
     """A run in a local repository."""
 
     scalar = 'run.track(x, name="loss", step=i)'
-    mapping = "run.track(ten, step=i)"
+    mapping = "run.track(values, step=i)"
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a run."""

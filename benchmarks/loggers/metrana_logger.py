@@ -14,7 +14,7 @@ class MetranaOffline(LoggerBase):
     """Logs to the spool; what has to be read is delivered to the embedded store."""
 
     scalar = 'metrana.log("loss", x)'
-    mapping = "metrana.log(ten)"
+    mapping = "metrana.log(values)"
     mode = "offline"
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ class MlflowSqlite(LoggerBase):
     """A run in a database file."""
 
     scalar = 'mlflow.log_metric("loss", x, step=i)'
-    mapping = "mlflow.log_metrics(ten, step=i)"
+    mapping = "mlflow.log_metrics(values, step=i)"
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a run."""

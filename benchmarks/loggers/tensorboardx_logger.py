@@ -15,7 +15,7 @@ class TensorBoardX(LoggerBase):
 
     scalar = 'writer.add_scalar("loss", x, i)'
     # add_scalars would open a file a metric: a loop is what its users write.
-    mapping = "for name, value in ten.items(): writer.add_scalar(name, value, i)"
+    mapping = "for name, value in values.items(): writer.add_scalar(name, value, i)"
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a writer."""

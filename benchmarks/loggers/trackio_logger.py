@@ -18,7 +18,7 @@ class TrackioLocal(LoggerBase):
     """A run of a local project."""
 
     scalar = 'trackio.log({"loss": x})'
-    mapping = "trackio.log(ten)"
+    mapping = "trackio.log(values)"
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a run."""

@@ -17,7 +17,7 @@ class WandbOffline(LoggerBase):
     """A run in mode offline."""
 
     scalar = 'run.log({"loss": x})'
-    mapping = "run.log(ten)"
+    mapping = "run.log(values)"
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a run."""

@@ -13,6 +13,7 @@ _MODULES = {
     "mapping": "comparison",
     "startup": "startup",
     "training": "training",
+    "training-calls": "training",
     "kill": "kill",
     "scalar-step": "calls",
     "scalar-dd": "calls",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,8 @@ _ENV_COUNT = 4096
 _FRESH_LISTS = 16
 _BLOCK_STEPS = 128
 _CALLS_PER_STEP = 20
-_DD_MEGABYTES = 2048
-# Blocks hold so much that bursts of a thousand would only show how long a full queue blocks.
-_BLOCK_BURST = 20
+_DD_MEGABYTES = 1024
+_BLOCK_BURST = 5
 
 
 def measure_scalar_step(place: Place) -> Figures:
@@ -34,13 +36,13 @@ def measure_scalar_step(place: Place) -> Figures:
 
 def measure_scalar_dd(place: Place) -> Figures:
     """Times scalars while another process writes the same disk as fast as it can."""
-    statement = 'metrana.log("loss", x)'
+    call = 'metrana.log("loss", x)'
     with (
         opened(logger_of(place.logger), place.folder) as names,
         _full_disk_load(place.folder / "dd", 16 if place.is_quick else _DD_MEGABYTES),
     ):
-        sample(statement, names, place.seconds(0.5))
-        return percentiles(sample(statement, names, place.seconds(_DISK_SECONDS)))
+        sample(call, names, place.seconds(0.5))
+        return percentiles(sample(call, names, place.seconds(_DISK_SECONDS)))
 
 
 def measure_block_8(place: Place) -> Figures:
@@ -80,7 +82,7 @@ def _timed_block(place: Place, env_count: int) -> Figures:
         "episodes": np.broadcast_to(np.arange(env_count)[:, None], shape).copy(),
     }
     call = 'metrana.log_rl_environment_step("reward", block, i, ids, episodes)'
-    return _timed(place, call, names, burst=_BLOCK_BURST)
+    return _timed(place, call, names, **_paced(block.size))
 
 
 def _timed_envs(place: Place, ids: str) -> Figures:
@@ -90,7 +92,7 @@ def _timed_envs(place: Place, ids: str) -> Figures:
         "fresh": [[f"env-{number}" for number in range(_ENV_COUNT)] for _ in range(_FRESH_LISTS)],
     }
     call = f'metrana.log_rl_environment_step("reward", rewards, i, {ids})'
-    return _timed(place, call, names, burst=_BLOCK_BURST)
+    return _timed(place, call, names, **_paced(_ENV_COUNT))
 
 
 def _timed(place: Place, call: str, names: dict[str, Any], **pace: Any) -> Figures:
@@ -99,18 +101,35 @@ def _timed(place: Place, call: str, names: dict[str, Any], **pace: Any) -> Figur
         warm_up = sample(call, names, place.seconds(0.5), **pace)
         # An rl_step must not go back, so the counter goes on where the warm-up ended.
         call = call.replace(", i,", f", i + {len(warm_up)},")
-        return percentiles(sample(call, names, place.seconds(_SECONDS), **pace))
+        figures = percentiles(sample(call, names, place.seconds(_SECONDS), **pace))
+        metrics = names["run"].get_metrics()
+        dropped = metrics.float_points_dropped + metrics.rl_float_points_dropped
+        return {**figures, "dropped": float(dropped)}
+
+
+def _paced(point_count: int) -> dict[str, Any]:
+    # A million points a second on average, so that no call waits for room in the queue.
+    return {
+        "burst": _BLOCK_BURST,
+        "between": lambda: time.sleep(_BLOCK_BURST * point_count / 1e6),
+    }
 
 
 @contextmanager
 def _full_disk_load(path: Path, megabytes: int) -> Iterator[None]:
-    # The shell replaces the file for as long as its standard input is open; it dies with us.
-    once = f"dd if=/dev/zero of='{path}' bs=1M count={megabytes} conv=fsync status=none"
-    script = f"trap 'kill %1; exit' TERM; while true; do {once} & wait $!; done"
-    writer = subprocess.Popen(["bash", "-c", script])
-    try:
-        yield
-    finally:
-        writer.terminate()
-        writer.wait(timeout=60)
-        path.unlink(missing_ok=True)
+    # dd itself is bounded, so that it ends whatever becomes of this process.
+    command = ["dd", "if=/dev/zero", f"of={path}", "bs=1M", f"count={megabytes}", "conv=fsync"]
+    is_over = threading.Event()
+
+    def write_on() -> None:
+        while not is_over.is_set():
+            subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_on)
+        try:
+            yield
+        finally:
+            is_over.set()
+            writing.result()
+            path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from benchmarks.place import Figures, Place
 _ROUNDS = 5
 _LIVES_S = (1.0, 3.0)
 _PAUSE_S = 0.0005
+_CLOSED_POINTS = 50
 _START_S = 120.0
 # `i` is written down when the call has returned: a file's pages outlive the process.
 _LOOP = """
@@ -31,6 +32,7 @@ def log_on(note):
 
 def measure_kill(place: Place) -> Figures:
     """Kills a process that logs at about a thousand points a second, and counts, a few times."""
+    _check_count(place)
     taken = stored = 0
     seed = random.Random(0)
     for number in range(place.count(_ROUNDS)):
@@ -39,9 +41,23 @@ def measure_kill(place: Place) -> Figures:
         note = place.folder / f"taken-{number}"
         life_s = place.seconds(seed.uniform(*_LIVES_S))
         taken += _kill_one(place.logger, folder, note, life_s)
-        stored += json.loads(_process("count", place.logger, folder).communicate()[0])
+        stored += _counted(place.logger, folder)
     # More than was noted can be stored: the last call may not have come to its note.
     return {"taken": float(taken), "stored": float(stored), "lost": float(max(0, taken - stored))}
+
+
+def _check_count(place: Place) -> None:
+    # A count that finds nothing would look like a loss: it has to find all of a run that closed.
+    folder = place.folder / "closed"
+    folder.mkdir()
+    _process("close", place.logger, folder).communicate()
+    found = _counted(place.logger, folder)
+    if found != _CLOSED_POINTS:
+        raise RuntimeError(f"{found} of {_CLOSED_POINTS} points of a closed run are found")
+
+
+def _counted(logger: str, folder: Path) -> int:
+    return int(json.loads(_process("count", logger, folder).communicate()[0].split("\n")[-2]))
 
 
 def _kill_one(logger: str, folder: Path, note: Path, life_s: float) -> int:
@@ -69,6 +85,14 @@ def _process(task: str, logger: str, folder: Path, *more: str) -> subprocess.Pop
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def _close(logger_name: str, folder: Path) -> None:
+    logger = logger_of(logger_name)
+    scope = {"x": 0.5, **logger.open(folder)}
+    loop = f"for i in range({_CLOSED_POINTS}): {logger.scalar}"
+    exec(loop, scope)
+    logger.close()
+
+
 def _log(logger_name: str, folder: Path, note: Path) -> None:
     logger = logger_of(logger_name)
     scope = {"x": 0.5, **logger.open(folder)}
@@ -86,6 +110,8 @@ if __name__ == "__main__":
     _task, _logger, _folder, *_more = sys.argv[1:]
     if _task == "log":
         _log(_logger, Path(_folder), Path(_more[0]))
+    elif _task == "close":
+        _close(_logger, Path(_folder))
     else:
         _count = logger_of(_logger).count(Path(_folder))
         print(f"\n{_count}")

@@ -16,13 +16,11 @@ _SCALARS = 20
 _BLOCK_STEPS = 100
 _BLOCK_PAIRS = 40
 _ROUNDS_TRIED = 100
-# One call for what a step has measured, or one each: what the logger's own users would write.
 _LOOP = """
 def logged(steps, step):
     for i in range(*steps):
         step()
-        for _ in range({scalars}):
-            {statement}
+        {statement}
 """
 
 
@@ -45,13 +43,23 @@ def busy_step() -> Callable[[], None]:
 
 
 def measure_training(place: Place) -> Figures:
-    """Compares blocks of steps with and without logging, which follow each other."""
+    """Logs what a step has measured as one mapping."""
+    return _slow_down(place, logger_of(place.logger).mapping)
+
+
+def measure_training_calls(place: Place) -> Figures:
+    """Logs what a step has measured one by one."""
+    return _slow_down(place, "for name, value in values.items(): metrana.log(name, value)")
+
+
+def _slow_down(place: Place, statement: str) -> Figures:
+    # Blocks of steps with and without logging follow each other.
     step = busy_step()
-    logger = logger_of(place.logger)
     ratios, plain = [], []
-    with opened(logger, place.folder) as names:
-        scope: dict[str, Any] = dict(names)
-        exec(_LOOP.format(scalars=_SCALARS, statement=logger.scalar), scope)
+    with opened(logger_of(place.logger), place.folder) as names:
+        values = {f"metric/{number}": 0.25 * number for number in range(_SCALARS)}
+        scope: dict[str, Any] = {**names, "values": values}
+        exec(_LOOP.format(statement=statement), scope)
         count = place.count(_BLOCK_STEPS)
         for pair in range(place.count(_BLOCK_PAIRS)):
             steps = (pair * count, (pair + 1) * count)
