@@ -57,12 +57,16 @@ class EmbeddedBackend:
         if self._reads is not None:
             yield
             return
-        with ExitStack() as held:
+        held = ExitStack()
+        try:
             # Only the opening is translated: what the block itself raises is not the store's.
             with _translated():
                 self._held.reads = self._open(held)
             held.callback(setattr, self._held, "reads", None)
             yield
+        finally:
+            # Without the block's error: the stores would take a database's for their own.
+            held.close()
 
     def _open(self, held: ExitStack) -> Reads | _NoReads:
         """Opens the store until `held` closes; where nothing was logged it is not made."""

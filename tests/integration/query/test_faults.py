@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
 import metrana
 from metrana.query import Client
@@ -61,6 +62,14 @@ def test_what_a_block_raises_while_it_holds_the_store_stays_what_it_is(data_dir:
     client = Client(data_dir=data_dir)
     with pytest.raises(FileNotFoundError), client.hold():
         (data_dir / "missing").read_text()
+    assert len(client.runs()) == 1
+
+
+def test_a_database_error_of_a_block_that_holds_the_store_stays_what_it_is(data_dir: Path) -> None:
+    client, own = Client(data_dir=data_dir), sa.create_engine("sqlite://")
+    with own.connect() as database, pytest.raises(sa.exc.OperationalError), client.hold():
+        database.execute(sa.text("SELECT * FROM missing"))
+    own.dispose()
     assert len(client.runs()) == 1
 
 
