@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import metrana
-from metrana.query import Client
+from metrana.query import Client, embedded
 from metrana.server.lock import StoreInUseError, StoreLock
 
 
@@ -25,3 +26,18 @@ def test_a_held_store_is_open_for_every_call_of_the_block_and_let_go_after(tmp_p
         assert list(client.runs()["run_name"]) == ["first"]
     StoreLock(tmp_path / "server", wait_s=0.0).close()
     assert len(client.runs()) == 2
+
+
+def test_another_client_of_the_process_is_told_why_it_waited_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrana.init(mode="offline", data_dir=tmp_path, run_name="only").close()
+    holder, other = Client(data_dir=tmp_path), Client(data_dir=tmp_path)
+    monkeypatch.setattr(embedded, "_WAIT_S", 0.1)
+    with ThreadPoolExecutor(1) as elsewhere:
+        with holder.hold():
+            refused = elsewhere.submit(other.runs).exception()
+            assert len(holder.runs()) == 1
+        assert len(elsewhere.submit(other.runs).result()) == 1
+    assert isinstance(refused, metrana.MetranaQueryError)
+    assert "`with client.hold():`" in str(refused)
