@@ -93,7 +93,7 @@ def kill_one(
     if instant == "flush":
         order["flush_every"] = chance.randrange(1, 60)
     if instant == "close":
-        order["close_after"] = chance.randrange(0, 600)
+        order["close_after"] = chance.randrange(1, 600)
     child = nursery.start(folder, "write", **order)
     INSTANTS[instant](child, chance)
     child.kill()
