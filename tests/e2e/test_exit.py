@@ -360,6 +360,29 @@ def test_ctrl_c_ends_a_close_that_the_server_does_not_answer(
     assert check_served(process, "finished") == 2 * POINT_COUNT
 
 
+def test_a_process_ends_though_the_server_does_not_answer(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    script = f"""
+    log()
+    metrana.flush()
+    print("delivered", flush=True)
+    sys.stdin.readline()
+    metrana.log("x", list(range({POINT_COUNT}, {2 * POINT_COUNT})))
+    """
+    process = Process(tmp_path / "silence", script, METRANA_DIR=str(server.data_dir))
+    process.read("ready")
+    process.read("delivered")
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        process.go_on()
+        assert process.end() == 0
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert "metrana sync" in process.errors
+    assert check_served(process, "finished") == 2 * POINT_COUNT
+
+
 def test_a_second_ctrl_c_ends_the_wait_at_the_exit(server: LocalServer, tmp_path: Path) -> None:
     process = wait_in(
         server, tmp_path / "exit", FLUSH, second=lambda process: process.read("leaving")

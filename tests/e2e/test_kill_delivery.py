@@ -22,6 +22,7 @@ from tests.reading import Point
 pytestmark = pytest.mark.timeout(120)
 
 RUN_COUNT = 5
+INIT_COUNT = 20
 INSTANTS_WITH_POINTS = [instant for instant in INSTANTS if instant != "init"]
 
 
@@ -128,6 +129,25 @@ def test_two_commands_deliver_what_a_killed_one_did_not(
         assert [process.returncode for process in both] == [0, 0], said
         assert not spooled_writers(tmp_path / "data")
         check_stored(reader, project, children)
+
+
+def test_what_killed_inits_left_hinders_nobody(
+    nursery: Nursery, project: str, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path, METRANA_PROJECT=project)
+    with told(tmp_path):
+        for index in range(INIT_COUNT):
+            chance = chance_of(project, index)
+            kill_one(nursery, chance, tmp_path, "init", run_name=f"r{index}", project_name=project)
+        machine.python("with metrana.init(run_name='whole') as run: run.log('x', [1, 2])")
+        machine.command("status")
+        machine.command("sync")
+        with machine.client() as client, client.hold():
+            status = dict(client.runs(project)[["run_name", "status"]].to_numpy())
+            assert status.pop("whole") == "finished"
+            assert set(status.values()) <= {"lost"}
+            assert client.points("whole", project_name=project)["value"].sum() == 3
+    assert not spooled_writers(machine.data_dir)
 
 
 def test_a_client_sees_what_killed_writers_left(
