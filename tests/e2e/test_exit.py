@@ -199,6 +199,17 @@ def is_spooled(process: Process) -> bool:
     return any(any(folder.glob("[0-9]*")) for folder in mine)
 
 
+def check_codes(processes: dict[str, Process]) -> None:
+    """Lets each process end in its way and checks the exit codes."""
+    for name, process in processes.items():
+        process.read("ready")
+        number = ENDINGS[name].signal
+        if number is not None:
+            process.send(number)
+    codes = {name: process.end() for name, process in processes.items()}
+    assert codes == {name: ending.code for name, ending in ENDINGS.items()}
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("destination", ["offline", "served", "refused"])
 def test_an_end_without_close_loses_nothing_and_changes_no_code(
@@ -211,13 +222,7 @@ def test_an_end_without_close_loses_nothing_and_changes_no_code(
         )
         for name, ending in ENDINGS.items()
     }
-    for name, process in processes.items():
-        process.read("ready")
-        number = ENDINGS[name].signal
-        if number is not None:
-            process.send(number)
-    codes = {name: process.end() for name, process in processes.items()}
-    assert codes == {name: ending.code for name, ending in ENDINGS.items()}
+    check_codes(processes)
     for name, process in processes.items():
         status = ENDINGS[name].status
         if destination == "served":
@@ -231,13 +236,7 @@ def test_the_codes_are_those_without_metrana(tmp_path: Path) -> None:
         name: Process(tmp_path / name, ending.script, METRANA_DISABLED="1")
         for name, ending in ENDINGS.items()
     }
-    for name, process in processes.items():
-        process.read("ready")
-        number = ENDINGS[name].signal
-        if number is not None:
-            process.send(number)
-    codes = {name: process.end() for name, process in processes.items()}
-    assert codes == {name: ending.code for name, ending in ENDINGS.items()}
+    check_codes(processes)
 
 
 TRAINING = """
