@@ -23,12 +23,16 @@ class Machine:
     Args:
         folder: Made if missing; processes work in it, and it is their home.
         environ: Variables that its processes have beside the usual ones.
+
+    Attributes:
+        timeout_s: A process that takes longer fails its test.
     """
 
     def __init__(self, folder: Path, **environ: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_dir = folder / "data"
+        self.timeout_s = _TIMEOUT_S
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -47,6 +51,12 @@ class Machine:
         """Runs a script that finds `metrana` and `json` imported."""
         source = f"import json\nimport metrana\n{textwrap.dedent(script)}"
         return self._run([sys.executable, "-W", "always", "-c", source], code, environ)
+
+    def file(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a script from a file, which processes that it spawns import again."""
+        path = self.folder / "train.py"
+        path.write_text(textwrap.dedent(script))
+        return self._run([sys.executable, "-W", "always", str(path), *arguments], 0, {})
 
     def answer(self, script: str, **environ: str) -> Any:
         """What a script printed as JSON."""
@@ -69,7 +79,7 @@ class Machine:
             env={**self.environ, **environ},
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            timeout=self.timeout_s,
             check=False,
         )
         assert done.returncode == code, done.stderr
