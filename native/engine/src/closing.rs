@@ -232,6 +232,7 @@ impl Engine {
         } else if is_sealed {
             let info = crate::run_folder::WriterInfo {
                 ended: Some(WriterEnd::Closed),
+                last_seq: Some(shared.ring.lock().next_seq().0 - 1),
                 ..self.parts.info.clone()
             };
             folder.write_info(&info).map_err(|error| error.to_string())

@@ -22,6 +22,7 @@ pub mod engine_log;
 pub mod error;
 mod first_contact;
 mod intake;
+pub mod named_spool;
 mod opening;
 pub mod platform;
 mod problems;

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::named_spool::NamedSpoolReader;
 use crate::sender::{FrameSource, Spool, SpoolItem};
-use crate::spool::{FrameKind, SpoolEvent, SpoolReader};
+use crate::spool::{FrameKind, SpoolEvent};
 use crate::transport::Batch;
 use crate::types::{BatchKind, Seq};
 
@@ -28,7 +29,7 @@ impl SpoolSource {
 
 impl Spool for SpoolSource {
     fn open(&self, first: Seq) -> io::Result<Box<dyn FrameSource>> {
-        let mut reader = SpoolReader::open(&self.folder, first)?;
+        let mut reader = NamedSpoolReader::open(&self.folder, first)?;
         if self.has_ended {
             reader.writer_has_ended();
         }
@@ -36,7 +37,7 @@ impl Spool for SpoolSource {
     }
 }
 
-struct Frames(SpoolReader);
+struct Frames(NamedSpoolReader);
 
 impl FrameSource for Frames {
     fn next(&mut self) -> io::Result<Option<SpoolItem>> {

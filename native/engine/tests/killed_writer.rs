@@ -98,6 +98,7 @@ fn info(number: u32, writer_id: WriterId, ring: &Ring) -> WriterInfo {
         opened_at_ms: 0,
         options: WriterOptions::default(),
         ended: None,
+        last_seq: None,
     }
 }
 

@@ -91,6 +91,9 @@ impl DeadWriters {
 
     /// `Err`: it makes no sense to go on.
     fn deliver_run(&self, run: &RunFolder, cancel: &Cancel, on_event: &OnEvent) -> Result<(), ()> {
+        if let Err(error) = run.remove_stillborn() {
+            on_event(DeliveryEvent::Unreadable(error));
+        }
         let entries = match run.writers() {
             Ok(entries) => entries,
             Err(error) => {

@@ -64,6 +64,7 @@ fn write(run: &RunFolder, count: u64, ended: Option<WriterEnd>) -> (WriterFolder
         opened_at_ms: 5,
         options: WriterOptions { create_project_if_missing: true, ..WriterOptions::default() },
         ended,
+        last_seq: None,
     };
     folder.write_info(&info).unwrap();
     let mut spool = SpoolWriter::create(folder.path(), writer_id, spool_options());

@@ -17,6 +17,7 @@
 mod positions;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::declarations::decode_declarations;
@@ -30,6 +31,9 @@ use crate::spool::{
     SpoolWriter, segment_path, summarize,
 };
 use crate::types::{Lsn, Seq};
+
+/// What became of batches that are missing without a trace.
+const GONE: &str = "they were sealed, and the spool has them no more";
 
 /// How a ring's rest is sealed.
 #[derive(Clone, Debug)]
@@ -146,6 +150,7 @@ pub fn recover(
         problems,
         unknown_positions: Vec::new(),
         next_seq: Seq(0),
+        missing: None,
     };
     recovery.next_seq = recovery.next_seq_on_disk()?;
     let ring = recovery.ring()?;
@@ -201,6 +206,8 @@ struct Recovery<'a> {
     problems: Vec<String>,
     unknown_positions: Vec<String>,
     next_seq: Seq,
+    /// Batches that were sealed and that nobody has any more.
+    missing: Option<RangeInclusive<u64>>,
 }
 
 /// A ring, as far as it can be had.
@@ -215,6 +222,9 @@ enum Found {
 impl Recovery<'_> {
     fn ring(&mut self) -> Result<RingOutcome, RecoveryError> {
         if self.lock.info().ended.is_some() {
+            if let Some(last_seq) = self.lock.info().last_seq {
+                self.find_missing(Seq(last_seq.saturating_add(1)))?;
+            }
             return Ok(RingOutcome::Ended);
         }
         let up_to_points = self.lock.info().ring_points();
@@ -257,18 +267,27 @@ impl Recovery<'_> {
     /// The end of the spool, as far as it is no batch. What a kill tears off is still in the ring,
     /// so it is lost only without one.
     fn tell_unread(&mut self, ring: &RingOutcome) {
-        let is_torn_lost = match ring {
-            RingOutcome::Lost { .. } => true,
-            RingOutcome::Ended => self.lock.info().ended == Some(WriterEnd::Closed),
-            RingOutcome::Sealed { .. } | RingOutcome::OutOfReach { .. } => false,
-        };
+        let is_torn_lost = self.missing.is_some()
+            || match ring {
+                RingOutcome::Lost { .. } => true,
+                RingOutcome::Ended => self.lock.info().ended == Some(WriterEnd::Closed),
+                RingOutcome::Sealed { .. } | RingOutcome::OutOfReach { .. } => false,
+            };
         let torn = self.summary.torn.iter().filter(|_| is_torn_lost);
-        let last = self.summary.last_seq;
-        self.problems.extend(
-            self.summary.unread.iter().chain(torn).map(|what| {
-                format!("batches behind {last} are lost, the spool is damaged: {what}")
-            }),
-        );
+        let reasons: Vec<_> = self.summary.unread.iter().chain(torn).cloned().collect();
+        let is_followed = matches!(ring, RingOutcome::Sealed { batch_count } if *batch_count > 0);
+        let which = match self.missing.take() {
+            // Whoever reads the batches that were sealed behind it sees the gap and tells of it.
+            _ if is_followed => return,
+            Some(lost) => format!("batches {} to {} are lost", lost.start(), lost.end()),
+            None if reasons.is_empty() => return,
+            None => format!("batches behind {} are lost", self.summary.last_seq),
+        };
+        self.problems.push(if reasons.is_empty() {
+            format!("{which}: {GONE}")
+        } else {
+            format!("{which}, the spool is damaged: {}", reasons.join("; "))
+        });
     }
 
     fn seal(&mut self, ring: &Ring, mut consumer: Consumer) -> Result<RingOutcome, RecoveryError> {
@@ -280,7 +299,7 @@ impl Recovery<'_> {
                  ring was deleted, and it died before they were sealed"
             ));
         }
-        self.tell_missing(ring.next_seq())?;
+        self.find_missing(ring.next_seq())?;
         let info = self.lock.info();
         let spool_options = self.options.spool.clone();
         let mut spool =
@@ -310,19 +329,25 @@ impl Recovery<'_> {
         Ok(RingOutcome::Sealed { batch_count })
     }
 
-    /// Tells of batches that were sealed, as the ring knows, and that nobody has any more.
-    fn tell_missing(&mut self, next_seq: Seq) -> Result<(), RecoveryError> {
+    /// Notes batches that were sealed, as the ring or the writer's end says, and that nobody has.
+    fn find_missing(&mut self, next_seq: Seq) -> Result<(), RecoveryError> {
+        if next_seq <= self.next_seq {
+            return Ok(());
+        }
         // A writer deletes what its server acknowledged once its positions are written.
-        let may_be_acked =
-            self.lock.info().sender != SenderKind::None && self.lock.read_cursors()?.is_some();
-        if next_seq > self.next_seq && !may_be_acked {
-            let sentence = format!(
-                "batches {} to {} are lost: they were sealed, and the spool has them no more",
-                self.next_seq,
-                next_seq.0 - 1
-            );
-            self.problems.push(sentence.clone());
-            self.unknown_positions.push(sentence);
+        let may_be_acked = self.lock.info().sender != SenderKind::None
+            && match self.lock.read_cursors() {
+                Err(CursorsError::Damaged(_)) => true,
+                read => read?.is_some(),
+            };
+        if !may_be_acked {
+            let lost = self.next_seq.0..=next_seq.0 - 1;
+            self.unknown_positions.push(format!(
+                "batches {} to {} are lost: {GONE}",
+                lost.start(),
+                lost.end()
+            ));
+            self.missing = Some(lost);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `run.json` and `writer.json`: who a run is, and who writes to it.
 
+use std::fs::TryLockError;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,9 @@ pub struct WriterInfo {
     /// Set when nothing of the writer is left outside the spool.
     #[serde(default)]
     pub ended: Option<WriterEnd>,
+    /// The last batch of a writer that was closed; it tells of a spool that was cut where a frame ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
 }
 
 /// What the server is told when the writer opens the run.
@@ -198,11 +202,34 @@ pub(super) fn create<T: Serialize>(path: &Path, info: &T) -> io::Result<bool> {
 
 /// On file systems without hard links; readers wait for the rest.
 fn create_directly(path: &Path, text: &[u8]) -> io::Result<bool> {
-    match platform::private_file().write(true).create_new(true).open(path) {
-        Ok(mut file) => file.write_all(text).and_then(|()| file.sync_data()).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
+    let mut file = match platform::private_file().write(true).create_new(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // Where there are no locks either, whoever finds the file empty waits long enough.
+    let _ = file.try_lock();
+    file.write_all(text).and_then(|()| file.sync_data())?;
+    // Somebody may have taken it for a dead process's while this one was stopped.
+    platform::is_same_file(&file, path)
+}
+
+/// Deletes one of the two files if it is empty: its creator died before it wrote anything. `false`:
+/// it is not empty, or is being filled.
+pub(super) fn remove_empty(path: &Path) -> io::Result<bool> {
+    let file = match platform::private_file().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    // Whoever deletes or fills it has its lock, so what is deleted is the file that was looked at.
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || file.metadata()?.len() > 0 {
+        return Ok(false);
     }
+    if platform::is_same_file(&file, path)? {
+        std::fs::remove_file(path)?;
+    }
+    Ok(true)
 }
 
 fn has_no_links(error: &io::Error) -> bool {

@@ -80,7 +80,7 @@ impl Here {
 }
 
 /// Whether the file is there and nobody holds its lock.
-fn is_free(path: &Path) -> bool {
+pub(super) fn is_free(path: &Path) -> bool {
     // Closing the file lets go of the lock again.
     File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
 }

@@ -30,7 +30,7 @@ pub use liveness::Liveness;
 pub use writer_folder::{Fate, WriterFolder, WriterLock, read_acked, write_acked};
 
 use liveness::Here;
-use writer_folder::{LOCK, WRITER_JSON};
+use writer_folder::{LOCK, WRITER_JSON, is_stillborn};
 
 use crate::platform;
 use crate::spool::{self, CursorSet, CursorsError};
@@ -49,6 +49,8 @@ const BEING_WRITTEN: Duration = Duration::from_secs(2);
 /// How old a file is that nobody is writing any more, whatever the clocks of machines that share a
 /// file system differ by.
 const OLD: Duration = Duration::from_secs(60);
+/// How long a folder without a `writer.json` is taken for that of a writer that is about to write it.
+const BEING_CLAIMED: Duration = Duration::from_secs(60);
 
 /// What names a run on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,11 @@ impl RunFolder {
                     }
                     // Withdrawn since: the name is free again.
                     Err(error) if error.is_missing() => {}
-                    Err(error) => return Err(error),
+                    Err(error) => match info::remove_empty(&file) {
+                        // It says nothing, so the name is free.
+                        Ok(true) => {}
+                        _ => return Err(error),
+                    },
                 },
                 // The folder went with a run that was withdrawn.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -175,7 +181,7 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self, RunFolderError> {
         let file = path.join(RUN_JSON);
         // Nobody waits for one that is damaged: there may be many, and others behind them.
-        let run = if is_old(&file) { info::read(&file)? } else { read_run(&file)? };
+        let run = if is_older(&file, OLD) { info::read(&file)? } else { read_run(&file)? };
         Ok(Self { path: path.to_owned(), run })
     }
 
@@ -255,7 +261,8 @@ impl RunFolder {
         Err(RunFolderError::Contended(self.path.clone()))
     }
 
-    /// The writers in the folder, by number.
+    /// The writers in the folder, by number. One that died before it wrote who it is never logged, and
+    /// is left out.
     ///
     /// # Errors
     ///
@@ -318,9 +325,26 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Deletes the folders of writers that died before they wrote who they are.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read, or one in it not be deleted.
+    pub fn remove_stillborn(&self) -> Result<(), RunFolderError> {
+        if self.is_on_network() {
+            return Ok(());
+        }
+        let paths = numbers(&self.path)?.into_iter();
+        let paths = paths.map(|number| self.path.join(format!("{number:06}")));
+        paths.filter(|path| is_stillborn(path)).try_for_each(|path| writer_folder::remove(&path))
+    }
+
     /// `None` if it is gone by now.
     fn writer(&self, number: u32, here: &Here) -> Option<WriterEntry> {
         let path = self.path.join(format!("{number:06}"));
+        if !here.is_network && is_stillborn(&path) {
+            return None;
+        }
         let mut is_damaged = false;
         let (info, mut problem) = match info::read::<WriterInfo>(&path.join(WRITER_JSON)) {
             Ok(info) => (Some(info), None),
@@ -331,7 +355,15 @@ impl RunFolder {
                 (None, Some(error.to_string()))
             }
         };
-        let liveness = here.judge(&path.join(LOCK), info.as_ref());
+        let lock = path.join(LOCK);
+        let liveness = here.judge(&lock, info.as_ref());
+        if liveness == Liveness::Live && info.is_some() && !here.is_network && !lock.exists() {
+            problem = Some(format!(
+                "{} is missing, so nothing tells whether the writer lives; if it does not, an empty \
+                 file of that name lets it be delivered",
+                lock.display()
+            ));
+        }
         let mut is_undelivered = is_undelivered(&path, info.as_ref()).unwrap_or_else(|error| {
             problem.get_or_insert(error.to_string());
             true
@@ -433,7 +465,9 @@ fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
     let begun = Instant::now();
     loop {
         match info::read(path) {
-            Err(RunFolderError::Unreadable { .. }) if begun.elapsed() < BEING_WRITTEN => {
+            Err(RunFolderError::Unreadable { .. })
+                if begun.elapsed() < BEING_WRITTEN && !is_older(path, BEING_WRITTEN) =>
+            {
                 std::thread::sleep(Duration::from_millis(10));
             }
             read => return read,
@@ -441,9 +475,10 @@ fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
     }
 }
 
-fn is_old(path: &Path) -> bool {
-    let modified = path.metadata().and_then(|metadata| metadata.modified());
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > OLD))
+/// Whether a file or folder was last changed so long ago; not known counts as no.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let changed = path.metadata().and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age))
 }
 
 fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFolderError> {

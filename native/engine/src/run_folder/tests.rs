@@ -47,6 +47,7 @@ fn info(number: u32) -> WriterInfo {
         opened_at_ms: 5,
         options: WriterOptions::default(),
         ended: None,
+        last_seq: None,
     }
 }
 
@@ -178,6 +179,71 @@ fn test_a_run_json_that_was_lost_is_made_anew_from_its_writers() {
     assert!(error.to_string().contains("no writer beside it"), "{error}");
 }
 
+/// As if it had last been changed an hour ago.
+fn age(path: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(3600);
+    std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[test]
+fn test_an_empty_run_json_is_replaced_by_the_next_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = run(folder.path()).path().to_owned();
+    let file = path.join(RUN_JSON);
+    std::fs::write(&file, "").unwrap();
+    age(&file);
+    let (run, claim) = RunFolder::claim(folder.path(), &request("other")).unwrap();
+    assert_eq!((claim, RunFolder::open(&path).unwrap()), (Claim::Created, run.clone()));
+    // Beside a writer the run is not new.
+    writer(&run);
+    std::fs::write(&file, "").unwrap();
+    age(&file);
+    let error = RunFolder::claim(folder.path(), &request("other")).unwrap_err();
+    assert!(error.to_string().contains("resume_strategy"), "{error}");
+    let allowed = RunRequest { resume: ResumeStrategy::Allow, ..request("other") };
+    let (found, claim) = RunFolder::claim(folder.path(), &allowed).unwrap();
+    assert_eq!((found.run().run_id, claim), (info(1).run_id, Claim::Resumed));
+}
+
+#[test]
+fn test_an_empty_run_json_that_somebody_fills_is_left_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = run(folder.path()).path().join(RUN_JSON);
+    std::fs::write(&file, "").unwrap();
+    age(&file);
+    let filling = std::fs::File::open(&file).unwrap();
+    filling.lock().unwrap();
+    let error = RunFolder::claim(folder.path(), &request("job")).unwrap_err();
+    assert!(matches!(error, RunFolderError::Unreadable { .. }), "{error}");
+    drop(filling);
+    assert!(RunFolder::claim(folder.path(), &request("job")).is_ok());
+}
+
+#[test]
+fn test_every_cut_and_every_flipped_bit_of_a_run_json_is_an_error_or_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let file = run.path().join(RUN_JSON);
+    let whole = std::fs::read(&file).unwrap();
+    let is_kept = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        age(&file);
+        match RunFolder::claim(folder.path(), &request("job")) {
+            // A flipped bit may be in a text that does not tell one run from another.
+            Ok((_, claim)) => claim == Claim::Joined,
+            Err(_) => std::fs::read(&file).unwrap() == bytes,
+        }
+    };
+    for end in 1..whole.len() {
+        assert!(is_kept(&whole[..end]), "cut at {end}");
+    }
+    for bit in 0..whole.len() * 8 {
+        let mut damaged = whole.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(is_kept(&damaged), "bit {bit}");
+    }
+}
+
 #[test]
 fn test_a_newer_run_json_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -261,6 +327,43 @@ fn test_missing_or_unreadable_is_never_dead() {
     std::fs::remove_file(path.join(LOCK)).unwrap();
     assert_eq!(entry().liveness, Liveness::Live);
     assert!(WriterLock::take(&path, false).is_err());
+}
+
+#[test]
+fn test_a_writer_that_died_before_it_wrote_who_it_is_is_no_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let (bare, locked) = (run.claim_writer().unwrap(), run.claim_writer().unwrap());
+    std::fs::remove_file(bare.path().join(LOCK)).unwrap();
+    let paths = [bare.path().to_owned(), locked.path().to_owned()];
+    drop(bare);
+    let listed = || run.writers().unwrap().iter().map(|entry| entry.number).collect::<Vec<_>>();
+    assert_eq!(listed(), [1, 2], "they may be about to");
+    paths.iter().for_each(|path| age(path));
+    assert_eq!(listed(), [2], "its lock is held");
+    drop(locked);
+    assert_eq!(listed(), [0; 0]);
+    let spool = paths[1].join("00000001.spool");
+    std::fs::write(&spool, "x").unwrap();
+    age(&paths[1]);
+    assert_eq!(listed(), [2], "it holds something");
+    run.remove_stillborn().unwrap();
+    assert_eq!(paths.map(|path| path.exists()), [false, true]);
+    assert_eq!(writer(&run).number(), 3);
+}
+
+#[test]
+fn test_a_missing_lock_is_told_and_an_empty_one_lets_the_writer_be_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let path = writer(&run).path().to_owned();
+    std::fs::remove_file(path.join(LOCK)).unwrap();
+    let entry = run.writers().unwrap().remove(0);
+    assert_eq!(entry.liveness, Liveness::Live);
+    assert!(entry.problem.unwrap().contains("lock is missing"));
+    std::fs::write(path.join(LOCK), "").unwrap();
+    assert_eq!(run.writers().unwrap()[0].liveness, Liveness::Dead);
+    WriterLock::take(&path, false).unwrap();
 }
 
 /// One row a rule of the table in [`liveness`].
@@ -372,10 +475,27 @@ fn test_undelivered_is_what_lies_behind_the_watermark() {
     assert!(is_undelivered());
     write_acked(writer.path(), Seq(2)).unwrap();
     assert!(!is_undelivered());
-    assert_eq!(std::fs::read_to_string(writer.path().join("acked")).unwrap(), "2\n");
     assert_eq!(read_acked(writer.path()).unwrap(), Seq(2));
-    std::fs::write(writer.path().join("acked"), "").unwrap();
-    assert_eq!(read_acked(writer.path()).unwrap(), Seq(0), "power went while it was replaced");
+}
+
+#[test]
+fn test_every_cut_and_every_flipped_bit_of_a_watermark_counts_as_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("acked");
+    write_acked(folder.path(), Seq(123)).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    // CRC32C of 123 as a little-endian u64.
+    assert_eq!(String::from_utf8(whole.clone()).unwrap(), "123 86219626\n");
+    let is_none = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        read_acked(folder.path()).unwrap() == Seq(0)
+    };
+    assert!((0..whole.len()).all(|end| is_none(&whole[..end])));
+    for bit in 0..whole.len() * 8 {
+        let mut damaged = whole.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(is_none(&damaged), "bit {bit}");
+    }
 }
 
 #[test]

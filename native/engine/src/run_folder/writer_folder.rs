@@ -5,8 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::info::{self, RunInfo, WriterInfo};
-use super::liveness::{Here, Liveness, Reached, reach};
-use super::{CURSORS, RUN_JSON, RunFolderError, read_run};
+use super::liveness::{Here, Liveness, Reached, is_free, reach};
+use super::{BEING_CLAIMED, CURSORS, RUN_JSON, RunFolderError, is_older, read_run};
+use crate::named_spool::has_nameless;
 use crate::platform::{self, Durability};
 use crate::spool::{self, CursorSet, CursorsError};
 use crate::types::Seq;
@@ -254,14 +255,17 @@ impl WriterLock {
     /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay. If its
     /// spool ends in bytes that are no batch, it is put aside as `<number>-<writer_id>.unreadable`
     /// instead: nobody takes it for a writer's any more, and the bytes are there for whoever can
-    /// read them.
+    /// read them. So it is if names are damaged that whole batches need.
     ///
     /// # Errors
     ///
     /// When it cannot be deleted; what is left is swept away by the next one.
     pub fn remove_delivered(self) -> Result<(), RunFolderError> {
         let WriterInfo { writer_id, number, .. } = self.info;
-        if spool::summarize(&self.path, writer_id, |_| {})?.unread.is_empty() {
+        let summary = spool::summarize(&self.path, writer_id, |_| {})?;
+        let is_readable = summary.unread.is_empty()
+            && !(summary.has_damaged_declarations && has_nameless(&self.path)?);
+        if is_readable {
             return remove(&self.path);
         }
         let aside = self.path.with_file_name(format!("{number:06}-{writer_id}.unreadable"));
@@ -287,14 +291,27 @@ fn write_cursors(
 ///
 /// # Errors
 ///
-/// When it cannot be read. A file that holds no number counts as none.
+/// When it cannot be read. A file that is damaged counts as none: what is delivered again is
+/// recognised, and what is taken for delivered would be lost.
 pub fn read_acked(writer_folder: &Path) -> Result<Seq, RunFolderError> {
     let path = writer_folder.join(ACKED);
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(text.trim().parse().map_or(Seq(0), Seq)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Seq(0)),
+        Ok(text) => {
+            let number = text.split(' ').next().and_then(|number| number.parse().ok()).map(Seq);
+            Ok(number.filter(|acked| acked_text(*acked) == text).unwrap_or(Seq(0)))
+        }
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
+        {
+            Ok(Seq(0))
+        }
         Err(error) => Err(RunFolderError::io("reading", &path)(error)),
     }
+}
+
+/// The number and its CRC32C.
+fn acked_text(acked: Seq) -> String {
+    format!("{acked} {:08x}\n", crc32c::crc32c(&acked.0.to_le_bytes()))
 }
 
 /// Replaces the watermark. Not forced to the disk: what is delivered again is recognised.
@@ -304,13 +321,28 @@ pub fn read_acked(writer_folder: &Path) -> Result<Seq, RunFolderError> {
 /// When it cannot be written; the old one stays.
 pub fn write_acked(writer_folder: &Path, acked: Seq) -> Result<(), RunFolderError> {
     let path = writer_folder.join(ACKED);
-    platform::replace_file(&path, Durability::Lazy, |file| writeln!(file, "{acked}"))
+    let text = acked_text(acked);
+    platform::replace_file(&path, Durability::Lazy, |file| file.write_all(text.as_bytes()))
         .map_err(RunFolderError::io("writing", &path))
+}
+
+/// Whether the folder is that of a writer that died before it wrote who it is: nothing but a free lock
+/// is in it, for longer than a claim takes.
+pub(super) fn is_stillborn(path: &Path) -> bool {
+    let holds_only_a_lock = || {
+        let mut entries = std::fs::read_dir(path).ok()?;
+        Some(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)))
+    };
+    let lock = path.join(LOCK);
+    !path.join(WRITER_JSON).exists()
+        && is_older(path, BEING_CLAIMED)
+        && holds_only_a_lock() == Some(true)
+        && (!lock.exists() || is_free(&lock))
 }
 
 /// Takes the folder out of every listing in one step, then deletes it: a half-deleted one would
 /// have no `writer.json` and so count as living for ever.
-fn remove(path: &Path) -> Result<(), RunFolderError> {
+pub(super) fn remove(path: &Path) -> Result<(), RunFolderError> {
     let removed = platform::temporary_path(path).map_err(RunFolderError::io("removing", path))?;
     let removed = removed.with_extension("removed");
     std::fs::rename(path, &removed).map_err(RunFolderError::io("removing", path))?;

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::SpoolError;
-use super::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameHeaderError};
+use super::frame::{FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameHeaderError, FrameKind};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 use crate::types::WriterId;
 
@@ -45,6 +45,8 @@ pub(super) struct Scanner {
     /// The file's length when last asked.
     len: u64,
     pub(super) payload: Vec<u8>,
+    /// The last declarations given out, which are written twice.
+    declarations: Option<FrameHeader>,
 }
 
 impl Scanner {
@@ -58,6 +60,7 @@ impl Scanner {
             offset: SEGMENT_HEADER_BYTES as u64,
             len: 0,
             payload: Vec::new(),
+            declarations: None,
         })
     }
 
@@ -108,8 +111,27 @@ impl Scanner {
         }
     }
 
-    /// The next step. The payloads of frames that are not wanted are neither read nor checked.
+    /// The next step. The payloads of frames that are not wanted are neither read nor checked. Of
+    /// declarations that are there twice, the first that is right is given out.
     pub(super) fn next(
+        &mut self,
+        is_wanted: impl Fn(&FrameHeader) -> bool,
+    ) -> Result<Step, SpoolError> {
+        loop {
+            let step = self.next_of_all(&is_wanted)?;
+            match step {
+                Step::Frame(header) if self.declarations == Some(header) => {}
+                Step::Frame(header) => {
+                    let is_read = header.kind == FrameKind::Declarations && is_wanted(&header);
+                    self.declarations = is_read.then_some(header);
+                    return Ok(step);
+                }
+                _ => return Ok(step),
+            }
+        }
+    }
+
+    fn next_of_all(
         &mut self,
         is_wanted: impl Fn(&FrameHeader) -> bool,
     ) -> Result<Step, SpoolError> {

@@ -13,7 +13,7 @@ use crate::types::{BatchKind, Lsn, Seq, WriterId};
 pub struct SpoolSummary {
     /// Its segments, oldest first.
     pub segments: Vec<SegmentSummary>,
-    /// The first batch there is; 0: none.
+    /// The first batch there is, or was before it was damaged; 0: none.
     pub first_seq: Seq,
     /// The last batch there is, or the one before the last segment; 0: none.
     pub last_seq: Seq,
@@ -27,6 +27,8 @@ pub struct SpoolSummary {
     /// Segments that are empty or end inside a frame, a sentence each: a killed process leaves such,
     /// and so does a power cut.
     pub torn: Vec<String>,
+    /// Whether something is damaged that may have been declarations.
+    pub has_damaged_declarations: bool,
 }
 
 /// One segment of a [`SpoolSummary`].
@@ -51,9 +53,10 @@ impl SpoolSummary {
         }
     }
 
-    fn add(&mut self, header: &FrameHeader) {
+    /// `begins_at`: the first batch there was, as far as that is known.
+    fn add(&mut self, header: &FrameHeader, begins_at: Seq) {
         if self.first_seq == Seq(0) {
-            self.first_seq = header.seq;
+            self.first_seq = header.seq.min(begins_at);
         }
         self.last_seq = self.last_seq.max(header.seq);
         let end = match header.kind.batch() {
@@ -79,11 +82,16 @@ pub fn summarize(
 ) -> Result<SpoolSummary, SpoolError> {
     let mut summary = SpoolSummary::default();
     let numbers = segment_numbers(folder).map_err(SpoolError::io("listing", folder))?;
+    let mut begins_at = None;
     for number in numbers {
         let path = segment_path(folder, number);
         let mut scanner = Scanner::open(&path)?;
         scanner.expect_writer(writer_id);
+        if number == 1 {
+            begins_at = Some(Seq(1));
+        }
         if let Some(header) = scanner.header()? {
+            begins_at.get_or_insert(header.first_seq);
             // Known even if every frame in it is damaged.
             summary.last_seq = summary.last_seq.max(Seq(header.first_seq.0.saturating_sub(1)));
         }
@@ -92,8 +100,10 @@ pub fn summarize(
                 Step::Frame(header) if header.kind == FrameKind::Declarations => {
                     declared(&scanner.payload);
                 }
-                Step::Frame(header) => summary.add(&header),
+                Step::Frame(header) => summary.add(&header, *begins_at.get_or_insert(header.seq)),
                 Step::Damaged(DamagedBytes { offset, bytes, .. }) => {
+                    // The payloads of batches are not checked here.
+                    summary.has_damaged_declarations = true;
                     let text = format!("{}: no frame in {bytes} bytes at {offset}", path.display());
                     summary.unread.push(text);
                 }

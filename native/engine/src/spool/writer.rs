@@ -437,7 +437,10 @@ impl SpoolWriter {
                 most = usize::midpoint(metric_count, env_count);
                 continue;
             }
-            self.write_frame(&self.declarations_header(&payload), &payload)?;
+            // Twice: without the names, every batch behind them would be worthless.
+            for _ in 0..2 {
+                self.write_frame(&self.declarations_header(&payload), &payload)?;
+            }
             (metrics, envs) = (&metrics[metric_count..], &envs[env_count..]);
         }
         self.payload = payload;

@@ -80,6 +80,7 @@ fn info(folder: &WriterFolder, writer_id: WriterId, ring: &Ring) -> WriterInfo {
         opened_at_ms: 0,
         options: WriterOptions::default(),
         ended: None,
+        last_seq: None,
     }
 }
 

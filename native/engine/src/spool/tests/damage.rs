@@ -9,7 +9,7 @@ const DAMAGE_BATCHES: u64 = 6;
 /// The bytes of a spool of two segments, and a folder to put damaged copies into.
 fn two_segments() -> (Vec<Vec<u8>>, tempfile::TempDir) {
     let folder = memory_folder();
-    drop(spool(folder.path(), DAMAGE_BATCHES, 700));
+    drop(spool(folder.path(), DAMAGE_BATCHES, 1000));
     let numbers = segment_numbers(folder.path()).unwrap();
     assert_eq!(numbers.len(), 2);
     let bytes =

@@ -52,8 +52,8 @@ fn test_every_operation_may_be_short_interrupted_or_out_of_space() {
 #[test]
 fn test_what_a_failed_write_left_is_cut_at_once() {
     let folder = memory_folder();
-    // create, header, declarations (2), batch (2), batch 2's header, its payload.
-    let disk = FaultyDisk::new(7, Fault::Full);
+    // create, header, declarations (2, twice), batch (2), those of batch 2: a header, its payload.
+    let disk = FaultyDisk::new(9, Fault::Full);
     let mut writer = SpoolWriter::create(folder.path(), ID, options(10_000, &disk));
     append(&mut writer, 1).unwrap();
     let bytes = writer.bytes();

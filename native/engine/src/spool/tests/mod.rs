@@ -169,15 +169,16 @@ fn test_the_first_segment_of_a_spool_is_these_bytes() {
     let appended = writer.append(&batch, &mut { SOURCE }).unwrap();
     let bytes = std::fs::read(segment_path(folder.path(), 1)).unwrap();
     assert_eq!(appended.bytes, bytes.len() as u64);
-    assert_eq!(bytes.len(), 64 + 64 + 3 + 64 + 3);
+    assert_eq!(bytes.len(), 64 + 2 * (64 + 3) + 64 + 3);
     let header = SegmentHeader::decode(bytes[..64].try_into().unwrap()).unwrap();
     assert_eq!((header.writer_id, header.number, header.first_seq), (ID, 1, Seq(1)));
     let declarations = FrameHeader::decode(bytes[64..128].try_into().unwrap()).unwrap();
     assert_eq!((declarations.kind, declarations.seq), (FrameKind::Declarations, Seq(0)));
     assert_eq!(&bytes[128..131], b"m2 ");
-    let points = FrameHeader::decode(bytes[131..195].try_into().unwrap()).unwrap();
+    assert_eq!(bytes[131..198], bytes[64..131], "declarations are there twice");
+    let points = FrameHeader::decode(bytes[198..262].try_into().unwrap()).unwrap();
     assert_eq!((points.kind, points.seq, points.lsn_last), (FrameKind::Points, Seq(1), Lsn(31)));
-    assert_eq!(&bytes[195..], b"abc");
+    assert_eq!(&bytes[262..], b"abc");
 }
 
 #[test]
@@ -344,8 +345,8 @@ fn test_fsync_is_as_the_policy_says() {
 #[test]
 fn test_a_failed_fsync_is_told_and_the_batch_stays() {
     let folder = memory_folder();
-    // create, header, sync of the folder, declarations (2), batch (2), sync.
-    let disk = FaultyDisk::new(7, Fault::DiesBefore);
+    // create, header, sync of the folder, declarations (2, twice), batch (2), sync.
+    let disk = FaultyDisk::new(9, Fault::DiesBefore);
     let spool_options = SpoolOptions { fsync: FsyncPolicy::Always, ..options(10_000, &disk) };
     let mut writer = SpoolWriter::create(folder.path(), ID, spool_options);
     let appended = append_and_tell(&mut writer, 1).unwrap();
