@@ -5,7 +5,6 @@
 
 mod common;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,6 @@ use metrana_engine::calls::Point;
 use metrana_engine::config::BackpressureStrategy;
 use metrana_engine::engine::Engine;
 use metrana_engine::error::{FlushError, LogError};
-use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
 use metrana_engine::types::Scale;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -92,33 +90,13 @@ fn test_a_timeout_beyond_every_clock_is_as_long_as_it_takes() {
     assert_eq!(common::contents(folder.path(), 1).points.len(), 1);
 }
 
-/// A disk whose driver has a bug.
-#[derive(Debug)]
-struct Broken;
-
-impl SpoolFiles for Broken {
-    fn create(&self, _path: &Path) -> io::Result<Box<dyn SpoolFile>> {
-        panic!("the disk is broken")
-    }
-
-    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
-        Disk.truncate(path, bytes)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.sync_folder(path)
-    }
-}
-
 #[test]
 fn test_nobody_waits_for_a_drain_thread_that_died() {
     let folder = common::folder();
+    let gate = Gate::default();
+    gate.break_down();
     let mut broken = config(folder.path());
-    broken.spool.options.files = Arc::new(Broken);
+    broken.spool.options.files = Arc::new(gate);
     broken.queue.strategy = BackpressureStrategy::Block;
     let engine = open(broken);
     log(&engine).unwrap();

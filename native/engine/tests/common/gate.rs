@@ -1,27 +1,40 @@
-//! A disk that can be made full.
+//! A disk that can be made full, or broken.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
 
+const OPEN: u8 = 0;
+const SHUT: u8 = 1;
+const BROKEN: u8 = 2;
+
 /// While it is shut, nothing can be written; a clone is the same gate.
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<AtomicBool>);
+pub struct Gate(Arc<AtomicU8>);
 
 impl Gate {
     pub fn shut(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.store(SHUT, Ordering::SeqCst);
+    }
+
+    /// Whatever is written from now on panics, as a driver with a bug would.
+    pub fn break_down(&self) {
+        self.0.store(BROKEN, Ordering::SeqCst);
     }
 
     pub fn open(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.store(OPEN, Ordering::SeqCst);
     }
 
     fn pass(&self) -> io::Result<()> {
-        if self.0.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        match self.0.load(Ordering::SeqCst) {
+            OPEN => Ok(()),
+            SHUT => Err(io::ErrorKind::StorageFull.into()),
+            _ => panic!("the disk is broken"),
+        }
     }
 }
 
