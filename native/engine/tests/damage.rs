@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use common::gate::Gate;
 use common::{close, config, open};
 use metrana_engine::attributes::{AttributeOperation, AttributeUpdate, AttributeValue};
 use metrana_engine::batch::{PointColumns, decode_points};
@@ -32,7 +34,7 @@ use metrana_engine::types::{Compression, Scale, Seq};
 /// What a batch holds, as text: the names, steps and values of points, or the bytes of attributes.
 type Contents = BTreeMap<u64, String>;
 
-/// A closed writer's folder, which is put back before each damage.
+/// A dead writer's folder and ring, which are put back before each damage.
 struct Writer {
     data_dir: tempfile::TempDir,
     run: PathBuf,
@@ -45,16 +47,44 @@ struct Writer {
 }
 
 impl Writer {
-    fn new() -> Self {
+    fn closed() -> Self {
+        let writer = Self::new(|engine, _| close(&engine));
+        assert_eq!(writer.contents.len(), writer.last_seq() as usize);
+        assert!(writer.last_seq() >= 5, "points, environments, attributes, a close record");
+        writer
+    }
+
+    /// One that died; `rest`: with points in its ring that are in no batch.
+    fn killed(rest: bool) -> Self {
+        let writer = Self::new(|engine, disk| {
+            if rest {
+                disk.shut();
+                log_points(&engine);
+            }
+            drop(engine);
+        });
+        assert_eq!(writer.contents.len(), writer.last_seq() as usize + usize::from(rest));
+        writer
+    }
+
+    fn new(die: impl FnOnce(Engine, &Gate)) -> Self {
         let data_dir = common::folder();
-        let engine = open(config(data_dir.path()));
+        let mut config = config(data_dir.path());
+        config.ring.capacity_bytes = 32 << 10;
+        config.batch.max_age = Duration::from_secs(3600);
+        let disk = Gate::default();
+        config.spool.options.files = Arc::new(disk.clone());
+        let engine = open(config);
         log_all(&engine);
-        close(&engine);
+        die(engine, &disk);
         let folder = common::writer_folder(data_dir.path(), 1);
         let run = folder.parent().unwrap().to_owned();
+        let writers = || RunFolder::open(&run).unwrap().writers().unwrap();
+        common::wait_until("its end", || writers()[0].liveness == Liveness::Dead);
         let spool = std::fs::read(segment_path(&folder, 1)).unwrap();
         let mut writer = Self {
-            files: files(&run),
+            // The ring is in the data directory.
+            files: files(data_dir.path()),
             frames: frames(&spool),
             contents: Contents::new(),
             spool,
@@ -63,8 +93,6 @@ impl Writer {
             folder,
         };
         writer.contents = writer.recover_and_read().0;
-        assert_eq!(writer.contents.len(), writer.last_seq() as usize);
-        assert!(writer.last_seq() >= 5, "points, environments, attributes, a close record");
         writer
     }
 
@@ -183,12 +211,7 @@ impl Names {
 
 fn log_all(engine: &Engine) {
     let flush = || engine.flush(None, &mut || false).unwrap();
-    let loss = engine.metric("loss", Scale::MlStep, &[("split", "train")]).unwrap();
-    for value in [0.5, 0.25, f64::NAN] {
-        let timestamp_ms = Some(77);
-        let point = Point { metric: loss, step: None, timestamp_ms, value, distributed: false };
-        engine.log_point(point).unwrap().settle(&mut || false).unwrap();
-    }
+    log_points(engine);
     flush();
     let operation =
         AttributeOperation::Set { path: "lr".to_owned(), value: AttributeValue::Float(0.1) };
@@ -210,6 +233,15 @@ fn log_all(engine: &Engine) {
         };
         engine.log_env_steps(&call).unwrap().settle(&mut || false).unwrap();
         flush();
+    }
+}
+
+fn log_points(engine: &Engine) {
+    let metric = engine.metric("loss", Scale::MlStep, &[("split", "train")]).unwrap();
+    for value in [0.5, 0.25, f64::NAN] {
+        let timestamp_ms = Some(77);
+        let point = Point { metric, step: None, timestamp_ms, value, distributed: false };
+        engine.log_point(point).unwrap().settle(&mut || false).unwrap();
     }
 }
 
@@ -253,7 +285,7 @@ fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
 
 #[test]
 fn test_every_flipped_bit_of_a_spool_costs_at_most_its_batch() {
-    let writer = Writer::new();
+    let writer = Writer::closed();
     for bit in 0..writer.spool.len() * 8 {
         writer.put_back(&flipped(&writer.spool, bit));
         let (found, told) = writer.recover_and_read();
@@ -264,8 +296,22 @@ fn test_every_flipped_bit_of_a_spool_costs_at_most_its_batch() {
 }
 
 #[test]
+fn test_a_flipped_bit_in_every_byte_of_a_killed_writers_spool_costs_at_most_its_batch() {
+    for rest in [false, true] {
+        let writer = Writer::killed(rest);
+        for byte in 0..writer.spool.len() {
+            writer.put_back(&flipped(&writer.spool, byte * 8 + byte % 8));
+            let (found, told) = writer.recover_and_read();
+            let lost = Vec::from_iter(writer.batch_at(byte));
+            assert_eq!(found, writer.without(&lost), "byte {byte}");
+            assert_eq!(told.len(), lost.len(), "byte {byte}: {told:?}");
+        }
+    }
+}
+
+#[test]
 fn test_a_flipped_bit_in_every_byte_of_a_spool_is_delivered_around_and_told_once() {
-    let writer = Writer::new();
+    let writer = Writer::closed();
     for byte in 0..writer.spool.len() {
         writer.put_back(&flipped(&writer.spool, byte * 8 + byte % 8));
         let (found, [told, again]) = writer.deliver();
@@ -283,7 +329,7 @@ fn test_a_flipped_bit_in_every_byte_of_a_spool_is_delivered_around_and_told_once
 
 #[test]
 fn test_a_spool_cut_at_every_byte_is_delivered_up_to_there_and_told_once() {
-    let writer = Writer::new();
+    let writer = Writer::closed();
     let last = writer.last_seq();
     for end in 0..writer.spool.len() {
         writer.put_back(&writer.spool[..end]);
@@ -302,7 +348,7 @@ fn test_a_spool_cut_at_every_byte_is_delivered_up_to_there_and_told_once() {
 
 #[test]
 fn test_declarations_damaged_twice_cost_the_batches_that_need_them_and_their_bytes_are_kept() {
-    let writer = Writer::new();
+    let writer = Writer::closed();
     let mut spool = writer.spool.clone();
     let declares =
         |(header, _): &&(FrameHeader, Range<usize>)| header.kind == FrameKind::Declarations;
@@ -326,7 +372,7 @@ fn test_declarations_damaged_twice_cost_the_batches_that_need_them_and_their_byt
 
 #[test]
 fn test_a_damaged_writer_json_loses_nothing_in_silence() {
-    let writer = Writer::new();
+    let writer = Writer::closed();
     let path = writer.folder.join("writer.json");
     let whole = std::fs::read(&path).unwrap();
     let cuts = (0..whole.len()).map(|end| whole[..end].to_vec());
@@ -352,7 +398,7 @@ fn test_a_damaged_writer_json_loses_nothing_in_silence() {
 
 #[test]
 fn test_damaged_cursors_and_watermarks_cost_no_batch() {
-    let writer = Writer::new();
+    let writer = Writer::closed();
     for file in ["../cursors/000001", "acked"] {
         writer.put_back(&writer.spool);
         write_acked(&writer.folder, Seq(2)).unwrap();

@@ -101,7 +101,8 @@ impl Model<'_> {
         for (at, fault) in attempts {
             let disk = FaultyDisk::new(*at, *fault);
             let done = recover(&mut WriterLock::take(&path, false).unwrap(), &options(&disk));
-            assert!(done.is_ok() || disk.is_dead() || *fault == Fault::Full, "{done:?}");
+            let is_full = matches!(fault, Fault::Full | Fault::FullFromHere);
+            assert!(done.is_ok() || disk.is_dead() || is_full, "{done:?}");
         }
         let report = recovered(&path);
         assert!(report.is_complete() && report.problems.is_empty(), "{report:?}");
@@ -135,39 +136,49 @@ proptest! {
     }
 }
 
+/// A writer whose disk fails at operation `life_at`, and recoveries that fail as told; `false`: the
+/// writer died in its seal and was recovered in one go.
+fn live_and_recover(life_at: u64, fault: Fault, recoveries: &[(u64, Fault)]) -> bool {
+    let folder = memory_folder();
+    let path = folder.path();
+    let fault = (life_at, fault);
+    let mut model = Model { folder: path, fault, life: None, delivered: BTreeMap::new(), next: 0 };
+    for at in 0..24 {
+        model.run(match at % 8 {
+            7 => Operation::Seal,
+            3 => Operation::Attribute { bytes: 100 },
+            metric => Operation::Point { metric: metric % METRICS + 1 },
+        });
+        if model.life.is_none() {
+            return false;
+        }
+    }
+    model.run(Operation::Point { metric: 1 });
+    model.run(Operation::Attribute { bytes: 10 });
+    model.reopen(recoveries);
+    true
+}
+
 /// Every pair of deaths: of the writer's sealing, and of the recovery after it.
 #[test]
 fn test_writer_and_recovery_may_both_die_at_every_operation() {
-    let run = |life_at: u64, fault: Fault, recovery: &[(u64, Fault)]| {
-        let folder = memory_folder();
-        let path = folder.path();
-        let fault = (life_at, fault);
-        let mut model =
-            Model { folder: path, fault, life: None, delivered: BTreeMap::new(), next: 0 };
-        for at in 0..24 {
-            model.run(match at % 8 {
-                7 => Operation::Seal,
-                3 => Operation::Attribute { bytes: 100 },
-                metric => Operation::Point { metric: metric % METRICS + 1 },
-            });
-            if model.life.is_none() {
-                // The writer died in its seal and was recovered in one go.
-                return false;
-            }
-        }
-        model.run(Operation::Point { metric: 1 });
-        model.run(Operation::Attribute { bytes: 10 });
-        model.reopen(recovery);
-        true
-    };
     for fault in [Fault::DiesBefore, Fault::DiesWithin, Fault::DiesAfter] {
         let mut at = 0;
-        while !run(at, fault, &[]) {
+        while !live_and_recover(at, fault, &[]) {
             at += 1;
         }
         assert!(at > 10, "the writer's operations are counted");
         for at in 0..20 {
-            run(u64::MAX, fault, &[(at, fault), (at / 2, fault)]);
+            live_and_recover(u64::MAX, fault, &[(at, fault), (at / 2, fault)]);
+        }
+    }
+}
+
+#[test]
+fn test_every_operation_of_a_recovery_may_be_short_interrupted_or_out_of_space() {
+    for fault in [Fault::ShortWrite, Fault::Interrupted, Fault::Full, Fault::FullFromHere] {
+        for at in 0..20 {
+            live_and_recover(u64::MAX, fault, &[(at, fault), (at / 2, fault)]);
         }
     }
 }

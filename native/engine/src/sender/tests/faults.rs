@@ -24,6 +24,8 @@ async fn test_every_batch_arrives_once_when_the_stream_breaks_at_any_message() {
         Action::Reconnect,
         Action::Withhold,
         Action::AckTwice,
+        // An acknowledgement that goes back.
+        Action::Claim(Seq(0)),
         Action::ServeAfter(Duration::from_secs(20)),
         Action::ServeAfter(Duration::from_secs(70)),
         Action::Refuse(Refusal { retryable: true, ..refusal(RefusalCode::Unavailable, "busy") }),
@@ -244,6 +246,7 @@ fn any_action() -> impl Strategy<Value = Action> {
         6 => Just(Action::Serve),
         3 => Just(Action::Withhold),
         1 => Just(Action::AckTwice),
+        1 => Just(Action::Claim(Seq(0))),
         2 => Just(Action::Drop),
         2 => Just(Action::ServeAndDrop),
         1 => Just(Action::FallSilent),
