@@ -12,8 +12,9 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.goals import ROWS
 from benchmarks.loggers import PEERS
-from benchmarks.runner import ROOT, Runner
+from benchmarks.runner import Runner
 from benchmarks.table import table
+from metrana.git import commit_sha
 
 _EXPLAINED = """\
 Each work is done in a fresh process. Percentiles are exact, from the time of every single call;
@@ -86,10 +87,7 @@ def _command(arguments: argparse.Namespace) -> str:
 
 def _versions(peers_python: Path | None) -> str:
     own = [f"{name} {importlib.metadata.version(name)}" for name in ("metrana", "numpy")]
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    versions = f"{own[0]} ({commit}), {own[1]}"
+    versions = f"{own[0]} ({commit_sha() or 'no commit'}), {own[1]}"
     if peers_python is None:
         return versions
     script = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,20 +73,33 @@ class Runner:
         place.mkdir()
         command = [python, "-m", "benchmarks.measure", work, logger, str(place)]
         try:
-            done = subprocess.run(
-                [*command, *(["--quick"] if self.is_quick else [])],
-                cwd=home,
-                env=_environment(home),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT_S,
-                check=True,
-            )
-            figures: Figures = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
+            out = _output([*command, *(["--quick"] if self.is_quick else [])], home)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        figures: Figures = json.loads(out.strip().rsplit("\n", 1)[-1])
         return figures
+
+
+def _output(command: list[str], home: Path) -> str:
+    # A session of its own: whatever a work leaves running ends with it.
+    with subprocess.Popen(
+        command,
+        cwd=home,
+        env=_environment(home),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, errors = process.communicate(timeout=_TIMEOUT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, out, errors)
+    return out
 
 
 def _environment(home: Path) -> dict[str, str]:

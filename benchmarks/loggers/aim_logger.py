@@ -28,12 +28,15 @@ class AimLocal(LoggerBase):
     def count(self, folder: Path) -> int:
         """Counts the points of "loss" that the repository gives."""
         from aim import Repo, Run
-        from aim.sdk.sequences.metric import Metric  # noqa: F401  (registers the type)
+        from aim.sdk.index_manager import RepoIndexManager
         from aim.storage.context import Context
 
         repo = Repo.from_path(str(folder))
+        index = RepoIndexManager.get_index_manager(repo)
         count = 0
         for run_hash in repo.list_all_runs():
+            # As `aim up` does: reads find only what is indexed.
+            index.index(run_hash)
             metric = Run(run_hash, repo=repo, read_only=True).get_metric("loss", Context({}))
             if metric is not None:
                 count += len(metric.values.sparse_numpy()[0])

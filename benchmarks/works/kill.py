@@ -17,6 +17,7 @@ from benchmarks.place import Figures, Place
 _ROUNDS = 5
 _LIVES_S = (1.0, 3.0)
 _PAUSE_S = 0.0005
+_SETTLE_S = 5.0
 _CLOSED_POINTS = 50
 _START_S = 120.0
 # `i` is written down when the call has returned: a file's pages outlive the process.
@@ -41,6 +42,8 @@ def measure_kill(place: Place) -> Figures:
         note = place.folder / f"taken-{number}"
         life_s = place.seconds(seed.uniform(*_LIVES_S))
         taken += _kill_one(place.logger, folder, note, life_s)
+        # A logger's process of its own lives on, and may write what it has.
+        time.sleep(place.seconds(_SETTLE_S))
         stored += _counted(place.logger, folder)
     # More than was noted can be stored: the last call may not have come to its note.
     return {"taken": float(taken), "stored": float(stored), "lost": float(max(0, taken - stored))}
