@@ -14,7 +14,6 @@ from metrana.enums import StandardMetricScale
 from metrana.errors import MetranaError, MetranaValidationError
 from metrana.query.backend import Backend
 from metrana.query.frames import FrameKind, attribute_frame, check_kind, convert
-from metrana.query.remote import RemoteBackend
 from metrana.query.run_info import RunInfo
 from metrana.settings import (
     checked_data_dir,
@@ -345,10 +344,10 @@ def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs:
     if url is not None:
         url = normalise_url(url, "url")
         if local is not None and url == normalise_url(local["http_url"]):
-            return RemoteBackend(url, api_key or local["token"], timeout_secs)
-        return RemoteBackend(url, api_key or default_api_key(), timeout_secs)
+            return _remote(url, api_key or local["token"], timeout_secs)
+        return _remote(url, api_key or default_api_key(), timeout_secs)
     if local is not None:
-        return RemoteBackend(local["http_url"], api_key or local["token"], timeout_secs)
+        return _remote(local["http_url"], api_key or local["token"], timeout_secs)
     try:
         from metrana.query.embedded import EmbeddedBackend
     except ImportError as error:
@@ -357,6 +356,12 @@ def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs:
             f"({error.name} is missing): pip install 'metrana[server]'"
         ) from error
     return EmbeddedBackend(data_dir)
+
+
+def _remote(url: str, token: str | None, timeout_secs: float) -> Backend:
+    from metrana.query.remote import RemoteBackend  # only who asks a server needs httpx
+
+    return RemoteBackend(url, token, timeout_secs)
 
 
 def _run_arguments(
