@@ -13,6 +13,7 @@
 
 mod error;
 mod info;
+mod listing;
 mod liveness;
 mod writer_folder;
 
@@ -29,6 +30,7 @@ pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterO
 pub use liveness::Liveness;
 pub use writer_folder::{Fate, WriterFolder, WriterLock, read_acked, write_acked};
 
+use listing::{is_older, names, numbers};
 use liveness::Here;
 use writer_folder::{LOCK, WRITER_JSON, is_stillborn};
 
@@ -46,11 +48,9 @@ const CLAIM_ATTEMPTS: usize = 100;
 /// How long a `run.json` that is not whole is taken for one that is being written, which happens
 /// only on file systems without hard links.
 const BEING_WRITTEN: Duration = Duration::from_secs(2);
-/// How old a file is that nobody is writing any more, whatever the clocks of machines that share a
-/// file system differ by.
+/// How old a file or folder is that nobody is making any more, whatever the clocks of machines that
+/// share a file system differ by. Nobody waits for what is damaged: there may be much of it.
 const OLD: Duration = Duration::from_secs(60);
-/// How long a folder without a `writer.json` is taken for that of a writer that is about to write it.
-const BEING_CLAIMED: Duration = Duration::from_secs(60);
 
 /// What names a run on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,9 +180,7 @@ impl RunFolder {
     /// When its `run.json` is missing or cannot be read.
     pub fn open(path: &Path) -> Result<Self, RunFolderError> {
         let file = path.join(RUN_JSON);
-        // Nobody waits for one that is damaged: there may be many, and others behind them.
-        let run = if is_older(&file, OLD) { info::read(&file)? } else { read_run(&file)? };
-        Ok(Self { path: path.to_owned(), run })
+        Ok(Self { path: path.to_owned(), run: read_run(&file)? })
     }
 
     /// The folders of all runs in a data directory, by path; those without a `run.json` that can
@@ -466,7 +464,7 @@ fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
     loop {
         match info::read(path) {
             Err(RunFolderError::Unreadable { .. })
-                if begun.elapsed() < BEING_WRITTEN && !is_older(path, BEING_WRITTEN) =>
+                if begun.elapsed() < BEING_WRITTEN && !is_older(path, OLD) =>
             {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -475,44 +473,11 @@ fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
     }
 }
 
-/// Whether a file or folder was last changed so long ago; not known counts as no.
-fn is_older(path: &Path, age: Duration) -> bool {
-    let changed = path.metadata().and_then(|metadata| metadata.modified());
-    changed.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age))
-}
-
 fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFolderError> {
     let Some(info) = info else { return Ok(!spool::is_empty(path)?) };
     let last = spool::last_seq(path, info.writer_id)?;
     let has_ring = info.ended.is_none() && info.ring.as_deref().is_some_and(Path::exists);
     Ok(has_ring || last > read_acked(path).unwrap_or(Seq(0)))
-}
-
-/// The names in a folder; a missing folder has none.
-fn names(folder: &Path) -> Result<Vec<String>, RunFolderError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RunFolderError::io("listing", folder)(error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(RunFolderError::io("listing", folder))?.file_name();
-        // Ours are ASCII.
-        names.extend(name.into_string());
-    }
-    Ok(names)
-}
-
-/// The writer numbers among the names in a folder, ascending.
-fn numbers(folder: &Path) -> Result<Vec<u32>, RunFolderError> {
-    let mut numbers: Vec<u32> = names(folder)?
-        .iter()
-        .filter(|name| name.len() >= 6 && name.bytes().all(|byte| byte.is_ascii_digit()))
-        .filter_map(|name| name.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
 }
 
 fn now_ms() -> i64 {

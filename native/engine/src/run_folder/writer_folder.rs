@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::info::{self, RunInfo, WriterInfo};
 use super::liveness::{Here, Liveness, Reached, is_free, reach};
-use super::{BEING_CLAIMED, CURSORS, RUN_JSON, RunFolderError, is_older, read_run};
+use super::{CURSORS, OLD, RUN_JSON, RunFolderError, is_older, read_run};
 use crate::named_spool::has_nameless;
 use crate::platform::{self, Durability};
 use crate::spool::{self, CursorSet, CursorsError};
@@ -335,7 +335,7 @@ pub(super) fn is_stillborn(path: &Path) -> bool {
     };
     let lock = path.join(LOCK);
     !path.join(WRITER_JSON).exists()
-        && is_older(path, BEING_CLAIMED)
+        && is_older(path, OLD)
         && holds_only_a_lock() == Some(true)
         && (!lock.exists() || is_free(&lock))
 }

@@ -1,0 +1,40 @@
+//! What lies in a folder, and since when.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::RunFolderError;
+
+/// Whether a file or folder was last changed so long ago; not known counts as no.
+pub fn is_older(path: &Path, age: Duration) -> bool {
+    let changed = path.metadata().and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age))
+}
+
+/// The names in a folder; a missing folder has none.
+pub fn names(folder: &Path) -> Result<Vec<String>, RunFolderError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunFolderError::io("listing", folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(RunFolderError::io("listing", folder))?.file_name();
+        // Ours are ASCII.
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
+/// The writer numbers among the names in a folder, ascending.
+pub fn numbers(folder: &Path) -> Result<Vec<u32>, RunFolderError> {
+    let mut numbers: Vec<u32> = names(folder)?
+        .iter()
+        .filter(|name| name.len() >= 6 && name.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
