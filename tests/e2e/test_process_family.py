@@ -344,7 +344,7 @@ def test_a_child_outlives_its_parent(family: Machine, stored: Stored) -> None:
     }
 
 
-@pytest.mark.parametrize("child", ["os.posix_spawn('/bin/sleep', ARGS, os.environ)"])
+@pytest.mark.parametrize("child", ["fork(wait)", "os.posix_spawn('/bin/sleep', ARGS, os.environ)"])
 def test_a_child_that_logs_nothing_does_not_keep_its_killed_parent_alive(
     family: Machine, stored: Stored, child: str
 ) -> None:

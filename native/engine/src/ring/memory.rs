@@ -58,7 +58,7 @@ impl Memory {
             .create_new(true)
             .open(path)
             .map_err(failed("creating"))?;
-        let made = Self::fill(file, capacity, writer_id).map_err(|(doing, source)| {
+        let made = Self::fill(path, file, capacity, writer_id).map_err(|(doing, source)| {
             // What cannot be used must not stay and take room in tmpfs.
             let _ = std::fs::remove_file(path);
             failed(doing)(source)
@@ -68,6 +68,7 @@ impl Memory {
     }
 
     fn fill(
+        path: &Path,
         file: File,
         capacity: u64,
         writer_id: WriterId,
@@ -75,7 +76,14 @@ impl Memory {
         let bytes = HEADER_BYTES as u64 + capacity;
         file.try_lock().map_err(|error| ("locking", error.into()))?;
         platform::reserve_space(&file, bytes).map_err(|error| ("allocating", error))?;
-        let map = map_file(&file, bytes).map_err(|error| ("mapping", error))?;
+        // Of a file opened once more: a forked child inherits the mapping, which keeps the file that
+        // was mapped open, and with it the lock of a parent that died.
+        let map = platform::private_file()
+            .read(true)
+            .write(true)
+            .open(path)
+            .and_then(|mapped| map_file(&mapped, bytes))
+            .map_err(|error| ("mapping", error))?;
         prefault(&map).map_err(|error| ("prefaulting", error))?;
         Ok(Self { map, access: Access::new(capacity), file: Some(file), capacity, writer_id })
     }
