@@ -84,7 +84,7 @@ class MetranaOrchestrationIdMismatchError(MetranaRunAlreadyExistsError):
 
 
 class MetranaProcessForkError(MetranaError, RuntimeError):
-    """A parent's rendering or closing handle was used in a forked child."""
+    """A parent's handle was used in a forked child, or a fork's hook made a call while it forks."""
 
 
 class MetranaNotFoundError(MetranaError, LookupError):

@@ -28,6 +28,7 @@ exceptions! {
     mismatch = "MetranaOrchestrationIdMismatchError",
     no_api_key = "NoMetranaApiKeyError",
     not_initialized = "MetranaNotInitializedError",
+    process_fork = "MetranaProcessForkError",
     queue_full = "MetranaEventQueueFullError",
     sender = "MetranaSenderError",
     validation = "MetranaValidationError",

@@ -12,7 +12,7 @@ use crate::arguments::{Evaluation, scale};
 use crate::decode::{parse_update, parse_value};
 use crate::error::{flush_error, open_error, run_is_closed, waiting};
 use crate::faults::{ErrorStrategy, Faults};
-use crate::fork::wait_until_forked;
+use crate::fork;
 use crate::log::{LogCall, log};
 use crate::names::{self, Qualifiers, refused};
 use crate::options::{Options, seconds};
@@ -46,10 +46,10 @@ impl RunCore {
     ///
     /// # Errors
     ///
-    /// `MetranaLoggerClosedError`, and what opening raises.
+    /// `MetranaLoggerClosedError`, `MetranaProcessForkError` in a fork's hook, and what opening raises.
     pub fn writer<'a>(slf: &'a Bound<'_, Self>) -> PyResult<&'a Writer> {
         let py = slf.py();
-        wait_until_forked(py);
+        fork::enter(py)?;
         match slf.get().current() {
             Some(writer) if writer.is_closed() => Err(run_is_closed(py)),
             Some(writer) if !writer.is_inherited() => Ok(writer),
@@ -270,6 +270,7 @@ impl RunCore {
 
     /// Open the engine with an `EngineOptions`. Blocks.
     fn _open(&self, py: Python<'_>, options: Options) -> PyResult<()> {
+        fork::enter(py)?;
         let faults = Faults::new(options.error_strategy()?);
         let config = options.into_config()?;
         let engine = waiting(py, |check| Engine::open(config, check), open_error)?;
@@ -278,9 +279,11 @@ impl RunCore {
     }
 
     /// Open for mode `disabled`: arguments are checked, nothing else happens.
-    fn _open_disabled(&self, py: Python<'_>) {
+    fn _open_disabled(&self, py: Python<'_>) -> PyResult<()> {
+        fork::enter(py)?;
         let faults = Faults::new(ErrorStrategy::Silent);
         self.begin(Writer::new(py, None, faults));
+        Ok(())
     }
 
     /// Whether calls are taken.
@@ -303,6 +306,7 @@ impl RunCore {
 
     /// Who the run and its writer are, by name; None in mode `disabled`.
     fn _identity<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        fork::enter(py)?;
         let Some(writer) = self.current() else { return Ok(None) };
         let Some(identity) = writer.identity(py) else { return Ok(None) };
         let dict = PyDict::new(py);
@@ -380,6 +384,7 @@ impl RunCore {
             ("env_attribute_updates", Kind::EnvAttribute),
         ];
         let py = slf.py();
+        fork::enter(py)?;
         let writer = slf.get().current();
         let counters = writer.as_ref().and_then(|writer| writer.counters(py));
         let counters = counters.unwrap_or_default();
@@ -408,6 +413,7 @@ impl RunCore {
     /// How the writer is doing, by the attribute names of `status()`; None in mode `disabled`.
     fn _status<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let py = slf.py();
+        fork::enter(py)?;
         let status = slf.get().current().and_then(|writer| writer.status(py));
         let Some(status) = status else { return Ok(None) };
         let dict = PyDict::new(py);
@@ -441,7 +447,7 @@ impl RunCore {
 
     /// Write the close record and end the writer. Blocks. False: it was closed already.
     fn _close(&self, py: Python<'_>, timeout_secs: f64, failed: bool) -> PyResult<bool> {
-        wait_until_forked(py);
+        fork::enter(py)?;
         let Some(writer) = self.current() else { return Ok(false) };
         if !writer.mark_closed() {
             return Ok(false);

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use metrana_engine::named_spool::NamedSpoolReader;
 use metrana_engine::platform::{self, Filesystem};
 use metrana_engine::recovery::{RecoveryOptions, RecoveryReport, RingOutcome, recover};
 use metrana_engine::run_folder::{self, Liveness, RunFolderError, SenderKind, WriterLock};
 use metrana_engine::seal::SealSettings;
-use metrana_engine::spool::{Damage, Frame, FrameKind, SpoolEvent, SpoolOptions, SpoolReader};
+use metrana_engine::spool::{Damage, Frame, FrameKind, SpoolEvent, SpoolOptions};
 use metrana_engine::sync::Mutex;
 use metrana_engine::types::{Compression, Seq};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -52,7 +53,7 @@ pub struct SpoolFollower {
 }
 
 struct Following {
-    reader: SpoolReader,
+    reader: NamedSpoolReader,
     acknowledged: Seq,
     /// Read, but beyond what the call before last could hold.
     ready: VecDeque<Frame>,
@@ -95,7 +96,7 @@ impl SpoolFollower {
         let (acknowledged, reader) = py.detach(|| {
             let acknowledged =
                 run_folder::read_acked(&writer_folder).map_err(|error| runtime_error(&error))?;
-            let reader = SpoolReader::open(&writer_folder, Seq(acknowledged.0 + 1))
+            let reader = NamedSpoolReader::open(&writer_folder, Seq(acknowledged.0 + 1))
                 .map_err(|error| runtime_error(&error))?;
             Ok::<_, PyErr>((acknowledged, reader))
         })?;

@@ -190,3 +190,86 @@ def test_a_fork_while_a_call_is_under_way(data_dir: Path, meanwhile: str) -> Non
     """
     _python(script, meanwhile)
     assert {logged.end for logged in read_all(data_dir)} == {"finished"}
+
+
+def test_calls_in_the_forking_threads_own_hooks_are_refused(data_dir: Path) -> None:
+    script = """
+    import os, signal
+
+    calls = {
+        "log": lambda: run.log("x", 9),
+        "log of a mapping": lambda: metrana.log({"x": 9}),
+        "log_attributes": lambda: run.log_attributes("x", {"y": 1}),
+        "get_last_step": lambda: run.get_last_step("x"),
+        "get_metrics": lambda: run.get_metrics(),
+        "status": lambda: run.status(),
+        "check_sender_errors": lambda: run.check_sender_errors(),
+        "flush": lambda: run.flush(),
+        "close": lambda: run.close(),
+        "init": lambda: metrana.init(mode="offline", run_name="second"),
+    }
+    taken, hooked = [], []
+
+    def hook():
+        hooked.append(os.getpid())
+        for name, call in calls.items():
+            try:
+                call()
+            except metrana.MetranaProcessForkError as error:
+                assert "os.fork()" in str(error), error
+            else:
+                taken.append(name)
+
+    # Hooks before a fork run from the last to the first, those after it from the first on: these
+    # run while the locks are taken.
+    os.register_at_fork(before=hook, after_in_parent=hook, after_in_child=hook)
+    import metrana
+
+    run = metrana.init(mode="offline", run_name="first")
+    run.log("x", 1)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        run.log("x", 2)
+        run.close()
+        os._exit(bool(taken) or len(hooked) != 2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (taken, len(hooked)) == ([], 2)
+    run.log("x", 3)
+    run.close()
+    """
+    _python(script)
+    parent, child = read_all(data_dir)
+    assert (parent.values("x"), child.values("x")) == ([1, 3], [2])
+
+
+def test_a_hook_that_forks_in_its_turn_ends_both_forks(data_dir: Path) -> None:
+    script = """
+    import os, threading
+
+    forks = []
+
+    def hook():
+        if not forks:
+            forks.append(True)
+            fork()
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    os.register_at_fork(before=hook)
+    import metrana
+
+    run = metrana.init(mode="offline")
+    run.log("x", 1)
+    fork()
+    thread = threading.Thread(target=lambda: run.log("x", 2))
+    thread.start()
+    thread.join()
+    run.close()
+    """
+    _python(script)
+    assert read_one(data_dir).values("x") == [1, 2]
