@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from metrana import __version__
+from metrana import __version__, checks
 from metrana.cli.output import DONE, FAILED, NOT_FOUND, USAGE, complain
 from metrana.errors import MetranaError, MetranaNotFoundError, MetranaValidationError
 from metrana.settings import default_project, default_workspace
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sync = _add(commands, "sync", "deliver what was logged offline, or left by a killed process")
     sync.add_argument(
-        "path", nargs="?", type=Path, metavar="PATH", help="whose spools (default: DIR)"
+        "path", nargs="?", type=_directory, metavar="PATH", help="whose spools (default: DIR)"
     )
     sync.add_argument("--url", help="a server elsewhere (default: the store or server of DIR)")
     sync.add_argument("--api-key", help="of that server (default: METRANA_API_KEY)")
@@ -142,8 +142,15 @@ def _add_place(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="default: METRANA_DIR, else ~/.metrana"
+        "--data-dir", type=_directory, metavar="DIR", help="default: METRANA_DIR, else ~/.metrana"
     )
+
+
+def _directory(text: str) -> Path:
+    try:
+        return checks.directory("DIR", text)
+    except MetranaValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path") from None
 
 
 def _port(text: str) -> int:

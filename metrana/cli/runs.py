@@ -15,20 +15,21 @@ from metrana.cli.reading import nothing_yet, reading
 def run(arguments: argparse.Namespace) -> int:
     """Lists runs."""
     with reading(arguments) as client:
-        every = client.runs(as_="arrow").to_pylist()
-    rows = [row for row in every if _is_wanted(row, arguments)]
+        found = client.runs(arguments.project, as_="arrow").to_pylist()
+        rows = [row for row in found if _is_in(row, arguments.workspace)]
+        is_asked_all = arguments.project is None
+        is_empty = not found and (is_asked_all or not len(client.runs(as_="arrow")))
     if arguments.json:
         print_json(rows)
     elif rows:
         console().print(_table(rows))
     else:
-        complain(_no_runs(arguments) if every else nothing_yet(arguments))
+        complain(nothing_yet(arguments) if is_empty else _no_runs(arguments))
     return DONE if rows else NOT_FOUND
 
 
-def _is_wanted(row: dict[str, Any], arguments: argparse.Namespace) -> bool:
-    places = {"project_name": arguments.project, "workspace_name": arguments.workspace}
-    return all(name is None or row[column] == name for column, name in places.items())
+def _is_in(row: dict[str, Any], workspace: str | None) -> bool:
+    return workspace is None or row["workspace_name"] == workspace
 
 
 def _no_runs(arguments: argparse.Namespace) -> str:

@@ -10,9 +10,9 @@ from metrana import _native
 from metrana.cli.output import DONE, FAILED, complain, note, print_json, show
 from metrana.settings import checked_data_dir, default_data_dir
 from metrana.spool_damage import damage_sentences
+from metrana.spool_folders import has_writers, put_aside
 
 _READ_BYTES = 8 << 20
-_WRITER_FOLDERS = "[0-9]" * 6
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,11 +44,12 @@ def undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     rows, unreadable = [], []
     spool_dir = data_dir / "spool"
     for path in sorted(spool_dir.iterdir()) if spool_dir.is_dir() else ():
+        unreadable += [_put_aside(folder) for folder in put_aside(path)]
         try:
             folder = _native.RunFolder(path)
             writers = folder.writers()
         except (RuntimeError, OSError) as error:
-            if any(path.glob(_WRITER_FOLDERS)):
+            if has_writers(path):
                 unreadable.append(f"cannot read {path}: {error}")
             continue
         rows += [_row(folder.run, writer) for writer in writers if writer.undelivered]
@@ -73,9 +74,20 @@ def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
         "writer_id": writer.writer_id,
         "state": writer.state,
         "sender": writer.sender,
-        "spooled_bytes": sum(file.stat().st_size for file in Path(writer.path).glob("*.spool")),
+        "spooled_bytes": _spooled_bytes(Path(writer.path)),
         "problems": _problems(writer),
     }
+
+
+def _put_aside(folder: Path) -> str:
+    return (
+        f"cannot read what a delivered writer left: {_spooled_bytes(folder):,} bytes in {folder}, "
+        "kept until you remove it"
+    )
+
+
+def _spooled_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.spool"))
 
 
 def _problems(writer: Any) -> list[str]:

@@ -44,6 +44,33 @@ class Listener(Protocol):
         """Nothing more of this session is taken."""
 
 
+class Progress:
+    """A listener that remembers, for whoever looks at it now and then.
+
+    Attributes:
+        acked: Everything up to this seq is durable.
+        is_ended: The writer's end is recorded.
+        refusal: Why nothing more is taken; None if all is well.
+    """
+
+    def __init__(self) -> None:
+        self.acked = 0
+        self.is_ended = False
+        self.refusal: IngestRefusedError | None = None
+
+    def durable(self, seq: int) -> None:
+        """Everything up to `seq` is in every store."""
+        self.acked = seq
+
+    def ended(self) -> None:
+        """The end that was submitted is recorded."""
+        self.is_ended = True
+
+    def refused(self, refusal: IngestRefusedError) -> None:
+        """Nothing more of this session is taken."""
+        self.refusal = refusal
+
+
 @dataclass(frozen=True, slots=True)
 class SealedBatch:
     """A batch as it was sealed: from a stream, or from a spool.

@@ -19,9 +19,10 @@ from typing import Any, Final
 from metrana import _native
 from metrana.server.catalog import OpenRun, RunRefusal, WriterOpening
 from metrana.server.ingest import Ingestor
-from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+from metrana.server.sessions import IngestRefusedError, Progress, SealedBatch, WriterSession
 from metrana.server.store_faults import reason
 from metrana.spool_damage import damage_sentences
+from metrana.spool_folders import has_writers
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ _FAILED_PASS_S: Final = 1.0
 # A folder that changed this short a time ago may change again under the same time: the kernel's
 # clock of files ticks every few milliseconds, and some file systems keep whole seconds.
 _YOUNG_NS: Final = 2_000_000_000
-_WRITER_FOLDERS: Final = "[0-9]" * 6
 
 
 @dataclass(slots=True)
@@ -56,24 +56,6 @@ class DeliveryReport:
     warnings: list[str] = field(default_factory=list)
 
 
-class _Progress:
-    """Hears what becomes of a writer's batches, for the thread that pumps them."""
-
-    def __init__(self) -> None:
-        self.acked = 0
-        self.is_ended = False
-        self.refusal: IngestRefusedError | None = None
-
-    def durable(self, seq: int) -> None:
-        self.acked = seq
-
-    def ended(self) -> None:
-        self.is_ended = True
-
-    def refused(self, refusal: IngestRefusedError) -> None:
-        self.refusal = refusal
-
-
 class _WriterDelivery:
     """One writer's spool on its way into the stores."""
 
@@ -85,7 +67,7 @@ class _WriterDelivery:
         self.is_dead = False
         self._folder = folder
         self._ingestor = ingestor
-        self._progress = _Progress()
+        self._progress = Progress()
         self._held = ExitStack()
         self._noted = 0
         self._submitted = 0
@@ -300,7 +282,7 @@ class SpoolDelivery:
         changed = path.stat().st_mtime_ns
         if self._idle.get(str(path)) == changed:
             return None
-        if not (path / "run.json").exists() and not any(path.glob(_WRITER_FOLDERS)):
+        if not (path / "run.json").exists() and not has_writers(path):
             return None  # not yet: its process has only just made the folder
         folder = _native.RunFolder(path)
         writers = folder.writers()

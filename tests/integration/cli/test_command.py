@@ -258,6 +258,11 @@ def test_sync_says_that_a_spool_cannot_be_read(tmp_path: Path, is_zeroed: bool) 
     kept = list(writer.parent.glob("*.unreadable/*.spool"))
     assert [path.stat().st_size for path in kept] == ([size] if is_zeroed else [])
     assert run_command("sync", "--data-dir", str(tmp_path), code=0, environment={}).stdout == ""
+    status = without_extras(tmp_path, "status")
+    assert status.returncode == (1 if is_zeroed else 0)
+    if is_zeroed:
+        assert f"{size:,} bytes in {kept[0].parent}" in status.stderr
+    assert ("is delivered" in status.stderr) is not is_zeroed
 
 
 def test_status_and_sync_say_that_a_ring_was_lost(tmp_path: Path) -> None:

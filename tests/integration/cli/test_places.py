@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 import metrana
@@ -62,10 +67,19 @@ def test_a_file_is_no_data_directory(tmp_path: Path, arguments: list[str]) -> No
         assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["runs"], ["show", "x"], ["sync"], ["server", "--port", "0"]]
+)
+def test_a_name_that_no_file_system_takes_is_no_data_directory(arguments: list[str]) -> None:
+    done = run_command(*arguments, "--data-dir", "x" * 300, code=2, environment={})
+    assert "--data-dir" in done.stderr
+    assert done.stdout == ""
+
+
 # ── Sync ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("named", [["typo"], ["--data-dir", "typo"]])
+@pytest.mark.parametrize("named", [["typo"], ["--data-dir", "typo"], ["typo" * 100]])
 def test_sync_refuses_a_path_that_is_not_there(
     tmp_path: Path, named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +127,22 @@ def test_sync_brings_the_spools_of_a_path_to_the_local_store(tmp_path: Path, ser
         run_command("status", "--json", "--data-dir", str(copied), code=0, environment={}).stdout
     )
     assert [row["run_name"] for row in rows] == ["for-a-server"]
+
+
+def test_sync_says_under_which_name_it_delivered_a_run_whose_name_is_taken(
+    tmp_path: Path,
+) -> None:
+    own, copied = tmp_path / "own", tmp_path / "copied"
+    # Each as if by a process that knows nothing of the other.
+    log_run(own, "same", orchestration_id="first")
+    log_run(copied, "same", orchestration_id="second")
+    with Client(data_dir=own) as client:
+        assert list(client.runs()["run_name"]) == ["same"]
+        synced = run_command("sync", str(copied), code=0, environment={"METRANA_DIR": str(own)})
+        (renamed,) = set(client.runs()["run_name"]) - {"same"}
+    (said,) = [line for line in synced.stderr.splitlines() if line.startswith("metrana: ")]
+    assert "'same'" in said
+    assert f"'{renamed}'" in said
 
 
 # ── Workspaces and projects ──────────────────────────────────────────────────────────────────────
@@ -180,6 +210,47 @@ def test_runs_of_one_workspace_are_shown_without_it(teams: dict[str, str]) -> No
     assert one.split()[0] == "project"
     none = run_command("runs", "--workspace", "audio", code=3, environment=teams)
     assert "no runs in workspace 'audio'" in none.stderr
+
+
+def test_runs_of_one_project_are_chosen_by_the_server(tmp_path: Path) -> None:
+    log_run(tmp_path, "wanted", project_name="ours")
+    log_run(tmp_path, "other", project_name="theirs")
+    with LocalServer(tmp_path) as server, Client(data_dir=tmp_path) as client:
+        wait_until(lambda: len(client.runs()) == 2, what="delivery")
+        token = json.loads((tmp_path / "server" / "state.json").read_text())["token"]
+        with forwarding(server.http_url) as (url, asked):
+            chosen = ["--project", "ours", "--json", "--url", url]
+            environment = {"METRANA_API_KEY": token}
+            done = run_command("runs", *chosen, code=0, environment=environment)
+    assert [row["run_name"] for row in json.loads(done.stdout)] == ["wanted"]
+    assert asked == ["/api/v1/runs?project_name=ours"]
+
+
+@contextmanager
+def forwarding(url: str) -> Iterator[tuple[str, list[str]]]:
+    """A proxy of a server; it gives its own address and what it was asked for so far."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            key = self.headers["authorization"]
+            answer = httpx.get(f"{url}{self.path}", headers={"authorization": key})
+            self.send_response(answer.status_code)
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{proxy.server_port}", asked
+        finally:
+            proxy.shutdown()
+            thread.join()
 
 
 def test_runs_as_json_name_workspace_and_run_id(teams: dict[str, str]) -> None:

@@ -6,28 +6,14 @@ from metrana.server.catalog import OpenRun, RunRefusal, WriterOpening, WriterRec
 from metrana.server.embedded import Stores
 from metrana.server.ingest import Ingestor
 from metrana.server.points import PointsQuery
-from metrana.server.sessions import IngestRefusedError, SealedBatch, WriterSession
+from metrana.server.sessions import Progress, SealedBatch, WriterSession
 
 WRITER_ID = "ab" * 16
 OTHER_ID = "ef" * 16
 
 
-class Heard:
+class Heard(Progress):
     """What a writer's sender would hear."""
-
-    def __init__(self) -> None:
-        self.acked = 0
-        self.is_ended = False
-        self.refusal: IngestRefusedError | None = None
-
-    def durable(self, seq: int) -> None:
-        self.acked = seq
-
-    def ended(self) -> None:
-        self.is_ended = True
-
-    def refused(self, refusal: IngestRefusedError) -> None:
-        self.refusal = refusal
 
 
 def open_writer(stores: Stores, writer_id: str = WRITER_ID) -> WriterRecord:
