@@ -21,14 +21,16 @@ class LocalServer:
     Args:
         data_dir: The data directory.
         arguments: Further ones of the command.
+        stderr: Where its log goes, as for `Popen`; None: where that of the tests goes.
     """
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, stderr: int | None = None) -> None:
         self.data_dir = data_dir
         command = [sys.executable, "-m", "metrana.cli", "server"]
         self.process = subprocess.Popen(
             [*command, "--port=0", "--grpc-port=0", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env={**os.environ, "METRANA_DIR": str(data_dir)},
         )

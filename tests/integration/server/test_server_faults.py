@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sqlite3
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -65,6 +66,26 @@ def test_sigterm_ends_a_server_whose_disk_is_full_for_good(tmp_path: Path) -> No
     with Client(data_dir=tmp_path) as client:
         rows = client.runs(as_="arrow").to_pylist()
     assert {row["run_name"]: row["point_count"] for row in rows} == {"online": 2, "offline": 10}
+
+
+def test_batches_handed_back_because_the_server_ends_are_no_news(tmp_path: Path) -> None:
+    run = metrana.init(mode="offline", data_dir=tmp_path, run_name="live")
+    with run, LocalServer(tmp_path, stderr=subprocess.PIPE) as server:
+        run.log("loss", 1.0)
+        run.flush()
+        with Client(data_dir=tmp_path) as client:
+            wait_until(lambda: _count(client) == 1, what="the delivery")
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (_FULL_BYTES, hard))
+        run.log("loss", 2.0)
+        run.flush()
+        wait_until(lambda: health(server)["status"] == "failing", what="the fault")
+        assert server.stop() == 0
+        assert server.process.stderr is not None
+        with server.process.stderr as log:
+            said = log.read()
+    assert "trying again until it works" in said
+    assert "was not delivered" not in said
 
 
 def test_a_server_that_cannot_read_its_spools_says_so_and_goes_on_when_it_can(
