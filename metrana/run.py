@@ -266,8 +266,8 @@ class Run(_native.RunCore):
                 is delivered later. 0 drops it, unless the run never reached a server.
 
         Raises:
-            MetranaClosingError: If something is left and `error_strategy` raises; otherwise that is a
-                warning. Its cause is what went wrong in the background, if that is known.
+            MetranaClosingError: If something is left and `error_strategy` raises; otherwise that is
+                a warning. Its cause is what went wrong in the background, if that is known.
             MetranaSenderError: If something went wrong in the background and `error_strategy` is
                 `raise_on_close` or `raise_on_log`.
             MetranaProcessForkError: In a forked child that logged nothing: the run is its parent's.

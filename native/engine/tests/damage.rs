@@ -337,8 +337,8 @@ fn test_a_spool_cut_at_every_byte_is_delivered_up_to_there_and_told_once() {
         let is_whole = |frame: &&(FrameHeader, Range<usize>)| frame.1.end <= end;
         let whole = writer.frames.iter().filter(is_whole).map(|(header, _)| header.seq.0);
         let first_lost = whole.max().unwrap_or(0) + 1;
-        let lost: Vec<_> = (first_lost..=last).collect();
-        assert_eq!(found, writer.without(&lost), "cut at {end}");
+        let missing: Vec<_> = (first_lost..=last).collect();
+        assert_eq!(found, writer.without(&missing), "cut at {end}");
         assert_eq!(told.len(), 1, "cut at {end}: {told:?}");
         let sentence = format!("batches {first_lost} to {last} are lost");
         assert!(told[0].contains(&sentence), "cut at {end}: {told:?}");

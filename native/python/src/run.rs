@@ -36,8 +36,8 @@ struct Generation {
 }
 
 impl Generation {
-    fn new(writer: Arc<Writer>) -> Box<Self> {
-        Box::new(Self { writer, next: OnceLock::new() })
+    fn new(writer: Arc<Writer>) -> Self {
+        Self { writer, next: OnceLock::new() }
     }
 }
 
@@ -74,7 +74,7 @@ impl RunCore {
     /// Sets the writer of this process, which nobody else does meanwhile.
     fn begin(&self, writer: Arc<Writer>) {
         let end = self.last().map_or(&self.first, |last| &last.next);
-        let _is_set = end.set(Generation::new(writer));
+        let _is_set = end.set(Box::new(Generation::new(writer)));
     }
 
     fn reopen<'a>(slf: &'a Bound<'_, Self>) -> PyResult<&'a Writer> {
@@ -293,7 +293,7 @@ impl RunCore {
 
     /// Whether this is a forked child that has logged nothing, so has no writer of its own.
     fn _is_inherited(&self) -> bool {
-        self.current().is_some_and(|writer| writer.is_inherited())
+        self.current().is_some_and(Writer::is_inherited)
     }
 
     /// Raise `MetranaLoggerClosedError` unless the run is open.
@@ -361,7 +361,7 @@ impl RunCore {
             .cast::<PyString>()
             .map_err(|_| refused(metric_name, "metric_name", "a string"))?;
         let qualifiers = Qualifiers { scale: scale(scale_name)?, labels, evaluation: false };
-        let metric = names::metric(&writer, name, qualifiers)?;
+        let metric = names::metric(writer, name, qualifiers)?;
         Ok(writer.last_step(slf.py(), metric))
     }
 

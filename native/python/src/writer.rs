@@ -23,7 +23,7 @@ use crate::names::Names;
 enum Sink {
     Engine(Box<Engine>),
     /// Mode `disabled`.
-    Checker(Checker),
+    Checker(Box<Checker>),
 }
 
 /// A writer.
@@ -40,7 +40,7 @@ impl Writer {
     pub fn new(py: Python<'_>, engine: Option<Engine>, faults: Faults) -> Arc<Self> {
         let sink = match engine {
             Some(engine) => Sink::Engine(Box::new(engine)),
-            None => Sink::Checker(Checker::default()),
+            None => Sink::Checker(Box::default()),
         };
         let writer = Arc::new(Self {
             sink,

@@ -403,5 +403,6 @@ fn fitting_capacity(wanted_bytes: u64, free_bytes: u64) -> u64 {
     whole_pages(wanted_bytes).min(most / PAGE_BYTES * PAGE_BYTES)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -339,7 +339,9 @@ fn test_a_writer_that_died_before_it_wrote_who_it_is_is_no_writer() {
     drop(bare);
     let listed = || run.writers().unwrap().iter().map(|entry| entry.number).collect::<Vec<_>>();
     assert_eq!(listed(), [1, 2], "they may be about to");
-    paths.iter().for_each(|path| age(path));
+    for path in &paths {
+        age(path);
+    }
     assert_eq!(listed(), [2], "its lock is held");
     drop(locked);
     assert_eq!(listed(), [0; 0]);
