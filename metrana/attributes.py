@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 import sys
 import types
@@ -220,8 +219,8 @@ def _plain(value: Any, name: str) -> Any:
     """What a wrapper of one value stands for."""
     if isinstance(value, Enum):
         return _plain(value.value, name)
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
+    if _is_of("pathlib", "PurePath", value):
+        return str(value)
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
     kind = getattr(getattr(value, "dtype", None), "kind", None)
@@ -255,7 +254,7 @@ def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, types.SimpleNamespace) or _is_argparse_namespace(value):
+    if isinstance(value, types.SimpleNamespace) or _is_of("argparse", "Namespace", value):
         names: Mapping[Any, Any] = vars(value)
         return names
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -264,10 +263,11 @@ def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def _is_argparse_namespace(value: Any) -> bool:
-    # Whoever has one has imported its module; importing it here would be felt at `import metrana`.
-    argparse = sys.modules.get("argparse")
-    return argparse is not None and isinstance(value, argparse.Namespace)
+def _is_of(module_name: str, class_name: str, value: Any) -> bool:
+    """Whether a value is of a class whose module need not be imported to know that it is not."""
+    # Whoever has such a value has imported it; importing it here would be felt at `import metrana`.
+    module = sys.modules.get(module_name)
+    return module is not None and isinstance(value, getattr(module, class_name))
 
 
 def _as_sequence(value: Any) -> Sequence[Any] | None:

@@ -359,8 +359,13 @@ def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs:
 
 
 def _remote(url: str, token: str | None, timeout_secs: float) -> Backend:
-    from metrana.query.remote import RemoteBackend  # only who asks a server needs httpx
-
+    try:
+        from metrana.query.remote import RemoteBackend  # only who asks a server needs httpx
+    except ModuleNotFoundError as error:
+        raise MetranaError(
+            f"reading from a server needs {error.name}, which is not installed: "
+            "pip install 'metrana[query]'"
+        ) from error
     return RemoteBackend(url, token, timeout_secs)
 
 

@@ -272,7 +272,6 @@ class Ingestor:
             return False
         group = self._decoded(items)
         with self._changed:
-            self._changed.wait_for(lambda: self._next is None)
             self._next = group
             self._changed.notify_all()
         return True
@@ -280,6 +279,8 @@ class Ingestor:
     def _take_group(self) -> list[Waiting] | None:
         """Waits for a group and takes what is of sessions that go on."""
         with self._changed:
+            # No earlier than its commit can follow: until then more may join it.
+            self._changed.wait_for(lambda: self._next is None)
             taken = self._backlog.take_group(lambda: self._closing)
             if taken is None:
                 return None
@@ -301,8 +302,8 @@ class Ingestor:
         ]
         try:
             columns = rows_of(new)
-        except ValueError:
-            # Whose bytes are wrong is found out, and said, when those before are committed.
+        except BaseException:  # noqa: BLE001 - a panic of the decoder must not end this thread
+            # Whose fault it is is found out, and said, when those before are committed.
             columns = None
         return _Group(items, new, columns)
 
@@ -320,7 +321,7 @@ class Ingestor:
         begun = time.monotonic()
         try:
             self._commit(group)
-        except Exception as error:  # noqa: BLE001 - a fault in one group must not end all others
+        except BaseException as error:  # noqa: BLE001 - a fault in one group must not end all others
             self._give_up(group, error)
         finally:
             with self._changed:
@@ -346,7 +347,7 @@ class Ingestor:
         if not sessions:
             del self._committing[session.writer_no]
 
-    def _give_up(self, group: _Group, error: Exception) -> None:
+    def _give_up(self, group: _Group, error: BaseException) -> None:
         """Hands a group back to its writers, who keep what is not acknowledged and come again."""
         if not self._closing:
             _log.error("%d batches were not committed", len(group.items), exc_info=error)

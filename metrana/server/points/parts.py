@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-# What the engine does not count as the part's bytes. Short as they are, a full disk leaves them
-# empty or whole.
+# What the engine does not count as the part's bytes. They are short: a full disk leaves them empty,
+# or cut at the end of a block.
 _UNCOUNTED: Final = frozenset(
     {
         "checksums.txt",
@@ -14,6 +14,7 @@ _UNCOUNTED: Final = frozenset(
         "metadata_version.txt",
     }
 )
+_SECTOR_BYTES: Final = 512
 
 
 def is_surely_whole(part: Path, byte_count: int) -> bool:
@@ -34,7 +35,7 @@ def is_surely_whole(part: Path, byte_count: int) -> bool:
             size = file.stat().st_size
             if file.name not in _UNCOUNTED:
                 found += size
-            elif not size:
+            elif size % _SECTOR_BYTES == 0:
                 return False
     except OSError:
         return False

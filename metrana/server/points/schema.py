@@ -135,6 +135,11 @@ SUMMARY: Final[dict[str, str]] = {
 """The projection's aggregates. A query uses the projection only if it spells them like this."""
 
 
+# Named by its version, so that an upgrade that was cut short never drops what it was making: the
+# engine refuses that while the making is not finished.
+PROJECTION: Final = f"summary_{SCHEMA_VERSION}"
+
+
 def projection() -> str:
     """Returns the definition of the summary that every part carries.
 
@@ -156,7 +161,7 @@ def create_points() -> str:
     """Returns the statement that creates the table of points."""
     return (
         f"CREATE TABLE IF NOT EXISTS points ({', '.join(_columns())}, "
-        f"PROJECTION summary ({projection()})) ENGINE = MergeTree "
+        f"PROJECTION {PROJECTION} ({projection()})) ENGINE = MergeTree "
         f"ORDER BY ({', '.join(SORT_KEY)}) SETTINGS {_settings()}"
     )
 
@@ -192,16 +197,17 @@ def _settings() -> str:
 def upgrade_from_1() -> tuple[str, ...]:
     """Returns the statements that turn a table of schema 1 into today's.
 
-    Each may be run again, so an upgrade that was cut short begins anew. What parts hold is
-    rewritten for the projection only; the codecs are those of parts to come.
+    Each may be run again, so an upgrade that was cut short begins anew; on a table of today's they
+    change nothing. What parts hold is rewritten for the projection only; the codecs are those of
+    parts to come.
     """
     modified = ", ".join(f"MODIFY COLUMN {column}" for column in _columns() if "CODEC" in column)
     return (
         f"ALTER TABLE points {modified}",
         f"ALTER TABLE points MODIFY SETTING {_settings()}",
         "ALTER TABLE points DROP PROJECTION IF EXISTS summary SETTINGS mutations_sync = 1",
-        f"ALTER TABLE points ADD PROJECTION IF NOT EXISTS summary ({projection()})",
-        "ALTER TABLE points MATERIALIZE PROJECTION summary SETTINGS mutations_sync = 1",
+        f"ALTER TABLE points ADD PROJECTION IF NOT EXISTS {PROJECTION} ({projection()})",
+        f"ALTER TABLE points MATERIALIZE PROJECTION {PROJECTION} SETTINGS mutations_sync = 1",
     )
 
 

@@ -1,5 +1,6 @@
 """The store's face: what ingestion writes and the reads ask for."""
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ from metrana.server.points.schema import (
 )
 from metrana.server.points.types import BucketsQuery, Cursors, PointsQuery, StoreStats
 
+_log = logging.getLogger(__name__)
+
+_EXISTS_SCHEMA: Final = pa.schema([("exists", pa.uint8())])
 _VERSION_SCHEMA: Final = pa.schema([("schema_version", pa.uint32()), ("row_count", pa.uint64())])
 _MAX_SEQ_SCHEMA: Final = pa.schema([("max_seq", pa.uint64()), ("row_count", pa.uint64())])
 _COUNTS_SCHEMA: Final = pa.schema([("run_no", pa.uint32()), ("point_count", pa.uint64())])
@@ -262,9 +266,16 @@ class PointsStore:
                 f"the points store has schema {row['schema_version']}, this metrana knows up to "
                 f"{SCHEMA_VERSION}: upgrade metrana[server]"
             )
+        # One that died between its first two statements has points and no version.
+        (found,) = self._engine.read("EXISTS TABLE points", _EXISTS_SCHEMA).to_pylist()
         self._engine.command(create_points())
         self._engine.command(CREATE_PAIRING)
-        if row["schema_version"] == 1:
+        if found["exists"] and row["schema_version"] < SCHEMA_VERSION:
+            _log.warning(
+                "the points store is brought from schema %d to %d; this may take minutes",
+                max(row["schema_version"], 1),
+                SCHEMA_VERSION,
+            )
             for statement in upgrade_from_1():
                 self._engine.command(statement)
         if row["schema_version"] < SCHEMA_VERSION:

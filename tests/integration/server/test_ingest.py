@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from metrana.server import ingest
 from metrana.server.embedded import Stores, open_stores
 from metrana.server.ingest import Ingestor
+from metrana.server.insertion import Batches, rows_of
 from metrana.server.sessions import IngestRefusedError
 from tests.integration.server.writing import (
     OTHER_ID,
@@ -57,6 +59,23 @@ def test_an_acknowledged_batch_is_in_both_stores(
     wait_until(lambda: heard.acked == last, what="the acknowledgement")
     assert stored_steps(stores, writer) == list(range(30))
     assert stores.catalog.run("r").status == "finished"
+
+
+def test_a_decoder_that_fails_once_holds_nothing_up(
+    stores: Stores, ingestor: Ingestor, sealed: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([MemoryError("no room for a group")])
+
+    def decode(batches: Batches) -> dict[str, object]:
+        for error in errors:
+            raise error
+        return rows_of(batches)
+
+    monkeypatch.setattr(ingest, "rows_of", decode)
+    writer, heard = open_writer(stores), Heard()
+    last = submit_all(ingestor, ingestor.open_session(writer, heard, 1, new=True), sealed)
+    wait_until(lambda: heard.acked == last, what="the acknowledgement")
+    assert stored_steps(stores, writer) == list(range(30))
 
 
 def test_a_gap_is_refused_unless_it_was_announced(

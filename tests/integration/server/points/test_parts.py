@@ -13,6 +13,7 @@ import pytest
 from metrana.server.points import SCHEMA, PointsStore
 from metrana.server.points.engine import ChdbEngine
 from metrana.server.points.parts import is_surely_whole
+from metrana.server.points.schema import PROJECTION
 
 _NEWEST = (
     "SELECT path, bytes_on_disk, part_type FROM system.parts "
@@ -74,7 +75,7 @@ def test_a_file_that_was_cut_by_one_byte_is_found(own_part: tuple[Path, int]) ->
     assert not is_surely_whole(*own_part)
 
 
-@pytest.mark.parametrize("inside", ["", "summary.proj"])
+@pytest.mark.parametrize("inside", ["", f"{PROJECTION}.proj"])
 def test_a_file_that_is_missing_is_found(own_part: tuple[Path, int], inside: str) -> None:
     file_of(own_part[0] / inside, "data").unlink()
     assert not is_surely_whole(*own_part)

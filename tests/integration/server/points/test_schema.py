@@ -1,38 +1,20 @@
 """What lies on a user's disk is pinned, and a store of the future is refused."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from metrana.server.points import PointsQuery, PointsStore, PointsVersionError, open_points
-from metrana.server.points.schema import POSITION, SCHEMA_VERSION, create_points, order_key
-from metrana.server.points.summary import profile
-from tests.integration.server.points.reference import Point, columns
-
-CREATE_POINTS_1 = (
-    "CREATE TABLE IF NOT EXISTS points ("
-    "run_no UInt32, metric_no UInt32, env_no UInt32, "
-    "rl_step Int64 CODEC(DoubleDelta, LZ4), episode Int64 CODEC(DoubleDelta, LZ4), "
-    "step Int64 CODEC(DoubleDelta, LZ4), timestamp_ms Int64 CODEC(DoubleDelta, LZ4), "
-    "value Float64 CODEC(Gorilla, ZSTD(1)), logger_no UInt32, writer_no UInt32, "
-    "seq UInt64 CODEC(DoubleDelta, LZ4), ordinal UInt16, rewound UInt8, "
-    "PROJECTION summary (SELECT run_no, metric_no, env_no, logger_no, writer_no, count(), "
-    "countIf(isFinite(value)), sumIf(value, isFinite(value)), minIf(value, isFinite(value)), "
-    "maxIf(value, isFinite(value)), max(rewound), max(seq), "
-    "min(bitShiftLeft(toUInt256(rl_step + 1), 128) + bitShiftLeft(toUInt256(episode + 1), 64)"
-    " + toUInt256(step + 1)), "
-    "max(bitShiftLeft(toUInt256(rl_step + 1), 128) + bitShiftLeft(toUInt256(episode + 1), 64)"
-    " + toUInt256(step + 1)), "
-    "argMax(value, bitShiftLeft(toUInt256(rl_step + 1), 128)"
-    " + bitShiftLeft(toUInt256(episode + 1), 64) + toUInt256(step + 1)), "
-    "max(bitShiftLeft(toUInt128(episode + 1), 64) + toUInt128(step + 1)) "
-    "GROUP BY run_no, metric_no, env_no, logger_no, writer_no)) "
-    "ENGINE = MergeTree ORDER BY (run_no, metric_no, env_no, rl_step, episode, step) "
-    "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, "
-    "min_compressed_bytes_to_fsync_after_merge = 1"
+from metrana.server.points import PointsStore, PointsVersionError, open_points
+from metrana.server.points.schema import (
+    POSITION,
+    PROJECTION,
+    SCHEMA_VERSION,
+    create_points,
+    order_key,
 )
-
+from metrana.server.points.summary import profile
+from tests.integration.server.points.plans import explained, versions
+from tests.integration.server.points.reference import Point, columns
 
 CREATE_POINTS_2 = (
     "CREATE TABLE IF NOT EXISTS points ("
@@ -41,7 +23,7 @@ CREATE_POINTS_2 = (
     "step Int64 CODEC(DoubleDelta, ZSTD(1)), timestamp_ms Int64 CODEC(DoubleDelta, ZSTD(1)), "
     "value Float64 CODEC(Gorilla, ZSTD(1)), logger_no UInt32, writer_no UInt32, "
     "seq UInt64 CODEC(DoubleDelta, ZSTD(1)), ordinal UInt16, rewound UInt8, "
-    "PROJECTION summary (SELECT run_no, metric_no, env_no, logger_no, writer_no, count(), "
+    "PROJECTION summary_2 (SELECT run_no, metric_no, env_no, logger_no, writer_no, count(), "
     "countIf(isFinite(value)), sumIf(value, isFinite(value)), minIf(value, isFinite(value)), "
     "maxIf(value, isFinite(value)), max(rewound), max(seq), "
     "min({key}), max({key}), argMax(value, {key}), "
@@ -112,36 +94,6 @@ def test_packed_positions_sort_and_unpack_like_tuples(
     ]
 
 
-def test_a_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
-    url = f"chdb://{tmp_path}/points"
-    points = [Point(1, 1, 0, -1, -1, step, value=float(step)) for step in range(100)]
-    points += [Point(1, 2, 3, 7, 2, step, value=-float(step)) for step in range(100)]
-    with open_points(url) as store:
-        for statement in (
-            "TRUNCATE TABLE meta",
-            "DROP TABLE points",
-            CREATE_POINTS_1,
-            "INSERT INTO meta VALUES (1)",
-        ):
-            store._engine.command(statement)
-        store.insert(columns(points[:150]))
-        before = store.points(PointsQuery(1)).read_all()
-    for rest in (points[150:], []):
-        with open_points(url) as store:
-            assert store.points(PointsQuery(1)).read_all() == before
-            assert _versions(store) == ["1", "2"]
-            store.insert(columns(rest))
-            before = store.points(PointsQuery(1)).read_all()
-            plan = _explained(store, lambda store=store: profile(store._engine, [1]))
-            assert "ReadFromMergeTree (summary)" in plan
-            summary = profile(store._engine, [1]).columns
-            assert summary["row_count"].tolist() == [100, 100]
-            assert summary["last_value"].tolist() == [99.0, -99.0]
-            assert summary["last_rl_step"].tolist() == [-1, 7]
-            create = store._engine._keeper.query("SHOW CREATE TABLE points", "TSVRaw")
-            assert "LZ4" not in create.bytes().decode()
-
-
 def test_summary_is_read_from_the_projection(store: PointsStore) -> None:
     store.insert(columns([Point(step=step) for step in range(10)]))
     for read in (
@@ -149,30 +101,7 @@ def test_summary_is_read_from_the_projection(store: PointsStore) -> None:
         lambda: store.max_seq(1, 1, 1),
         lambda: store.point_counts([1]),
     ):
-        assert "ReadFromMergeTree (summary)" in _explained(store, read)
-
-
-def _explained(store: PointsStore, action: Callable[[], object]) -> str:
-    """Gives the plans of what an action reads."""
-    plans = []
-    engine = store._engine
-    read = engine.read
-
-    def explaining(sql: str, schema: object) -> object:
-        plans.append(engine._keeper.query(f"EXPLAIN {sql}", "TSV").bytes().decode())
-        return read(sql, schema)
-
-    engine.read = explaining
-    try:
-        action()
-    finally:
-        del engine.read
-    return "\n".join(plans)
-
-
-def _versions(store: PointsStore) -> list[str]:
-    rows = store._engine._keeper.query("SELECT * FROM meta ORDER BY 1", "TSV").bytes()
-    return rows.decode().split()
+        assert f"ReadFromMergeTree ({PROJECTION})" in explained(store, read)
 
 
 def test_order_key_sorts_like_the_tuple(store: PointsStore) -> None:
@@ -203,4 +132,4 @@ def test_opening_again_writes_no_second_version(tmp_path: Path) -> None:
     url = f"chdb://{tmp_path}/points"
     for _ in range(3):
         with open_points(url) as store:
-            assert _versions(store) == [str(SCHEMA_VERSION)]
+            assert versions(store) == [str(SCHEMA_VERSION)]
