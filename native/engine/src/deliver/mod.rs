@@ -47,10 +47,11 @@ pub struct DeliveryOptions {
 }
 
 impl DeliveryOptions {
-    /// Settings for one who waits for the end: it gives up after about a minute without a server.
+    /// Settings for one who waits for the end: it gives up after about 20 seconds without
+    /// a server, 40 at most.
     pub fn new(connector: Arc<dyn Connector>, destination: impl Into<String>) -> Self {
         let settings = SenderSettings {
-            max_send_retries: Some(12),
+            max_send_retries: Some(10),
             when_spent: WhenSpent::GiveUp,
             ..SenderSettings::default()
         };
