@@ -98,23 +98,6 @@ def test_a_store_that_died_before_it_noted_its_version_is_upgraded(tmp_path: Pat
         _check_summary(store, 10)
 
 
-def test_an_upgrade_begins_anew_while_the_last_one_is_still_at_work(tmp_path: Path) -> None:
-    *before, rewriting = upgrade_from_1()
-    with open_points(f"chdb://{tmp_path}/points") as store:
-        make_version_1(store)
-        store.insert(columns([Point(step=step, value=float(step)) for step in range(10)]))
-        for statement in (
-            *before,
-            "SYSTEM STOP MERGES points",
-            rewriting.replace("mutations_sync = 1", "mutations_sync = 0"),
-            *before,
-            "SYSTEM START MERGES points",
-            rewriting,
-        ):
-            store._engine.command(statement)
-        _check_summary(store, 10)
-
-
 def test_an_upgrade_that_is_killed_again_and_again_is_finished_in_the_end(tmp_path: Path) -> None:
     url, count = f"chdb://{tmp_path}/points", 1_000_000
     with open_points(url) as store:
