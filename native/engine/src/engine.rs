@@ -29,7 +29,7 @@ use crate::shapes;
 use crate::shared::Shared;
 use crate::spool::CursorSet;
 use crate::status::Status;
-use crate::steps::check_ranges;
+use crate::steps::Episodes;
 use crate::types::{EnvNo, MAX_ATTRIBUTE_BYTES, MetricNo, RunId, Scale, Seq, UNUSED, WriterId};
 
 /// Called now and then by every method that waits, outside all locks; `true` ends the wait.
@@ -219,10 +219,10 @@ impl Engine {
     ) -> Result<Admission<'a>, LogError> {
         self.check_own()?;
         shapes::check_env_call(call)?;
-        check_ranges(call, scale)?;
+        let episodes = Episodes::check(call, scale)?;
         let now = now_ms();
         let mut intake = self.shared().intake.lock();
-        let left = intake.env_block(call, scale, now)?;
+        let left = intake.env_block(call, &episodes, scale, now)?;
         let is_wake_due = intake.is_wake_due();
         drop(intake);
         Ok(self.finish(left, is_wake_due))

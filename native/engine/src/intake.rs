@@ -23,7 +23,7 @@ use crate::record::{
 use crate::ring::{POINT_BYTES, Producer};
 use crate::series::Registry;
 use crate::spool::{CursorSet, EnvironmentCursor, SeriesCursor};
-use crate::steps::{EnvCursor, StepTable};
+use crate::steps::{EnvCursor, Episodes, StepTable};
 use crate::types::{EnvNo, MAX_BATCH_POINTS, MetricNo, Scale, UNUSED};
 
 /// See the module.
@@ -217,6 +217,7 @@ impl Intake {
     pub fn env_block<'a>(
         &mut self,
         call: &EnvCall<'a>,
+        episodes: &Episodes<'_>,
         scale: Scale,
         now_ms: i64,
     ) -> Result<VecDeque<Chunk<'a>>, LogError> {
@@ -233,7 +234,7 @@ impl Intake {
         self.steps.check_env_call(call)?;
         let mut segments = std::mem::take(&mut self.segments);
         segments.clear();
-        self.steps.pass_env_call(call, &mut segments);
+        self.steps.pass_env_call(call, episodes, &mut segments);
         let timestamps = match call.timestamps {
             None => BlockTimestamps::All(now_ms),
             Some(Spread::All(timestamp_ms)) => BlockTimestamps::All(timestamp_ms),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use metrana_engine::calls::{EnvCall, Spread, Steps, Values};
 use metrana_engine::record::BlockSegment;
-use metrana_engine::steps::{EnvCursor, StepTable};
+use metrana_engine::steps::{EnvCursor, Episodes, StepTable};
 use metrana_engine::types::{
     EnvNo, MAX_ENVIRONMENT_STEP, MAX_EPISODE, MetricNo, Position, Scale, UNUSED,
 };
@@ -27,6 +27,12 @@ fn table() -> StepTable {
     }
     (0..ENVS).for_each(|_| table.add_env());
     table
+}
+
+/// Checked as the engine does it before it assigns.
+fn episodes<'a>(call: &EnvCall<'a>) -> Episodes<'a> {
+    let scale = if call.metric == RETURN { Scale::Episode } else { Scale::EnvironmentStep };
+    Episodes::check(call, scale).unwrap()
 }
 
 /// A point and whether it is rewound.
@@ -263,7 +269,7 @@ fn run(table: &mut StepTable, model: &mut Model, operation: &Operation) {
             let allowed = table.check_env_call(&given);
             assert_eq!(allowed.is_ok(), model.allows(call), "{allowed:?}");
             if allowed.is_ok() {
-                table.pass_env_call(&given, &mut segments);
+                table.pass_env_call(&given, &episodes(&given), &mut segments);
                 let placed = expand(call.metric, call.rl_step, &segments);
                 assert_eq!(placed, model.env_call(call));
             }
@@ -318,11 +324,11 @@ fn test_steps_go_on_in_the_middle_of_an_episode_that_another_writer_began() {
         values: Values::F64(&values),
     };
     table.check_env_call(&call).unwrap();
-    table.pass_env_call(&call, &mut segments);
+    table.pass_env_call(&call, &episodes(&call), &mut segments);
     assert_eq!(segments, [BlockSegment::new(env, 2, false, 7, 12)]);
     segments.clear();
     let other = EnvCall { metric: SECOND_REWARD, ..call };
-    table.pass_env_call(&other, &mut segments);
+    table.pass_env_call(&other, &episodes(&other), &mut segments);
     assert_eq!(segments, [BlockSegment::new(env, 2, false, 7, 0)]);
 }
 
@@ -339,9 +345,10 @@ fn test_an_episode_point_ends_the_episodes_up_to_it_and_no_later_one() {
         timestamps: None,
         values: Values::F64(&[0.0]),
     };
-    let mut episode_of = |metric, episodes| {
+    let mut episode_of = |metric, given| {
         let mut segments = Vec::new();
-        table.pass_env_call(&call(metric, episodes, 1), &mut segments);
+        let call = call(metric, given, 1);
+        table.pass_env_call(&call, &episodes(&call), &mut segments);
         (segments[0].env() == env).then_some(segments[0].episode).unwrap()
     };
     assert_eq!(episode_of(REWARD, None), 0);

@@ -4,7 +4,7 @@ use metrana_engine::calls::{EnvCall, Point, SeriesCall, Steps, Values};
 use metrana_engine::error::InvalidArgument;
 use metrana_engine::record::BlockSegment;
 use metrana_engine::series::Registry;
-use metrana_engine::steps::{StepTable, check_ranges};
+use metrana_engine::steps::{Episodes, StepTable};
 use metrana_engine::sync::Mutex;
 use metrana_engine::types::{EnvNo, MetricNo, Scale};
 
@@ -67,12 +67,12 @@ impl Checker {
     }
 
     pub fn env_call(&self, call: &EnvCall<'_>, scale: Scale) -> Result<(), InvalidArgument> {
-        check_ranges(call, scale)?;
+        let episodes = Episodes::check(call, scale)?;
         let State { steps, segments, .. } = &mut *self.state.lock();
         if count(&call.values) > 0 {
             steps.check_env_call(call)?;
             segments.clear();
-            steps.pass_env_call(call, segments);
+            steps.pass_env_call(call, &episodes, segments);
         }
         Ok(())
     }

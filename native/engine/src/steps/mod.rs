@@ -18,7 +18,7 @@
 //! and assigning cannot fail. The state of a (metric, environment) is 40 bytes in pages that are
 //! allocated when the first of their sixteen environments is used.
 
-use crate::calls::{EnvCall, Spread, Steps};
+use crate::calls::{EnvCall, Steps};
 use crate::error::InvalidArgument;
 use crate::record::BlockSegment;
 use crate::types::{
@@ -26,9 +26,11 @@ use crate::types::{
     UNUSED,
 };
 
+mod episodes;
 mod rows;
 
-use rows::{EnvSeries, EnvSteps, Row, RowEpisodes, Run, consecutive};
+pub use episodes::Episodes;
+use rows::{EnvSeries, EnvSteps, Row, Run, consecutive};
 
 const PAGE_ENVS: usize = 16;
 
@@ -228,7 +230,7 @@ impl StepTable {
 
     // ── Environments ───────────────────────────────────────────────────────────────────────────
 
-    /// Whether the block, whose [`check_ranges`] went well, may be assigned.
+    /// Whether the block, whose [`Episodes::check`] went well, may be assigned.
     ///
     /// # Errors
     ///
@@ -263,7 +265,12 @@ impl StepTable {
     }
 
     /// Assigns what [`Self::check_env_call`] allowed.
-    pub fn pass_env_call(&mut self, call: &EnvCall<'_>, out: &mut Vec<BlockSegment>) {
+    pub fn pass_env_call(
+        &mut self,
+        call: &EnvCall<'_>,
+        episodes: &Episodes<'_>,
+        out: &mut Vec<BlockSegment>,
+    ) {
         let metric = &mut self.metrics[call.metric.0 as usize - 1];
         let is_episode = metric.scale == Scale::Episode;
         out.reserve(call.envs.len());
@@ -272,7 +279,7 @@ impl StepTable {
             steps.rl_step = steps.rl_step.max(call.rl_step);
             let series = metric.env_mut(*env);
             let mut row = Row { env: *env, rl_step: call.rl_step, series, steps, out };
-            let given = RowEpisodes::of(call, at);
+            let given = episodes.row(at, call.per_env);
             if is_episode {
                 row.pass_episodes(given, call.per_env);
             } else {
@@ -441,30 +448,4 @@ fn check_rl_step(rl_step: i64) -> Result<(), InvalidArgument> {
         return Ok(());
     }
     Err(InvalidArgument::new("rl_step", format!("{rl_step}; 0 to {MAX_RL_STEP}")))
-}
-
-/// Checks of a block that need no state, so that they are made outside the lock.
-///
-/// # Errors
-///
-/// An `rl_step` or an episode outside its range.
-pub fn check_ranges(call: &EnvCall<'_>, scale: Scale) -> Result<(), InvalidArgument> {
-    check_rl_step(call.rl_step)?;
-    // The greatest that the first of a row may be.
-    let most = match scale {
-        Scale::Episode => MAX_EPISODE - (call.per_env as i64).max(1) + 1,
-        Scale::MlStep | Scale::EnvironmentStep => MAX_EPISODE,
-    };
-    let outside = match call.episodes {
-        None => None,
-        Some(Spread::All(episode)) => first_outside(&[episode], most),
-        Some(Spread::PerEnv(each)) => first_outside(each, most),
-        Some(Spread::Each(each)) => first_outside(each, MAX_EPISODE),
-    };
-    match outside {
-        None => Ok(()),
-        Some(episode) => {
-            Err(InvalidArgument::new("episode", format!("{episode}; 0 to {MAX_EPISODE}")))
-        }
-    }
 }

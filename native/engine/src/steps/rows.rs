@@ -1,6 +1,6 @@
 //! One environment's share of a call, and the runs that it falls into.
 
-use crate::calls::{EnvCall, Spread};
+use super::episodes::RowEpisodes;
 use crate::record::{BlockSegment, MAX_SEGMENT_POINTS};
 use crate::types::{EnvNo, UNUSED};
 
@@ -73,25 +73,6 @@ impl EnvSteps {
     pub fn end(&mut self, episode: i64) {
         self.ended = self.ended.max(episode);
         self.current = self.current.max(episode + 1);
-    }
-}
-
-/// The episodes given for a row of a block.
-#[derive(Clone, Copy)]
-pub(super) enum RowEpisodes<'a> {
-    Automatic,
-    First(i64),
-    Each(&'a [i64]),
-}
-
-impl<'a> RowEpisodes<'a> {
-    pub fn of(call: &EnvCall<'a>, row: usize) -> Self {
-        match call.episodes {
-            None => Self::Automatic,
-            Some(Spread::All(episode)) => Self::First(episode),
-            Some(Spread::PerEnv(each)) => Self::First(each[row]),
-            Some(Spread::Each(each)) => Self::Each(&each[row * call.per_env..][..call.per_env]),
-        }
     }
 }
 
