@@ -100,6 +100,9 @@ class MountedMachine(Machine):
     def _run(
         self, command: list[str], code: int, environ: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
+        return super()._run(self.inside(command), code, environ)
+
+    def inside(self, command: list[str]) -> list[str]:
+        """A command as it has to be started to see the machine's mounts."""
         as_user = [*_AS_USER, "--preserve-credentials"] if _AS_USER else []
-        inside = ["nsenter", f"--target={self._keeper.pid}", *as_user, "--mount"]
-        return super()._run([*inside, *command], code, environ)
+        return ["nsenter", f"--target={self._keeper.pid}", *as_user, "--mount", *command]

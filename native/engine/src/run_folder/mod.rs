@@ -334,7 +334,9 @@ impl RunFolder {
         }
         let paths = numbers(&self.path)?.into_iter();
         let paths = paths.map(|number| self.path.join(format!("{number:06}")));
-        paths.filter(|path| is_stillborn(path)).try_for_each(|path| writer_folder::remove(&path))
+        paths
+            .filter(|path| is_stillborn(path))
+            .try_for_each(|path| writer_folder::remove(&path, None))
     }
 
     /// `None` if it is gone by now.

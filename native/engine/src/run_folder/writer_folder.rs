@@ -1,5 +1,6 @@
 //! One writer's folder: claimed by its living writer, or taken over from a dead one.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use crate::types::Seq;
 pub(super) const LOCK: &str = "lock";
 pub(super) const WRITER_JSON: &str = "writer.json";
 const ACKED: &str = "acked";
+/// Extension of a folder that is being deleted.
+const REMOVED: &str = "removed";
 
 /// The folder of a writer that lives in this process. Its lock is held until this is dropped.
 ///
@@ -136,7 +139,7 @@ impl WriterFolder {
     ///
     /// When it cannot be deleted.
     pub fn withdraw(self) -> Result<(), RunFolderError> {
-        remove(&self.path)
+        remove(&self.path, self.lock)
     }
 }
 
@@ -266,7 +269,7 @@ impl WriterLock {
         let is_readable = summary.unread.is_empty()
             && !(summary.has_damaged_declarations && has_nameless(&self.path)?);
         if is_readable {
-            return remove(&self.path);
+            return remove(&self.path, self.lock);
         }
         let aside = self.path.with_file_name(format!("{number:06}-{writer_id}.unreadable"));
         std::fs::rename(&self.path, aside).map_err(RunFolderError::io("putting aside", &self.path))
@@ -341,10 +344,31 @@ pub(super) fn is_stillborn(path: &Path) -> bool {
 }
 
 /// Takes the folder out of every listing in one step, then deletes it: a half-deleted one would
-/// have no `writer.json` and so count as living for ever.
-pub(super) fn remove(path: &Path) -> Result<(), RunFolderError> {
+/// have no `writer.json` and so count as living for ever. `lock` is held until it is in no listing.
+///
+/// A network file system keeps a deleted file under another name while somebody has it open, and
+/// the folder with it. What is left of folders is deleted with the next one of the run.
+pub(super) fn remove(path: &Path, lock: Option<File>) -> Result<(), RunFolderError> {
     let removed = platform::temporary_path(path).map_err(RunFolderError::io("removing", path))?;
-    let removed = removed.with_extension("removed");
+    let mut removed = removed.into_os_string();
+    removed.push(".");
+    removed.push(REMOVED);
+    let removed = PathBuf::from(removed);
     std::fs::rename(path, &removed).map_err(RunFolderError::io("removing", path))?;
-    std::fs::remove_dir_all(&removed).map_err(RunFolderError::io("deleting", &removed))
+    drop(lock);
+    delete(&removed).map_err(RunFolderError::io("deleting", &removed))?;
+    for left in path.parent().into_iter().flat_map(std::fs::read_dir).flatten().flatten() {
+        if left.path().extension() == Some(OsStr::new(REMOVED)) {
+            // It is nobody's loss that it stays; another process may be deleting it, too.
+            let _ = delete(&left.path());
+        }
+    }
+    Ok(())
+}
+
+fn delete(removed: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(removed) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        deleted => deleted,
+    }
 }

@@ -267,3 +267,15 @@ fn test_a_half_deleted_folder_is_in_no_listing() {
     std::fs::rename(&path, removed.with_extension("removed")).unwrap();
     assert!(run.writers().unwrap().is_empty());
 }
+
+#[test]
+fn test_what_is_left_of_deleted_folders_goes_with_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(folder.path());
+    let left = run.path().join(".000001.0123456789abcdef.removed");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join(".nfs0001"), "").unwrap();
+    writer(&run).withdraw().unwrap();
+    let names = std::fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["run.json"]);
+}
