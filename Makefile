@@ -19,6 +19,9 @@ cpu_wheel = $(wildcard $(WHEELS)/torch-*+cpu-$(shell $(bin)/python -c \
 	'import sys; print("cp%d%d" % sys.version_info[:2])')-*_$(shell uname -m).whl)
 torch = $(if $(cpu_wheel),-r requirements/torch-cpu.txt --find-links $(WHEELS),-r requirements/torch-registry.txt)
 
+# Tests wait a lot, for processes and disks: two at a time take half as long. Each worker starts what its tests share.
+pytest := $(bin)/python -m pytest -n 2 --dist worksteal
+
 cargo_test := cargo test --locked
 ifneq ($(shell command -v cargo-nextest),)
 cargo_test := cargo nextest run --locked && cargo test --locked --doc
@@ -80,7 +83,7 @@ demo: build
 test: setup build
 	$(cargo_test)
 	$(cargo_model)
-	$(bin)/python -m pytest
+	$(pytest)
 
 lint: setup
 	cargo fmt --all --check

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=external)
     items[:] = [item for item in items if item not in external]
     suites = {(item.path.relative_to(config.rootpath), _package(item)) for item in external}
-    config.stash[_LEFT_OUT] = [f"{path} (needs {package})" for path, package in sorted(suites)]
+    left_out = [f"{path} (needs {package})" for path, package in sorted(suites)]
+    config.stash[_LEFT_OUT] = left_out
+    if (output := _workeroutput(config)) is not None:
+        output["left_out"] = left_out
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -67,10 +71,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"{program} is missing; apt-get install {_package(item)}", pytrace=False)
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 - the hook's arguments
+    """Hear from a worker what it left out, for it has nobody to tell."""
+    if left_out := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[_LEFT_OUT] = left_out
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Name what was left out in the very last line, where it is seen."""
-    if left_out := config.stash.get(_LEFT_OUT, []):
+    if _workeroutput(config) is None and (left_out := config.stash.get(_LEFT_OUT, [])):
         print(f"left out, METRANA_TEST_ALL=1 runs them: {', '.join(left_out)}")  # noqa: T201
+
+
+def _workeroutput(config: pytest.Config) -> dict[str, Any] | None:
+    """What a worker tells at its end; None for whoever is no worker."""
+    output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    return output
 
 
 def _package(item: pytest.Item) -> str:

@@ -58,8 +58,8 @@ def test_a_client_of_no_store_answers_and_makes_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["status"], ["runs"], ["show", "x"], ["sync"], ["server", "--port", "0"]]
 )
-def test_a_file_is_no_data_directory(tmp_path: Path, arguments: list[str]) -> None:
-    file = tmp_path / "file"
+def test_a_file_is_no_data_directory(short_path: Path, arguments: list[str]) -> None:
+    file = short_path / "file"
     file.touch()
     for named, environment in ((["--data-dir", str(file)], {}), ([], {"METRANA_DIR": str(file)})):
         done = run_command(*arguments, *named, code=2, environment=environment)
@@ -81,12 +81,13 @@ def test_a_name_that_no_file_system_takes_is_no_data_directory(arguments: list[s
 
 @pytest.mark.parametrize("named", [["typo"], ["--data-dir", "typo"], ["typo" * 100]])
 def test_sync_refuses_a_path_that_is_not_there(
-    tmp_path: Path, named: list[str], monkeypatch: pytest.MonkeyPatch
+    short_path: Path, named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = run_command("sync", *named, code=2, environment={"METRANA_DIR": str(tmp_path / "data")})
+    monkeypatch.chdir(short_path)
+    environment = {"METRANA_DIR": str(short_path / "data")}
+    done = run_command("sync", *named, code=2, environment=environment)
     assert "typo" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 def test_sync_with_nothing_to_deliver_makes_nothing(tmp_path: Path) -> None:
