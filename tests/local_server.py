@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from tests.leash import LEASH
+
 _START_S = 60.0
 
 
 class LocalServer:
-    """Serves a data directory on free ports until stopped or killed.
+    """Serves a data directory on free ports until stopped or killed, or until the tests end.
 
     Args:
         data_dir: The data directory.
@@ -26,7 +28,7 @@ class LocalServer:
 
     def __init__(self, data_dir: Path, *arguments: str, stderr: int | None = None) -> None:
         self.data_dir = data_dir
-        command = [sys.executable, "-m", "metrana.cli", "server"]
+        command = [*LEASH, sys.executable, "-m", "metrana.cli", "server"]
         self.process = subprocess.Popen(
             [*command, "--port=0", "--grpc-port=0", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
@@ -78,9 +80,14 @@ class LocalServer:
         return dict(line.split() for line in lines)
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "it") -> None:
+def wait_until(
+    condition: Callable[[], object],
+    timeout_s: float = 30.0,
+    what: str = "it",
+    pause_s: float = 0.02,
+) -> None:
     """Polls a callable until it is true; fails the test if that takes too long."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s:g} s"
-        time.sleep(0.02)
+        time.sleep(pause_s)

@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, Self
 
+from tests.leash import LEASH
 from tests.processes import Machine
 
 _ROOT = Path(__file__).parent.parent
@@ -53,23 +54,31 @@ class MountedMachine(Machine):
         self.disk.mkdir()
         self.data_dir = self.disk / "data"
         self.environ["METRANA_DIR"] = str(self.data_dir)
+
+    def __enter__(self) -> Self:
         as_root = [*_AS_USER, "--map-root-user"] if _AS_USER else []
-        # The namespace is there as long as a process is in it; this one ends with its input.
+        # The namespace is there as long as a process is in it. A change of user undoes a leash.
         self._keeper = subprocess.Popen(
-            ["unshare", *as_root, "--mount", "sh", "-c", "echo ready && exec cat"],
+            ["unshare", *as_root, "--mount", *LEASH, "sh", "-c", "echo ready && exec cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-
-    def __enter__(self) -> Self:
-        assert self._keeper.stdout is not None
-        ready = self._keeper.stdout.readline()
-        assert ready == "ready\n", "no mount namespace: be root, or allow user namespaces"
+        try:
+            assert self._keeper.stdout is not None
+            ready = self._keeper.stdout.readline()
+            assert ready == "ready\n", "no mount namespace: be root, or allow user namespaces"
+        except BaseException:
+            self._end_keeper()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._keeper.communicate(timeout=30)
+        self._end_keeper()
+
+    def _end_keeper(self) -> None:
+        self._keeper.kill()
+        self._keeper.communicate()
 
     def mount(self, *arguments: str) -> None:
         """Runs the command `mount`."""
@@ -105,4 +114,4 @@ class MountedMachine(Machine):
     def inside(self, command: list[str]) -> list[str]:
         """A command as it has to be started to see the machine's mounts."""
         as_user = [*_AS_USER, "--preserve-credentials"] if _AS_USER else []
-        return ["nsenter", f"--target={self._keeper.pid}", *as_user, "--mount", *command]
+        return ["nsenter", f"--target={self._keeper.pid}", *as_user, "--mount", *LEASH, *command]

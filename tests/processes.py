@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metrana.query import Client
+from tests.leash import LEASH
 
 _LAUNCHERS = ("METRANA_", "SLURM_", "OMPI_", "TORCHELASTIC_", "RAY_", "GROUP_", "MASTER_")
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -74,7 +75,7 @@ class Machine:
         self, command: list[str], code: int, environ: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command,
+            [*LEASH, *command],
             cwd=self.folder,
             env={**self.environ, **environ},
             capture_output=True,

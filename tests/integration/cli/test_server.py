@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.integration.cli.conftest import run_command
+from tests.leash import LEASH
 from tests.local_server import LocalServer
 
 KEY = "the-key-of-the-user"
@@ -53,7 +54,7 @@ def test_a_token_may_be_chosen(tmp_path: Path) -> None:
 
 
 def test_ui_links_with_a_token_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metrana.cli", "ui", "--no-browser", "--port=0"]
+    command = [*LEASH, sys.executable, "-m", "metrana.cli", "ui", "--no-browser", "--port=0"]
     process = subprocess.Popen(
         [*command, "--grpc-port=0", "--data-dir", str(tmp_path)],
         stderr=subprocess.PIPE,
