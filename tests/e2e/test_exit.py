@@ -11,12 +11,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import pytest
 
 from metrana.errors import MetranaNotFoundError
 from metrana.query import Client
+from tests.leash import LEASH
 from tests.local_server import LocalServer, wait_until
 from tests.processes import Machine
 from tests.reading import read_one
@@ -28,7 +29,7 @@ DEADLINE_S = 40
 GRACE_S = 2
 NOWHERE = "http://127.0.0.1:1"
 BEGINNING = f"""
-import itertools, os, signal, sys, threading
+import itertools, os, signal, sys, threading, time
 import metrana
 
 def log():
@@ -84,12 +85,14 @@ class Process:
         **environ: Where its run goes.
     """
 
+    started: ClassVar[list[Self]] = []
+
     def __init__(self, folder: Path, script: str, **environ: str) -> None:
         machine = Machine(folder, METRANA_PROJECT=folder.name, **environ)
         self.project = folder.name
         self.data_dir = Path(machine.environ["METRANA_DIR"])
         self._popen = subprocess.Popen(
-            [sys.executable, "-c", BEGINNING + textwrap.dedent(script)],
+            [*LEASH, sys.executable, "-c", BEGINNING + textwrap.dedent(script)],
             env=machine.environ,
             cwd=folder,
             stdin=subprocess.PIPE,
@@ -98,6 +101,7 @@ class Process:
             text=True,
         )
         self.errors = ""
+        self.started.append(self)
 
     def read(self, word: str) -> None:
         """Waits until it writes a word."""
@@ -128,6 +132,11 @@ class Process:
         """Sends a signal."""
         self._popen.send_signal(number)
 
+    def kill(self) -> None:
+        """Ends it, whatever it does."""
+        self._popen.kill()
+        self._popen.communicate()
+
     def end(self, grace_s: float | None = None) -> int:
         """Waits for its end; returns its exit code.
 
@@ -142,6 +151,14 @@ class Process:
             assert grace_s is not None, f"it did not end: {self.errors}{errors}"
         self.errors += errors
         return self._popen.returncode
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Ends what a test that failed has left running."""
+    yield
+    while Process.started:
+        Process.started.pop().kill()
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +268,9 @@ for number in itertools.count():
     accepted = number + 1
     if accepted == 1000:
         print("ready", flush=True)
+    # Without a pause it would log millions on a machine that is busy with something else.
+    if accepted % 100 == 0:
+        time.sleep(0.001)
 """
 
 
@@ -283,8 +303,6 @@ def test_a_job_that_is_terminated_and_soon_killed_loses_nothing(
 
 # Where the main thread is, said as soon as it is there: it is to be interrupted there.
 TELLING = """
-import time
-
 main = threading.get_ident()
 
 def tell():

@@ -20,6 +20,7 @@ def test_a_process_sees_what_it_logged_itself(tmp_path: Path) -> None:
     deadline = time.monotonic() + 30
     while not (rows := client.runs(as_="arrow").to_pylist()) or rows[0]["point_count"] < 2:
         assert time.monotonic() < deadline, "what is sealed was never seen"
+        time.sleep(0.05)
     assert (rows[0]["run_name"], rows[0]["status"]) == (run.run_name, "running"), rows
 
     run.log("loss", 1.0)

@@ -255,6 +255,7 @@ def test_a_ring_that_was_wiped_out_is_replaced_before_the_next_kill(tmp_path: Pa
             deadline = time.monotonic() + 30
             while not ring.exists():
                 assert time.monotonic() < deadline, "no new ring"
+                time.sleep(0.01)
         metrana.log("x", 6)
         os.kill(os.getpid(), 9)
         """,

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.leash import LEASH
 from tests.processes import Machine
 from tests.reading import read_one
 
 # No file of this process may hold a ring: the kernel refuses the room as a full tmpfs does.
 WITHOUT_TMPFS = """
-import json, resource, signal
+import json, resource, signal, time
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 import metrana
 
@@ -45,15 +46,17 @@ for number in range(1000):
     run.log("x", number)
 # However old batches may get, these are sealed within the window.
 while run.get_metrics().float_points_spooled < 1000:
-    pass
+    time.sleep(0.001)
 print("sealed", flush=True)
 number = 1000
 while True:
     run.log("x", number)
     number += 1
+    if number % 100 == 0:
+        time.sleep(0.001)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script],
+        [*LEASH, sys.executable, "-c", script],
         env=machine.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -189,7 +189,7 @@ def test_threads_that_fork_while_others_log_and_flush(family: Machine, stored: S
         while not is_over.is_set():
             metrana.log("parent", start + count)
             count += 1
-            # Leave the others a turn now and then.
+            # Leaves the others a turn now and then.
             if count % 20 == 0:
                 is_over.wait(0.01)
         counts.append((start, count))
@@ -391,6 +391,8 @@ def test_threads_that_start_programs_while_others_log(family: Machine, stored: S
         while not is_over.is_set():
             metrana.log("parent", count)
             count += 1
+            if count % 100 == 0:
+                is_over.wait(0.001)
         counts.append(count)
 
     threads = [threading.Thread(target=log) for _ in range(2)]

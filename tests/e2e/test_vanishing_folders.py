@@ -25,6 +25,7 @@ def wait_for(condition):
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, run.status()
+        time.sleep(0.01)
 
 def has_heard_of(what):
     return any(what in text for text in run.status().problems)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -174,11 +173,15 @@ def test_faults_that_were_taken_over_and_nobody_asks_for_are_counted_too(
     break_writers(here.data_dir, 18, 90)
     proxy.accept()
     run = open_run(error_strategy="raise_on_close")
-    fault_count, pause = 18 * 90, threading.Event()
-    while run.get_metrics().errors_reported < fault_count:
+    fault_count = 18 * 90
+
+    def are_taken_over() -> bool:
         for _ in range(16):
             run.log("value", 1.0)
-        pause.wait(0.0005)
+        return run.get_metrics().errors_reported >= fault_count
+
+    # Looks often enough to be there at each folder.
+    wait_until(are_taken_over, what="the faults", pause_s=0.0005)
     run.log("value", [1.0] * 100)
     told = run.check_sender_errors()
     metrics = run.get_metrics()
