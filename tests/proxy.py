@@ -164,8 +164,19 @@ class Proxy:
         self._call(orphan)
 
     def deliver_orphans(self) -> None:
-        """Carries up what still waits of connections whose clients are gone, then ends them."""
-        self._call(lambda: [connection.may_go_up.set() for connection in self._orphans])
+        """Carries up what still waits of connections whose clients are gone, to its end.
+
+        Blocks until the server, having read it all, has ended them too.
+        """
+
+        async def deliver() -> None:
+            for connection in self._orphans:
+                connection.may_go_up.set()
+            async with asyncio.timeout(10):
+                while self._orphans & self._open:
+                    await asyncio.sleep(0.005)
+
+        self._run(deliver())
 
     def hold(self) -> None:
         """Takes new connections and carries nothing on them until they are released."""
