@@ -19,8 +19,26 @@ from tests.proxy import Cut, Proxy
 Stored = Callable[..., list[float]]
 VALUES = [float(value) for value in range(1000)]
 
-# What a busy machine may take on top: less than any wait of the engine's own, which begin at 15 s.
-_BUSY_S = 8.0
+
+def check_in_time(limit_s: float, attempt: Callable[[str], float]) -> None:
+    """Attempts it with runs of several names until a call of it ended in time.
+
+    Args:
+        limit_s: What a call may take.
+        attempt: Gives how long the call took, of the run of a name.
+    """
+    took: list[float] = []
+    # On a busy machine one may be late, but not each of them.
+    while not took or took[-1] >= limit_s:
+        assert len(took) < 3, f"it took {took} s"
+        took.append(attempt(f"r-{len(took)}"))
+
+
+def close_timed(run: metrana.Run, close_timeout: float) -> float:
+    """Closes a run; gives how long that took."""
+    begun = time.monotonic()
+    run.close(close_timeout)
+    return time.monotonic() - begun
 
 
 def _cut_again_and_again(proxy: Proxy) -> None:
@@ -63,40 +81,44 @@ def test_close_ends_in_time_and_says_what_is_left_when_the_network(
     project: str,
     fault: str,
 ) -> None:
-    run = open_run()
-    run.log("value", VALUES[:1])
-    run.flush()
-    FAULTS[fault](proxy)
-    run.log("value", VALUES[1:])
-    begun = time.monotonic()
-    with pytest.warns(metrana.MetranaWarning) as warned:
-        run.close(0.5)
-    assert time.monotonic() - begun < 0.5 + 1 + _BUSY_S
-    (said,) = [str(one.message) for one in warned if "ended with" in str(one.message)]
-    assert "999 points" in said
-    assert f"{proxy.url} has not acknowledged" in said
-    assert str(here.data_dir) in said
-    assert f"metrana sync --url {proxy.url}" in said
-    assert not metrana.is_initialized()
-    repair(proxy)
-    sync()
-    assert stored() == VALUES
-    assert reader.run("r", project_name=project).status == "finished"
+    def close(run_name: str) -> float:
+        run = open_run(run_name=run_name)
+        run.log("value", VALUES[:1])
+        run.flush()
+        FAULTS[fault](proxy)
+        run.log("value", VALUES[1:])
+        with pytest.warns(metrana.MetranaWarning) as warned:
+            took_s = close_timed(run, 0.5)
+        (said,) = [str(one.message) for one in warned if "ended with" in str(one.message)]
+        assert "999 points" in said
+        assert f"{proxy.url} has not acknowledged" in said
+        assert str(here.data_dir) in said
+        assert f"metrana sync --url {proxy.url}" in said
+        assert not metrana.is_initialized()
+        repair(proxy)
+        sync()
+        assert stored(run_name) == VALUES
+        assert reader.run(run_name, project_name=project).status == "finished"
+        return took_s
+
+    check_in_time(0.5 + 1, close)
 
 
 def test_close_does_not_wait_for_a_server_that_never_answered(
     proxy: Proxy, open_run: OpenRun, sync: Callable[[], str], stored: Stored
 ) -> None:
-    proxy.hold()
-    run = open_run(connect_timeout_secs=0.1)
-    run.log("value", VALUES)
-    begun = time.monotonic()
-    with pytest.warns(metrana.MetranaWarning, match="1,000 points"):
-        run.close(60)
-    assert time.monotonic() - begun < 1 + _BUSY_S
-    repair(proxy)
-    sync()
-    assert stored() == VALUES
+    def close(run_name: str) -> float:
+        proxy.hold()
+        run = open_run(run_name=run_name, connect_timeout_secs=0.1)
+        run.log("value", VALUES)
+        with pytest.warns(metrana.MetranaWarning, match="1,000 points"):
+            took_s = close_timed(run, 60)
+        repair(proxy)
+        sync()
+        assert stored(run_name) == VALUES
+        return took_s
+
+    check_in_time(1, close)
 
 
 def fill(run: metrana.Run) -> bool:
@@ -110,19 +132,15 @@ def fill(run: metrana.Run) -> bool:
 def test_close_ends_in_time_when_a_stuck_server_has_filled_spool_and_queue(
     proxy: Proxy, open_run: OpenRun, close_timeout: float
 ) -> None:
-    took = []
-    # On a busy machine one may be late, but not each of them.
-    for attempt in range(3):
-        run = open_run(run_name=f"r-{attempt}", spool_max_bytes=4096, error_strategy="silent")
+    def close(run_name: str) -> float:
+        run = open_run(run_name=run_name, spool_max_bytes=4096, error_strategy="silent")
         proxy.stall()
-        wait_until(lambda run=run: fill(run), what="a spool at its limit")
-        begun = time.monotonic()
-        run.close(close_timeout)
-        took.append(time.monotonic() - begun)
+        wait_until(lambda: fill(run), what="a spool at its limit")
+        took_s = close_timed(run, close_timeout)
         repair(proxy)
-        if took[-1] < close_timeout + 1:
-            return
-    pytest.fail(f"it took {took} s")
+        return took_s
+
+    check_in_time(close_timeout + 1, close)
 
 
 @pytest.mark.parametrize("fault", ["stalls", "refuses", "swallows the answers"])
@@ -134,19 +152,21 @@ def test_close_without_patience_abandons_what_is_not_acknowledged(
     stored: Stored,
     fault: str,
 ) -> None:
-    run = open_run()
-    run.log("value", VALUES[:1])
-    run.flush()
-    FAULTS[fault](proxy)
-    run.log("value", VALUES[1:])
-    begun = time.monotonic()
-    run.close(0)
-    assert time.monotonic() - begun < 1 + _BUSY_S
-    assert list(here.data_dir.glob("spool/*/0*")) == []
-    repair(proxy)
-    assert "0 batches of 0 writers" in sync()
-    # It is not known of what was on its way whether it arrived, but nothing is there twice.
-    assert stored() in (VALUES[:1], VALUES)
+    def close(run_name: str) -> float:
+        run = open_run(run_name=run_name)
+        run.log("value", VALUES[:1])
+        run.flush()
+        FAULTS[fault](proxy)
+        run.log("value", VALUES[1:])
+        took_s = close_timed(run, 0)
+        assert list(here.data_dir.glob("spool/*/0*")) == []
+        repair(proxy)
+        assert "0 batches of 0 writers" in sync()
+        # It is not known of what was on its way whether it arrived, but nothing is there twice.
+        assert stored(run_name) in (VALUES[:1], VALUES)
+        return took_s
+
+    check_in_time(1, close)
 
 
 @pytest.mark.parametrize("error_strategy", ["raise_on_close", "raise_on_log"])
