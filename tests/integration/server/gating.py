@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,33 @@ from metrana.server.embedded import Stores
 from metrana.server.ingest import Ingestor
 from metrana.server.points import PointsStore
 from metrana.server.points.engine import ChdbEngine
+
+
+class Gate:
+    """Where threads stop until the test lets them go on.
+
+    Attributes:
+        failure: Raised in who goes on; None: nothing is.
+    """
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self._is_reached, self._is_open = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        """Stops here."""
+        self._is_reached.set()
+        assert self._is_open.wait(30), "nobody opened the gate"
+        if self.failure is not None:
+            raise self.failure
+
+    def wait(self) -> None:
+        """Waits until a thread has stopped here."""
+        assert self._is_reached.wait(30), "nobody came to the gate"
+
+    def open(self) -> None:
+        """Lets everybody go on, those that come later too."""
+        self._is_open.set()
 
 
 class GatedStore(PointsStore):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metrana.server.points import PointsRefusedError
 from metrana.server.sessions import IngestRefusedError
-from tests.integration.server.gating import gated
+from tests.integration.server.gating import Gate, gated
 from tests.integration.server.writing import Heard, open_writer, stored_steps, submit_all
 from tests.local_server import wait_until
 
@@ -57,16 +57,10 @@ def test_a_stream_cut_in_its_commit_and_a_deliverer_store_everything_once(
 ) -> None:
     with gated(tmp_path) as (stores, points, ingestor):
         writer = open_writer(stores)
-        inserting, may_insert = threading.Event(), threading.Event()
-
-        def gate() -> None:
-            inserting.set()
-            assert may_insert.wait(30)
-
-        points.before_insert = gate
+        points.before_insert = gate = Gate()
         stream = ingestor.open_session(writer, Heard(), 1)
         submit_all(ingestor, stream, sealed)
-        assert inserting.wait(30)
+        gate.wait()
         cut = threading.Thread(target=ingestor.close_session, args=(stream,))
         cut.start()
         wait_until(lambda: stream.closed, what="the cut")
@@ -78,7 +72,7 @@ def test_a_stream_cut_in_its_commit_and_a_deliverer_store_everything_once(
         opening.start()
         # Time enough to get ahead of the insert, for one that does not wait for it.
         opening.join(0.5)
-        may_insert.set()
+        gate.open()
         opening.join()
         cut.join()
         last = submit_all(ingestor, sessions[0], sealed)
@@ -106,13 +100,12 @@ def test_a_group_decoded_ahead_leaves_no_gap_when_the_one_before_it_is_refused(
 ) -> None:
     with gated(tmp_path) as (stores, points, ingestor):
         writer = open_writer(stores)
-        inserting, may_fail = threading.Event(), threading.Event()
+        gate = Gate()
         # The first group by itself, and then its writer's part of it.
         refusals = iter(range(2))
 
         def refuse() -> None:
-            inserting.set()
-            assert may_fail.wait(30)
+            gate()
             if next(refusals, None) is not None:
                 raise PointsRefusedError("Code: 53. the first group will never do")
 
@@ -121,10 +114,10 @@ def test_a_group_decoded_ahead_leaves_no_gap_when_the_one_before_it_is_refused(
         session = ingestor.open_session(writer, heard, 1)
         points_at = [i for i, m in enumerate(sealed) if m.kind == "points"]  # type: ignore[attr-defined]
         submit_all(ingestor, session, sealed[: points_at[1]])
-        assert inserting.wait(30)
+        gate.wait()
         submit_all(ingestor, session, sealed[points_at[1] :])
         wait_until(lambda: ingestor._next is not None, what="the next group's decoding")
-        may_fail.set()
+        gate.open()
         wait_until(lambda: heard.refusal is not None, what="the refusal")
         # Opening waits for the group that was decoded ahead.
         ingestor.open_session(writer, Heard(), 1)
