@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.place import Figures
+
 METRANA = ("metrana", "metrana-server")
 PEERS = {
     "tensorboardx": "TensorBoardX",
@@ -40,6 +42,9 @@ class Logger(Protocol):
 
     def release(self) -> None:
         """Undoes what `prepare` did."""
+
+    def dropped(self) -> Figures:
+        """How many points of the open run it refused, as "dropped"; {} if it does not count."""
 
     def count(self, folder: Path) -> int:
         """How many points of "loss" can be read back, by a process that logged none of them."""
@@ -74,10 +79,14 @@ def opened(logger: Logger, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 class LoggerBase:
-    """What most loggers have in common: nothing has to be there before."""
+    """What most loggers have in common: nothing has to be there before, and nothing is counted."""
 
     def prepare(self, _folder: Path) -> None:
         """Does nothing."""
 
     def release(self) -> None:
         """Does nothing."""
+
+    def dropped(self) -> Figures:
+        """Returns nothing."""
+        return {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import metrana
 from benchmarks.loggers import LoggerBase
+from benchmarks.place import Figures
 
 
 class MetranaOffline(LoggerBase):
@@ -22,12 +23,18 @@ class MetranaOffline(LoggerBase):
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a run with the settings that a user has who gives none."""
-        run = metrana.init(mode=self.mode, data_dir=folder, run_name=f"run-{next(self._numbers)}")
-        return {"metrana": metrana, "run": run}
+        self._run = metrana.init(
+            mode=self.mode, data_dir=folder, run_name=f"run-{next(self._numbers)}"
+        )
+        return {"metrana": metrana, "run": self._run}
 
     def close(self) -> None:
         """Closes the run."""
         metrana.close()
+
+    def dropped(self) -> Figures:
+        """Returns what the run refused."""
+        return dropped_by(self._run)
 
     def count(self, folder: Path) -> int:
         """Counts what the embedded store has, after it took what the spool and the ring held."""
@@ -35,6 +42,12 @@ class MetranaOffline(LoggerBase):
 
         with Client(data_dir=folder) as client:
             return int(client.runs()["point_count"].sum())
+
+
+def dropped_by(run: metrana.Run) -> Figures:
+    """Returns how many points an open run refused: what is not taken is quickly done."""
+    metrics = run.get_metrics()
+    return {"dropped": float(metrics.float_points_dropped + metrics.rl_float_points_dropped)}
 
 
 def create() -> MetranaOffline:

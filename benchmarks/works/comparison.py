@@ -22,8 +22,10 @@ def measure_mapping(place: Place) -> Figures:
 
 
 def _timed(place: Place, statement: str) -> Figures:
-    with opened(logger_of(place.logger), place.folder) as names:
+    logger = logger_of(place.logger)
+    with opened(logger, place.folder) as names:
         names = {**names, "values": {f"metric/{number}": 0.25 * number for number in range(10)}}
         # A first call declares its metrics, in every logger; it is not what a training waits for.
         sample(statement, names, place.seconds(0.5))
-        return percentiles(sample(statement, names, place.seconds(_SECONDS)))
+        figures = percentiles(sample(statement, names, place.seconds(_SECONDS)))
+        return {**figures, **logger.dropped()}

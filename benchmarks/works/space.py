@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 import metrana
+from benchmarks.loggers.metrana_logger import dropped_by
 from benchmarks.place import Figures, Place
 from metrana.server.embedded import deliver_spools, open_stores
 from metrana.server.points.engine import ChdbEngine
@@ -18,7 +19,7 @@ _STEP_S = 0.002
 
 
 def measure_space(place: Place) -> Figures:
-    """Logs random walks a step at a time, weighs the spool, delivers it and weighs the store."""
+    """Logs a random walk a series, weighs the spool, delivers it and weighs the store."""
     steps = place.count(_POINTS)
     walks = np.cumsum(np.random.default_rng(0).normal(size=(steps, _SERIES)), axis=0)
     names = [f"metric-{number}" for number in range(_SERIES)]
@@ -29,6 +30,7 @@ def measure_space(place: Place) -> Figures:
         for row in walks.astype(np.float32).tolist():
             run.log(dict(zip(names, row, strict=True)))
             time.sleep(_STEP_S)
+        dropped = dropped_by(run)
     # The frames hold the messages that a sender would send, each with a header of its own.
     spooled = sum(path.stat().st_size for path in place.folder.glob("spool/*/*/*.spool"))
     with open_stores(place.folder) as stores:
@@ -39,11 +41,12 @@ def measure_space(place: Place) -> Figures:
     engine.close()
     with open_stores(place.folder) as stores:
         stats = stores.points.stats()
-    if stats.row_count != walks.size:
+    if stats.row_count + dropped["dropped"] != walks.size:
         raise RuntimeError(f"{walks.size:,} points were logged, {stats.row_count:,} are stored")
     return {
         "wire_bytes": spooled / walks.size,
         "disk_bytes": stats.bytes_on_disk / walks.size,
         "points": float(walks.size),
         "parts": float(stats.part_count),
+        **dropped,
     }
