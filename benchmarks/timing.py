@@ -15,6 +15,7 @@ from benchmarks.place import Figures
 _LOOP = """
 def loop(first, last, until, clock, append):
     for i in range(first, last):
+        {setup}
         start = clock()
         {statement}
         end = clock()
@@ -32,6 +33,7 @@ def sample(
     names: dict[str, Any],
     seconds: float,
     *,
+    setup: str = "pass",
     burst: int = _BURST,
     between: Callable[[], object] = lambda: time.sleep(_PAUSE_S),
 ) -> np.ndarray:
@@ -41,6 +43,7 @@ def sample(
         statement: One line of Python.
         names: What it uses.
         seconds: How long to go on, pauses included.
+        setup: One line that is done before each call and not timed; may set names for it.
         burst: Calls without a pause.
         between: Called after each burst.
 
@@ -48,7 +51,7 @@ def sample(
         The nanoseconds of each call, the timer's own included. Shape: (call_count,).
     """
     scope = dict(names)
-    exec(_LOOP.format(statement=statement), scope)
+    exec(_LOOP.format(setup=setup, statement=statement), scope)
     samples: list[int] = []
     until = time.perf_counter_ns() + int(seconds * 1e9)
     while time.perf_counter_ns() < until:
