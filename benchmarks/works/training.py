@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loggers import logger_of, opened
+from benchmarks.loggers import logger_of, prepared
 from benchmarks.place import Figures, Place
 
 _STEP_S = 0.003
 _SCALARS = 20
-_BLOCK_STEPS = 100
-_BLOCK_PAIRS = 40
+# Six rounds of each kind, 10.8 s of steps. What runs before them lasts longer than what any logger
+# gathers before it works on it, so a round pays for as much as it causes.
+_ROUNDS = 6
+_ROUND_STEPS = 600
+_WARM_UP_STEPS = 400
 _ROUNDS_TRIED = 100
 _LOOP = """
-def logged(steps, step):
-    for i in range(*steps):
+def steps(first, end, step):
+    for i in range(first, end):
         step()
         {statement}
 """
@@ -53,36 +56,45 @@ def measure_training_calls(place: Place) -> Figures:
 
 
 def _slow_down(place: Place, statement: str) -> Figures:
-    # Blocks of steps with and without logging follow each other.
+    # Rounds without any run open and rounds with one that logs take turns, and their sums count:
+    # what a logger does on threads and in processes of its own takes its time of the same cores.
+    # The step itself keeps one of them busy.
     step = busy_step()
-    ratios, plain = [], []
-    with opened(logger_of(place.logger), place.folder) as names:
-        values = {f"metric/{number}": 0.25 * number for number in range(_SCALARS)}
-        scope: dict[str, Any] = {**names, "values": values}
-        exec(_LOOP.format(statement=statement), scope)
-        count = place.count(_BLOCK_STEPS)
-        for pair in range(place.count(_BLOCK_PAIRS)):
-            steps = (pair * count, (pair + 1) * count)
-
-            def with_logging(steps: tuple[int, int] = steps) -> None:
-                scope["logged"](steps, step)
-
-            def without() -> None:
-                for _ in range(count):
-                    step()
-
-            # Which comes first changes, so that a drift of the machine favours neither.
-            if pair % 2:
-                logged_s, plain_s = _timed(with_logging), _timed(without)
-            else:
-                plain_s, logged_s = _timed(without), _timed(with_logging)
-            ratios.append(logged_s / plain_s)
-            plain.append(plain_s / count)
+    logger = logger_of(place.logger)
+    plain, logged, closing, dropped = [], [], [], 0.0
+    for number in range(place.count(_ROUNDS)):
+        # Which comes first changes, so that a drift of the machine favours neither.
+        if number % 2 == 0:
+            plain.append(_round_s(place, "pass", {}, step))
+        with prepared(logger, place.folder):
+            values = {f"metric/{index}": 0.25 * index for index in range(_SCALARS)}
+            names = {**logger.open(place.folder), "values": values}
+            logged.append(_round_s(place, statement, names, step))
+            dropped += logger.dropped().get("dropped", 0.0)
+            closing.append(_timed(logger.close))
+        if number % 2:
+            plain.append(_round_s(place, "pass", {}, step))
+    slower = [(ours / bare - 1) * 100 for ours, bare in zip(logged, plain, strict=True)]
     return {
-        "slower_percent": (float(np.median(ratios)) - 1) * 100,
-        "step_ms": float(np.median(plain)) * 1000,
-        "steps": float(count * len(ratios) * 2),
+        "slower_percent": (sum(logged) / sum(plain) - 1) * 100,
+        "lowest_percent": min(slower),
+        "highest_percent": max(slower),
+        "noise_percent": (max(plain) / min(plain) - 1) * 100,
+        "close_ms": float(np.median(closing)) * 1000,
+        "step_ms": sum(plain) / len(plain) / place.count(_ROUND_STEPS) * 1000,
+        "steps": float(place.count(_ROUND_STEPS) * len(plain)),
+        "dropped": dropped,
     }
+
+
+def _round_s(
+    place: Place, statement: str, names: dict[str, Any], step: Callable[[], None]
+) -> float:
+    scope = dict(names)
+    exec(_LOOP.format(statement=statement), scope)
+    first = place.count(_WARM_UP_STEPS)
+    scope["steps"](0, first, step)
+    return _timed(lambda: scope["steps"](first, first + place.count(_ROUND_STEPS), step))
 
 
 def _timed(call: Callable[[], object]) -> float:
