@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 import metrana
+from benchmarks.loggers.metrana_logger import dropped_by
 from benchmarks.place import Figures, Place
 from metrana.query import Client
 
@@ -28,6 +29,7 @@ def measure_threads(place: Place) -> Figures:
         for number in range(place.count(_ROUNDS)):
             singles.append(_rate(run, f"one-{number}", 1, per_thread * _THREADS))
             together.append(_rate(run, f"four-{number}", _THREADS, per_thread))
+        dropped = dropped_by(run)
     with Client(data_dir=place.folder) as client:
         found = [client.points("threads", f"four-{number}") for number in range(len(together))]
     wrong = sum(_out_of_order(frame["value"].to_numpy(), per_thread) for frame in found)
@@ -37,11 +39,14 @@ def measure_threads(place: Place) -> Figures:
         "single_per_s": single,
         "together_per_s": four,
         "out_of_order": float(wrong),
+        **dropped,
     }
 
 
 def _rate(run: metrana.Run, metric_name: str, thread_count: int, calls: int) -> float:
-    start = threading.Barrier(thread_count + 1)
+    began: list[float] = []
+    # One of the threads runs the action when all are there, before any goes on.
+    start = threading.Barrier(thread_count, lambda: began.append(time.perf_counter()))
 
     def log(thread_no: int) -> None:
         first = thread_no * _THREAD_STRIDE
@@ -52,11 +57,9 @@ def _rate(run: metrana.Run, metric_name: str, thread_count: int, calls: int) -> 
     threads = [threading.Thread(target=log, args=(number,)) for number in range(thread_count)]
     for thread in threads:
         thread.start()
-    start.wait()
-    began = time.perf_counter()
     for thread in threads:
         thread.join()
-    rate = thread_count * calls / (time.perf_counter() - began)
+    rate = thread_count * calls / (time.perf_counter() - began[0])
     # The next one starts with an empty ring.
     run.flush()
     return rate
