@@ -34,19 +34,26 @@ def log_on(note):
 def measure_kill(place: Place) -> Figures:
     """Kills a process that logs at about a thousand points a second, and counts, a few times."""
     _check_count(place)
-    taken = stored = 0
     seed = random.Random(0)
-    for number in range(place.count(_ROUNDS)):
-        folder = place.folder / f"round-{number}"
+    folders = [place.folder / f"round-{number}" for number in range(place.count(_ROUNDS))]
+    taken = []
+    for folder in folders:
         folder.mkdir()
-        note = place.folder / f"taken-{number}"
         life_s = place.seconds(seed.uniform(*_LIVES_S))
-        taken += _kill_one(place.logger, folder, note, life_s)
-        # A logger's process of its own lives on, and may write what it has.
-        time.sleep(place.seconds(_SETTLE_S))
-        stored += _counted(place.logger, folder)
-    # More than was noted can be stored: the last call may not have come to its note.
-    return {"taken": float(taken), "stored": float(stored), "lost": float(max(0, taken - stored))}
+        taken.append(_kill_one(place.logger, folder, folder.with_suffix(".taken"), life_s))
+    # A logger's process of its own lives on, and may write what it has.
+    time.sleep(place.seconds(_SETTLE_S))
+    stored = [_counted(place.logger, folder) for folder in folders]
+    # More than was noted can be stored: the last call may not have come to its note. That makes up
+    # for no loss of another round.
+    lost = [max(0, had - has) for had, has in zip(taken, stored, strict=True)]
+    return {
+        "taken": float(sum(taken)),
+        "stored": float(sum(stored)),
+        "lost": float(sum(lost)),
+        "most_lost": float(max(lost)),
+        "rounds": float(len(folders)),
+    }
 
 
 def _check_count(place: Place) -> None:
