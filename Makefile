@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What has been installed, each as old as the locks it was installed from.
 stamps := $(VENV)/stamps
 uv := VIRTUAL_ENV=$(VENV) $(bin)/uv
+peers_uv := VIRTUAL_ENV=$(PEERS) $(bin)/uv pip install --quiet
 
 native_sources := Cargo.toml Cargo.lock pyproject.toml \
 	$(shell find native proto -name '*.rs' -o -name '*.toml' -o -name '*.proto')
@@ -41,8 +42,8 @@ help:
 	@echo 'demo    train an agent, log it, read it back (installs only what that needs)'
 	@echo 'test    every suite; METRANA_TEST_ALL=1: those that need external programs too'
 	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
-	@echo 'bench   metrana beside its goals and its peers, into docs/benchmarks.md; BENCH=--quick: see that it works;'
-	@echo '        bench-parts: the engine and the points store on their own'
+	@echo 'bench   metrana beside its goals and its peers, 20 minutes, into docs/benchmarks.md and README.md; shown only:'
+	@echo '        BENCH=--quick, to see that it works, BENCH="--only scalar kill"; bench-parts: engine and store on their own'
 	@echo 'lock    write requirements/*.txt anew; UPGRADE=1: with newer versions'
 	@echo 'proto   write metrana/server/_proto anew from proto/'
 	@echo 'clean   remove everything that these targets made'
@@ -98,14 +99,20 @@ format:
 	$(bin)/ruff check --fix-only --quiet .
 	$(bin)/ruff format --quiet .
 
-# The peers share no package with metrana: what they need must not decide what it is tested with.
-$(PEERS)/stamp: requirements/peers.txt $(stamps)/uv
+# The peers share no package with metrana: what they need must not decide what it is tested with. If they cannot all be
+# installed, each is tried on its own, and the table says which are missing.
+$(PEERS)/stamp: requirements/peers.in requirements/peers.txt $(stamps)/uv
 	$(PYTHON) -m venv --clear $(PEERS)
-	VIRTUAL_ENV=$(PEERS) $(bin)/uv pip install --quiet --require-hashes -r requirements/peers.txt
+	$(peers_uv) --require-hashes -r requirements/peers.txt || \
+		for peer in $$(grep -v '^#' requirements/peers.in); do \
+			$(peers_uv) --constraint requirements/peers.txt numpy $$peer || echo "no $$peer: see above" >&2; \
+		done
 	@touch $@
 
+# Only a whole table is published.
 bench: setup build $(PEERS)/stamp
-	$(bin)/python -m benchmarks --peers-python $(PEERS)/bin/python --output docs/benchmarks.md $(BENCH)
+	$(bin)/python -m benchmarks --peers-python $(PEERS)/bin/python \
+		$(if $(filter --quick --only,$(BENCH)),,--output docs/benchmarks.md) $(BENCH)
 
 bench-parts: build
 	cargo bench --locked

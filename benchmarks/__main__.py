@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.goals import ROWS
-from benchmarks.loggers import PEERS
+from benchmarks.loggers import METRANA
+from benchmarks.page import PUBLISHED, page, publish
 from benchmarks.runner import Runner
 from benchmarks.table import table
 from metrana.git import commit_sha
 
-_EXPLAINED = """\
-Each work is done in a fresh process. Percentiles are exact, from the time of every single call;
-they include the timer, which "net" leaves out. metrana has a local server, in a process of its own
-on the same cores, except in the rows "threads", "wire", "disk", "startup" (offline) and "kill".
-Each peer is in its usual local mode and cannot reach a network. Goals are not lowered: a missed
-one stays in the table."""
-
 
 def main() -> int:
-    """Prints the table, or writes it to a file; returns 1 if a work failed, whatever is missed."""
+    """Prints the table or writes it; returns 1 if a work of metrana failed, whatever is missed."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="metrana-bench-", dir=arguments.folder) as folder:
         runner = Runner(Path(folder), arguments.peers_python, arguments.quick)
-        described = machine.describe()
+        described = [*machine.describe(Path(folder)), _versions(runner)]
+        if arguments.quick:
+            described.append("**made with `--quick`: the figures mean nothing**")
         rows = [row for row in ROWS if not arguments.only or row.name in arguments.only]
         lines = table(rows, runner.measure)
-    text = _page(
-        _command(arguments), [*described, _versions(arguments.peers_python)], lines, runner
-    )
+    failed = [f"{work}, {logger}: {why}" for (work, logger), why in runner.failures.items()]
+    text = page(_command(arguments), described, lines, failed)
+    # What a peer cannot do is said in the table; without metrana's own figures it is none.
+    has_all = not any(logger in METRANA for _, logger in runner.failures)
     if arguments.output is None:
         print(text, end="")
-    else:
+    elif not _is_published(arguments.output):
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(text)
-    return 1 if runner.failures else 0
+    elif has_all:
+        publish(text)
+    else:
+        print(text, end="")
+        print(f"{PUBLISHED.name} stays as it was: works of metrana failed", file=sys.stderr)
+    return 0 if has_all else 1
+
+
+def _is_published(output: Path) -> bool:
+    return output.resolve() == PUBLISHED.resolve()
 
 
 def _arguments() -> argparse.Namespace:
@@ -56,28 +61,14 @@ def _arguments() -> argparse.Namespace:
         type=lambda text: Path(text).absolute(),
         help="interpreter of the environment with the peers",
     )
-    return parser.parse_args()
-
-
-def _page(command: str, described: list[str], lines: list[str], runner: Runner) -> str:
-    quick = ["", "**Made with `--quick`: the figures mean nothing.**"] if runner.is_quick else []
-    failures = [
-        f"- {work}, {logger}: {reason}" for (work, logger), reason in runner.failures.items()
-    ]
-    parts = [
-        "# Benchmarks",
-        "",
-        f"Written by `{command}` on:",
-        "",
-        *(f"- {line}" for line in described),
-        *quick,
-        "",
-        _EXPLAINED,
-        "",
-        *lines,
-        *(["", "Without figures:", "", *failures] if failures else []),
-    ]
-    return "\n".join(parts) + "\n"
+    arguments = parser.parse_args()
+    is_whole = arguments.peers_python and not arguments.quick and not arguments.only
+    if arguments.output and _is_published(arguments.output) and not is_whole:
+        parser.error(
+            f"{PUBLISHED.name} is published, so it takes the whole table only: with "
+            "--peers-python, without --quick and --only; give another --output"
+        )
+    return arguments
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -85,17 +76,11 @@ def _command(arguments: argparse.Namespace) -> str:
     return " ".join(["python -m benchmarks", *(["--quick"] if arguments.quick else []), *only])
 
 
-def _versions(peers_python: Path | None) -> str:
+def _versions(runner: Runner) -> str:
     own = [f"{name} {importlib.metadata.version(name)}" for name in ("metrana", "numpy")]
+    peers = [f"{name} {version}" for name, version in runner.peer_versions.items()]
     versions = f"{own[0]} ({commit_sha() or 'no commit'}), {own[1]}"
-    if peers_python is None:
-        return versions
-    script = (
-        "import importlib.metadata, sys\n"
-        "print(', '.join(f'{n} {importlib.metadata.version(n)}' for n in sys.argv[1:]))"
-    )
-    peers = subprocess.check_output([str(peers_python), "-c", script, *PEERS], text=True)
-    return f"{versions}; {peers.strip()}"
+    return "; ".join([versions, *([", ".join(peers)] if peers else [])])
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.disk import file_system
 
-def describe() -> list[str]:
-    """Returns what a reader needs to judge the figures, a line each."""
+
+def describe(folder: Path) -> list[str]:
+    """Returns what a reader needs to judge figures measured in a folder, a line each."""
     return [
         f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores, {_memory_gib():.0f} GiB of memory",
         f"{platform.system()} {platform.release()}, {_system()}, "
-        f"Python {platform.python_version()}",
+        f"Python {platform.python_version()}; the measured folder is on {file_system(folder)}",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load average at the start "
         f"{os.getloadavg()[0]:.1f}",
     ]

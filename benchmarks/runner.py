@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from benchmarks.loggers import PEERS
 from benchmarks.place import Figures
 
 ROOT = Path(__file__).parents[1]
-_TIMEOUT_S = 900
+_TIMEOUT_S = 400
 _OURS = ("METRANA_", "WANDB_", "MLFLOW_", "TRACKIO_", "AIM_")
 # Nobody listens there: what a peer would send out of the machine fails at once.
 _NOWHERE = "http://127.0.0.1:9"
@@ -31,6 +32,16 @@ _OFFLINE = {
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",
 }
+_VERSIONS = """
+import importlib.metadata, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
 
 
 @dataclass
@@ -42,13 +53,23 @@ class Runner:
         peers_python: The interpreter of the environment that has the peers; None: no peers.
         is_quick: Whether the figures are only to be seen.
         failures: Why a work has no figures, by work and logger.
+        peer_versions: Of the peers that are installed, by name.
     """
 
     folder: Path
     peers_python: Path | None
     is_quick: bool = False
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
+    peer_versions: dict[str, str] = field(init=False, default_factory=dict)
     _done: dict[tuple[str, str], Figures] = field(default_factory=dict)
+    _start_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if self.peers_python is not None:
+            try:
+                self.peer_versions = _installed(self.peers_python)
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                self._say(f"no peers: {_reason(error)}")
 
     def measure(self, work: str, logger: str) -> Figures | None:
         """Returns the figures of a work: none for a peer without environment, None if it failed."""
@@ -56,13 +77,20 @@ class Runner:
             return {}
         key = (work, logger)
         if key not in self._done and key not in self.failures:
-            print(f"{work}: {logger} …", file=sys.stderr, flush=True)
             try:
+                if logger in PEERS and logger not in self.peer_versions:
+                    raise ValueError(f"{PEERS[logger]} is not installed")
+                self._say(f"{work}: {logger} …")
                 self._done[key] = self._run(work, logger)
             except (OSError, subprocess.SubprocessError, ValueError) as error:
-                self.failures[key] = _reason(error)
-                print(f"  failed: {self.failures[key]}", file=sys.stderr, flush=True)
+                # The page tells nobody where on the machine it was measured.
+                self.failures[key] = _reason(error).replace(str(self.folder), "…")
+                self._say(f"{work}: {logger} failed: {self.failures[key]}")
         return self._done.get(key)
+
+    def _say(self, line: str) -> None:
+        passed_s = time.monotonic() - self._start_s
+        print(f"[{passed_s:5.0f} s] {line}", file=sys.stderr, flush=True)
 
     def _run(self, work: str, logger: str) -> Figures:
         python = str(self.peers_python) if logger in PEERS else sys.executable
@@ -78,6 +106,13 @@ class Runner:
             shutil.rmtree(folder, ignore_errors=True)
         figures: Figures = json.loads(out.strip().rsplit("\n", 1)[-1])
         return figures
+
+
+def _installed(python: Path) -> dict[str, str]:
+    command = [str(python), "-c", _VERSIONS, *PEERS]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    versions: dict[str, str] = json.loads(out)
+    return versions
 
 
 def _output(command: list[str], home: Path) -> str:
@@ -113,4 +148,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         lines = (error.stderr or "").strip().splitlines()
         return lines[-1] if lines else f"exit code {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"not done within {error.timeout:g} s"
     return str(error)

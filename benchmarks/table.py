@@ -14,7 +14,7 @@ Measure = Callable[[str, str], Figures | None]
 
 def table(rows: Iterable[Row], measure: Measure) -> list[str]:
     """Returns the lines of the table, measuring row by row."""
-    head = ["row", "work", "goal", "metrana", "net", *PEERS.values(), "met?"]
+    head = ["row", "work", "goal", "metrana", "net", *PEERS.values(), "met?", "note"]
     return [_line(head), _line(["---"] * len(head)), *(_line(_cells(row, measure)) for row in rows)]
 
 
@@ -29,6 +29,7 @@ def _cells(row: Row, measure: Measure) -> list[str]:
         _shown(row, figures, "net_"),
         *peers,
         _verdict(row, figures),
+        _note(row, figures),
     ]
 
 
@@ -59,14 +60,36 @@ def _number(value: float, goal: Goal) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _missed(row: Row, figures: Figures) -> list[Goal]:
+    # What was not measured is not good enough.
+    return [
+        goal
+        for goal in row.goals
+        if goal.limit is not None
+        and not (goal.figure in figures and goal.is_met(figures[goal.figure]))
+    ]
+
+
 def _verdict(row: Row, figures: Figures | None) -> str:
     if figures is None:
         return "no"
-    missed = [goal for goal in row.goals if not goal.is_met(figures[goal.figure])]
+    missed = _missed(row, figures)
     if not missed:
         return "yes"
-    labels = ", ".join(goal.label for goal in missed)
+    labels = ", ".join(goal.label for goal in missed if goal.label)
     return f"**no** ({labels})" if labels else "**no**"
+
+
+def _note(row: Row, figures: Figures | None) -> str:
+    if figures is None:
+        return "failed: see below"
+    parts = [row.note.format_map(figures)] if row.note else []
+    missed = _missed(row, figures)
+    if any(not goal.is_quiet for goal in missed):
+        parts.append("missed: " + (row.reason.format_map(figures) or "no reason is known yet"))
+    if invalid := [goal.label for goal in missed if goal.is_quiet]:
+        parts.append(f"the figures do not count: {', '.join(invalid)}")
+    return "; ".join(parts) or _NOTHING
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -6,11 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.disk import file_system
 from benchmarks.goals import ROWS, Goal, Row
 from benchmarks.loggers import PEERS
+from benchmarks.page import PUBLISHED, README, page, publish, section, section_of
+from benchmarks.place import Place
+from benchmarks.runner import Runner
 from benchmarks.table import table
+from benchmarks.timing import sample
+from benchmarks.walks import Walks
 from benchmarks.works import work_of
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +27,15 @@ ROW = Row(
     "scalar",
     (Goal("p50_us", "p50", 1.0, "µs"), Goal("dropped", "dropped", 0, "points", is_quiet=True)),
     has_peers=True,
+    note="a copy: {copy_us:g} µs",
+    reason="{copy_us:g} µs are the copy",
 )
+FIGURES = {"p50_us": 0.5, "copy_us": 0.25, "dropped": 0.0}
+WORKS = sorted({(row.work, row.logger) for row in ROWS})
+WITHOUT_POINTS = {"import", "startup", "startup-server"}
+# There a point that was dropped is one that was lost.
+COUNTED_OTHERWISE = {"kill"}
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -33,40 +48,161 @@ def test_names_of_rows_are_unique() -> None:
 
 
 def test_command_writes_what_it_measured_and_where(tmp_path: Path) -> None:
-    page = tmp_path / "benchmarks.md"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "startup"]
-    done = subprocess.run(
-        [*command, "--output", str(page), "--folder", str(tmp_path)],
+    written = tmp_path / "benchmarks.md"
+    done = _benchmarks(
+        *("--quick", "--only", "startup"), "--output", str(written), "--folder", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    text = written.read_text()
+    assert f"the measured folder is on {file_system(tmp_path)}" in text
+    assert "the figures mean nothing" in text
+    assert "| startup | open and close a run, offline | median ≤ 60 ms | median " in text
+    assert str(tmp_path) not in text
+    assert list(tmp_path.iterdir()) == [written]
+
+
+def test_a_part_of_the_table_is_not_published() -> None:
+    before = PUBLISHED.read_bytes() if PUBLISHED.exists() else None
+    for part in (["--quick", "--only", "import"], ["--quick"], ["--only", "import"], []):
+        done = _benchmarks(*part, "--output", "docs/benchmarks.md")
+        assert done.returncode == 2
+        assert "benchmarks.md is published, so it takes the whole table only" in done.stderr
+    assert (PUBLISHED.read_bytes() if PUBLISHED.exists() else None) == before
+
+
+@pytest.mark.parametrize(("options", "is_published"), [("", True), ("--quick", False)])
+def test_make_publishes_a_whole_table_only(options: str, is_published: bool) -> None:
+    command = ["make", "--dry-run", "bench", f"BENCH={options}"]
+    planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ("--output docs/benchmarks.md" in planned.stdout) == is_published
+
+
+@pytest.mark.parametrize(("work", "logger"), WORKS)
+def test_work_gives_every_figure_of_its_rows(work: str, logger: str, tmp_path: Path) -> None:
+    runner = Runner(tmp_path, None, is_quick=True)
+    figures = runner.measure(work, logger)
+    assert figures is not None, runner.failures
+    for row in ROWS:
+        if (row.work, row.logger) == (work, logger):
+            assert {goal.figure for goal in row.goals} <= figures.keys()
+            assert (row.note + row.reason).format_map(figures).count("{") == 0
+    assert figures.get("dropped", 0) == 0
+    if work == "ingest-blocks":
+        # What is on its way is bounded: the client alone logs ten times as much in this time.
+        assert figures["points"] < 8e6
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_row_counts_what_metrana_dropped(row: Row) -> None:
+    counted = any(goal.figure == "dropped" and goal.limit == 0 for goal in row.goals)
+    assert counted != (row.name in WITHOUT_POINTS | COUNTED_OTHERWISE)
+
+
+def test_peers_that_are_not_there_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    runner = Runner(tmp_path, tmp_path / "no-python", is_quick=True)
+    assert runner.measure("scalar", "aim") is None
+    assert runner.failures == {("scalar", "aim"): "Aim is not installed"}
+    assert runner.measure("import", "metrana-server")
+
+
+def test_setup_is_done_anew_before_each_call() -> None:
+    seen: list[object] = []
+    took = sample("see(fresh)", {"see": seen.append}, 0.2, setup="fresh = object()", burst=10)
+    assert len(took) == len(seen) == len(set(map(id, seen)))
+
+
+def test_setup_is_not_timed() -> None:
+    names = {"wait": lambda: sum(range(100_000))}
+    took = sample("pass", names, 0.3, setup="wait()", burst=10)
+    waited = sample("wait()", names, 0.3, burst=10)
+    assert np.median(took) < np.median(waited)
+
+
+def test_walks_differ_until_all_were_taken() -> None:
+    walks = Walks(length=100, count=10)
+    taken = np.concatenate([walks.take(4), walks.take(4), walks.take(4)])
+    assert taken.shape == (12, 100)
+    assert taken.dtype == np.float32
+    assert len(np.unique(taken[:10], axis=0)) == 10
+    assert (taken[10:] == taken[:2]).all()
+
+
+def test_disk_load_is_refused_where_there_is_no_disk() -> None:
+    assert file_system(SHARED_MEMORY) == "tmpfs"
+    with pytest.raises(RuntimeError, match="is on tmpfs, not on a disk"):
+        work_of("scalar-dd")(Place(SHARED_MEMORY, "metrana-server", is_quick=True))
+
+
+def test_table_keeps_a_goal_that_is_missed_and_says_why() -> None:
+    figures = {**FIGURES, "p50_us": 2.5, "net_p50_us": 2.0}
+    cells = _row(figures, ROW)
+    assert cells[2:5] == ["p50 ≤ 1 µs", "p50 2.5 µs", "p50 2 µs"]
+    assert cells[5:-2] == ["-"] * len(PEERS)
+    assert cells[-2:] == ["**no** (p50)", "a copy: 0.25 µs; missed: 0.25 µs are the copy"]
+
+
+def test_table_does_not_hide_that_the_reason_is_not_known() -> None:
+    row = Row("scalar", "a call", "scalar", ROW.goals)
+    assert _row({**FIGURES, "p50_us": 2.5}, row)[-1] == "missed: no reason is known yet"
+
+
+def test_table_gives_no_reason_for_a_goal_that_is_met() -> None:
+    assert _row(FIGURES, ROW)[-2:] == ["yes", "a copy: 0.25 µs"]
+
+
+def test_table_says_what_was_dropped_to_be_fast() -> None:
+    cells = _row({**FIGURES, "dropped": 3.0}, ROW)
+    assert cells[3] == "p50 0.5 µs, dropped 3 points"
+    assert cells[-2] == "**no** (dropped)"
+    assert cells[-1].endswith("the figures do not count: dropped")
+
+
+def test_table_takes_a_figure_that_is_missing_for_a_missed_goal() -> None:
+    assert _row({"p50_us": 0.5, "copy_us": 0.25}, ROW)[-2] == "**no** (dropped)"
+
+
+def test_table_says_what_failed() -> None:
+    (line,) = table([ROW], lambda *_: None)[2:]
+    assert line.count("| failed ") == 2 + len(PEERS)
+    assert line.endswith("| no | failed: see below |")
+
+
+def test_readme_shows_what_the_page_shows(tmp_path: Path) -> None:
+    lines = table([ROW], lambda _work, logger: {"p50_us": 9.0} if logger in PEERS else FIGURES)
+    text = page("python -m benchmarks", ["A machine", "a system"], lines, ["kill, aim: no"])
+    readme = tmp_path / "README.md"
+    readme.write_text(README.read_text())
+    for _ in range(2):
+        publish(text, tmp_path / "benchmarks.md", readme)
+        assert section_of(readme.read_text()) == section(text)
+    shown = section(text)
+    assert "A machine; a system." in shown
+    peers = " | ".join(["p50 9 µs"] * len(PEERS))
+    assert shown.endswith(f"| a call | p50 ≤ 1 µs | p50 0.5 µs | {peers} | yes |")
+    assert _outside(readme.read_text()) == _outside(README.read_text())
+
+
+def test_readme_shows_the_table_that_is_published() -> None:
+    expected = section(PUBLISHED.read_text()) if PUBLISHED.exists() else ""
+    assert section_of(README.read_text()) == expected
+
+
+def _outside(readme: str) -> list[str]:
+    return readme.replace(section_of(readme), "").split()
+
+
+def _row(figures: dict[str, float], row: Row) -> list[str]:
+    (line,) = table([row], lambda _work, logger: {} if logger in PEERS else figures)[2:]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    text = page.read_text()
-    assert "the figures mean nothing" in text
-    assert "| startup | open and close a run, offline | median ≤ 60 ms | median " in text
-    assert str(tmp_path) not in text
-    assert list(tmp_path.iterdir()) == [page]
-
-
-def test_table_keeps_a_goal_that_is_missed() -> None:
-    figures = {"p50_us": 2.5, "net_p50_us": 2.0, "dropped": 0.0}
-    (line,) = table([ROW], lambda _work, logger: {} if logger in PEERS else figures)[2:]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2:5] == ["p50 ≤ 1 µs", "p50 2.5 µs", "p50 2 µs"]
-    assert cells[5:-1] == ["-"] * len(PEERS)
-    assert cells[-1] == "**no** (p50)"
-
-
-def test_table_says_what_was_dropped_to_be_fast() -> None:
-    (line,) = table([ROW], lambda *_: {"p50_us": 0.5, "dropped": 3.0})[2:]
-    assert "p50 0.5 µs, dropped 3 points" in line
-    assert line.endswith("| **no** (dropped) |")
-
-
-def test_table_says_what_failed() -> None:
-    (line,) = table([ROW], lambda *_: None)[2:]
-    assert line.count("failed") == 2 + len(PEERS)
-    assert line.endswith("| no |")

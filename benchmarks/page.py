@@ -1,0 +1,85 @@
+"""The page with the table, and the section of the README that is made of the page alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.loggers import PEERS
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+_BEGIN, _END = "<!-- written by make bench -->", "<!-- until here -->"
+_IN_README = ("work", "goal", "metrana", *PEERS.values(), "met?")
+_EXPLAINED = """\
+Each work is done in a fresh process. Percentiles are exact, from the time of every single call;
+they include the timer, which "net" leaves out. metrana has a local server, in a process of its own
+on the same cores, except in the rows "threads", "wire", "disk", "startup" (offline) and "kill".
+Each peer is in its usual local mode and cannot reach a network. Goals are not lowered: a missed
+one stays in the table with its reason, and so does a figure for which points were dropped."""
+
+
+def page(
+    command: str, described: Iterable[str], lines: Iterable[str], failures: Iterable[str]
+) -> str:
+    """Returns the page.
+
+    Args:
+        command: What it was written by.
+        described: What it was measured on, a line each; the first two name machine and system.
+        lines: The table.
+        failures: Why figures are missing, a line each.
+    """
+    failed = [f"- {failure}" for failure in failures]
+    parts = [
+        "# Benchmarks",
+        "",
+        f"Written by `{command}` on:",
+        "",
+        *(f"- {line}" for line in described),
+        "",
+        _EXPLAINED,
+        "",
+        *lines,
+        *(["", "Without figures:", "", *failed] if failed else []),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def section(page_text: str) -> str:
+    """Returns what the README shows of a page: goals, figures and peers, and the machine."""
+    lines = page_text.splitlines()
+    machine, system, *_ = (line.removeprefix("- ") for line in lines if line.startswith("- "))
+    head, rule, *rows = (_cells(line) for line in lines if line.startswith("|"))
+    chosen = [head.index(name) for name in _IN_README]
+    parts = [
+        "## Measured",
+        "",
+        "Goals, metrana and its peers in their local modes, by `make bench` on one machine:",
+        f"{machine}; {system}.",
+        "[docs/benchmarks.md](docs/benchmarks.md) says how, and why what is missed is missed.",
+        "",
+        *(f"| {' | '.join(row[index] for index in chosen)} |" for row in (head, rule, *rows)),
+    ]
+    return "\n".join(parts)
+
+
+def section_of(readme: str) -> str:
+    """Returns what stands between the two markers of a README."""
+    return readme.partition(_BEGIN)[2].partition(_END)[0].strip()
+
+
+def publish(text: str, page_path: Path = PUBLISHED, readme_path: Path = README) -> None:
+    """Writes the page, and its section between the markers of the README."""
+    readme = readme_path.read_text()
+    before, begin, rest = readme.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{readme_path.name} lacks the markers {_BEGIN} and {_END}")
+    page_path.write_text(text)
+    readme_path.write_text(f"{before}{begin}\n\n{section(text)}\n\n{end}{after}")
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split(" | ")]
