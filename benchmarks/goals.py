@@ -174,6 +174,9 @@ ROWS = (
         "space",
         (Goal("disk_bytes", "", 4.0, "bytes/point"), _NO_DROPS),
         logger="metrana",
+        note="of these values {disk_value_bytes:.2f}, times {disk_time_bytes:.2f}",
+        reason="the store's codecs cannot split the bytes of floats, which is how the values get "
+        "smaller on the wire",
     ),
     Row(
         "memory",

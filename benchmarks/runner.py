@@ -83,8 +83,9 @@ class Runner:
                 self._say(f"{work}: {logger} …")
                 self._done[key] = self._run(work, logger)
             except (OSError, subprocess.SubprocessError, ValueError) as error:
-                # The page tells nobody where on the machine it was measured.
-                self.failures[key] = _reason(error).replace(str(self.folder), "…")
+                # A page tells nobody where on the machine this was.
+                reason = _reason(error).replace(str(self.folder), "…").replace(str(ROOT), "…")
+                self.failures[key] = reason
                 self._say(f"{work}: {logger} failed: {self.failures[key]}")
         return self._done.get(key)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pyarrow as pa
 
 import metrana
 from benchmarks.loggers.metrana_logger import dropped_by
@@ -16,6 +17,11 @@ _SERIES = 200
 _POINTS = 5000
 # As a training logs: the times of one step's points are alike, those of two steps are not.
 _STEP_S = 0.002
+_COLUMN_BYTES = (
+    "SELECT column, sum(column_data_compressed_bytes) AS bytes FROM system.parts_columns "
+    "WHERE active AND table = 'points' GROUP BY column"
+)
+_COLUMN_SCHEMA = pa.schema([("column", pa.string()), ("bytes", pa.uint64())])
 
 
 def measure_space(place: Place) -> Figures:
@@ -38,6 +44,8 @@ def measure_space(place: Place) -> Figures:
     store_folder = place.folder / "server" / "points"
     engine = ChdbEngine(store_folder)
     engine.command("OPTIMIZE TABLE points FINAL")
+    found = engine.read(_COLUMN_BYTES, _COLUMN_SCHEMA).to_pylist()
+    column_bytes = {column["column"]: column["bytes"] for column in found}
     engine.close()
     with open_stores(place.folder) as stores:
         stats = stores.points.stats()
@@ -46,6 +54,8 @@ def measure_space(place: Place) -> Figures:
     return {
         "wire_bytes": spooled / walks.size,
         "disk_bytes": stats.bytes_on_disk / walks.size,
+        "disk_value_bytes": column_bytes["value"] / walks.size,
+        "disk_time_bytes": column_bytes["timestamp_ms"] / walks.size,
         "points": float(walks.size),
         "parts": float(stats.part_count),
         **dropped,
