@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.disk import refuse_memory
 from benchmarks.goals import ROWS
 from benchmarks.loggers import METRANA
 from benchmarks.page import PUBLISHED, page, publish
@@ -62,12 +63,17 @@ def _arguments() -> argparse.Namespace:
         help="interpreter of the environment with the peers",
     )
     arguments = parser.parse_args()
-    is_whole = arguments.peers_python and not arguments.quick and not arguments.only
-    if arguments.output and _is_published(arguments.output) and not is_whole:
-        parser.error(
-            f"{PUBLISHED.name} is published, so it takes the whole table only: with "
-            "--peers-python, without --quick and --only; give another --output"
-        )
+    if arguments.output and _is_published(arguments.output):
+        if arguments.quick or arguments.only or not arguments.peers_python:
+            parser.error(
+                f"{PUBLISHED.name} is published, so it takes the whole table only: with "
+                "--peers-python, without --quick and --only; give another --output"
+            )
+        try:
+            # Known now, rather than by a row without figures in twenty minutes.
+            refuse_memory(arguments.folder or Path(tempfile.gettempdir()))
+        except RuntimeError as error:
+            parser.error(str(error))
     return arguments
 
 

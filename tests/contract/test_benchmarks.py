@@ -132,6 +132,10 @@ def test_disk_load_is_refused_where_there_is_no_disk() -> None:
     assert file_system(SHARED_MEMORY) == "tmpfs"
     with pytest.raises(RuntimeError, match="is on tmpfs, not on a disk"):
         work_of("scalar-dd")(Place(SHARED_MEMORY, "metrana-server", is_quick=True))
+    whole = ("--peers-python", sys.executable, "--output", "docs/benchmarks.md")
+    done = _benchmarks(*whole, "--folder", str(SHARED_MEMORY))
+    assert done.returncode == 2
+    assert "is on tmpfs, not on a disk" in done.stderr
 
 
 def test_table_keeps_a_goal_that_is_missed_and_says_why() -> None:
