@@ -17,7 +17,8 @@ _SCALARS = 20
 # gathers before it works on it, so a round pays for as much as it causes.
 _ROUNDS = 6
 _ROUND_STEPS = 600
-_WARM_UP_STEPS = 400
+_WARM_UP_S = 1.2
+_WARM_UP_STEPS = 20
 _ROUNDS_TRIED = 100
 _LOOP = """
 def steps(first, end, step):
@@ -92,8 +93,10 @@ def _round_s(
 ) -> float:
     scope = dict(names)
     exec(_LOOP.format(statement=statement), scope)
-    first = place.count(_WARM_UP_STEPS)
-    scope["steps"](0, first, step)
+    first, until = 0, time.perf_counter() + place.seconds(_WARM_UP_S)
+    while time.perf_counter() < until:
+        scope["steps"](first, first + _WARM_UP_STEPS, step)
+        first += _WARM_UP_STEPS
     return _timed(lambda: scope["steps"](first, first + place.count(_ROUND_STEPS), step))
 
 
