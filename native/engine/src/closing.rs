@@ -14,7 +14,7 @@ use crate::counters::Tally;
 use crate::drain::Drain;
 use crate::engine::{Engine, InterruptCheck, LOOK_INTERVAL};
 use crate::error::FlushError;
-use crate::run_folder::WriterEnd;
+use crate::run_folder::{WriterEnd, WriterInfo};
 use crate::sender::ConnectionState;
 use crate::shared::{AllLocks, Shared};
 
@@ -221,7 +221,7 @@ impl Engine {
         if let Err(error) = drain.spool.sync() {
             shared.report(format!("the spool could not be forced to the disk: {error}"));
         }
-        let is_sealed = drain.is_empty();
+        let (is_sealed, info) = (drain.is_empty(), drain.info());
         drop(drain);
         shared.log.info(format_args!("closed: {delivery}, all sealed: {is_sealed}"));
         let Some(folder) = shared.folder.lock().take() else { return };
@@ -229,15 +229,13 @@ impl Engine {
         let ended = if is_over {
             // Nobody needs it any more; what is worth keeping are the cursors beside it.
             folder.withdraw().map_err(|error| error.to_string())
-        } else if is_sealed {
-            let info = crate::run_folder::WriterInfo {
-                ended: Some(WriterEnd::Closed),
-                last_seq: Some(shared.ring.lock().next_seq().0 - 1),
-                ..self.parts.info.clone()
-            };
+        } else if is_sealed && folder.place().is_kept() {
+            let last_seq = Some(shared.ring.lock().next_seq().0 - 1);
+            let info = WriterInfo { ended: Some(WriterEnd::Closed), last_seq, ..info };
             folder.write_info(&info).map_err(|error| error.to_string())
         } else {
-            // The ring stays for recovery.
+            // The ring stays for recovery, and also for whoever finds a folder that was moved: there
+            // it does not say that its writer has ended.
             return;
         };
         if let Err(problem) = ended {

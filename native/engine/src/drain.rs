@@ -8,7 +8,8 @@
 
 mod folder;
 
-use std::path::PathBuf;
+pub(crate) use folder::OwnFolder;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -57,8 +58,7 @@ pub(crate) struct Drain {
     checked_at: Instant,
     /// Whether the disk had room at the last look.
     has_space: bool,
-    /// Whether the folder was where it belongs at the last look.
-    is_in_place: bool,
+    folder: OwnFolder,
     /// Points and attributes that found no room, as far as the log tells.
     dropped: u64,
 }
@@ -67,8 +67,6 @@ pub(crate) struct Drain {
 #[derive(Clone, Debug)]
 pub(crate) struct DrainSettings {
     pub writer_id: WriterId,
-    /// The writer's.
-    pub folder: PathBuf,
     pub max_age: Duration,
     pub ring: RingOptions,
     /// Most bytes of the spool; `None`: as the disk allows.
@@ -85,6 +83,7 @@ pub(crate) struct DrainParts {
     pub spool: SpoolWriter,
     pub sealer: Sealer,
     pub sender: Option<Arc<Sender>>,
+    pub folder: OwnFolder,
 }
 
 #[derive(Debug)]
@@ -108,7 +107,7 @@ enum DrainError {
 
 impl Drain {
     pub fn new(shared: Arc<Shared>, parts: DrainParts, settings: DrainSettings) -> Self {
-        let DrainParts { consumer, spool, sealer, sender } = parts;
+        let DrainParts { consumer, spool, sealer, sender, folder } = parts;
         let tail = consumer.tail();
         let state = SealState::at(tail, consumer.next_seq());
         Self {
@@ -126,7 +125,7 @@ impl Drain {
             retry: None,
             checked_at: Instant::now(),
             has_space: true,
-            is_in_place: true,
+            folder,
             dropped: 0,
         }
     }
@@ -352,7 +351,7 @@ impl Drain {
         if self.has_space && self.checked_at.elapsed() < CHECK_INTERVAL {
             return Ok(());
         }
-        let Ok(space) = platform::space(&self.settings.folder) else { return Ok(()) };
+        let Ok(space) = platform::space(self.folder.place.path()) else { return Ok(()) };
         let spared = (space.total_bytes / SPARED_SHARE).min(SPARED_BYTES);
         self.has_space = space.free_bytes > spared;
         if self.has_space {
@@ -368,10 +367,10 @@ impl Drain {
 
     /// Without a sender, whoever follows the spool says in it how far it is.
     fn hear_follower(&self) {
-        if self.sender.is_some() {
+        if self.sender.is_some() || !self.folder.place.is_kept() {
             return;
         }
-        match run_folder::read_acked(&self.settings.folder) {
+        match run_folder::read_acked(self.folder.place.path()) {
             // It may have read a batch whose window is not whole in the spool yet. Nothing of that
             // may be deleted: it says where recovery goes on.
             Ok(acked) => self.shared.take_ack(acked.min(Seq(self.consumer.next_seq().0 - 1))),
@@ -385,7 +384,7 @@ impl Drain {
     /// nobody could find them out.
     pub fn delete_acked(&mut self) {
         let acked = Seq(self.shared.acked.load(Ordering::Acquire));
-        if !self.spool.has_acked_segments(acked) {
+        if !self.spool.has_acked_segments(acked) || !self.folder.place.is_kept() {
             return;
         }
         if let Err(problem) = self.write_cursors() {
@@ -397,8 +396,12 @@ impl Drain {
         self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
     }
 
-    /// Writes where this writer's series and environments stand.
+    /// Writes where this writer's series and environments stand, unless its folder is not there:
+    /// whoever finds the spool finds them out.
     pub fn write_cursors(&self) -> Result<(), String> {
+        if !self.folder.place.is_kept() {
+            return Ok(());
+        }
         // Numbers under the lock, names after it.
         let (series, envs): (Vec<_>, Vec<_>) = {
             let intake = self.shared.intake.lock();
@@ -408,10 +411,7 @@ impl Drain {
             series: series.into_iter().filter_map(|own| self.series_cursor(own)).collect(),
             environments: envs.into_iter().filter_map(|own| self.env_cursor(own)).collect(),
         };
-        match &*self.shared.folder.lock() {
-            Some(folder) => folder.write_cursors(&cursors).map_err(|error| error.to_string()),
-            None => Ok(()),
-        }
+        self.folder.place.write_cursors(&cursors).map_err(|error| error.to_string())
     }
 
     fn series_cursor(&self, own: (MetricNo, EnvNo, Position)) -> Option<SeriesCursor> {

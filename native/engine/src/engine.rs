@@ -23,7 +23,6 @@ use crate::config::{EngineConfig, QueueConfig};
 use crate::counters::{Counters, Tally};
 use crate::drain::{Drain, MEMORY_RING_AGE};
 use crate::error::{FlushError, InvalidArgument, LogError};
-use crate::run_folder::WriterInfo;
 use crate::sender::{ConnectionState, Sender};
 use crate::shapes;
 use crate::shared::Shared;
@@ -51,8 +50,6 @@ pub(crate) struct Parts {
     pub shared: Arc<Shared>,
     pub config: EngineConfig,
     pub identity: Identity,
-    /// As it lies in `writer.json`.
-    pub info: WriterInfo,
     pub sender: Option<Arc<Sender>>,
     pub drain: Mutex<Option<JoinHandle<Drain>>>,
 }

@@ -46,6 +46,11 @@ impl NamedSpoolReader {
         self.reader.writer_has_ended();
     }
 
+    /// See [`SpoolReader::go_on_in`].
+    pub fn go_on_in(&mut self, folder: &Path) {
+        self.reader.go_on_in(folder);
+    }
+
     /// See [`SpoolReader::next_event`].
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::chunk::QueueLimits;
 use crate::clock::now_ms;
 use crate::config::{EngineConfig, MESSAGE_OVERHEAD_BYTES, ResumeStrategy, ServerConfig};
 use crate::deliver::{DeadWriters, DeliveryEvent, DeliveryOptions};
-use crate::drain::{Drain, DrainParts, DrainSettings};
+use crate::drain::{Drain, DrainParts, DrainSettings, OwnFolder};
 use crate::engine::{Engine, Identity, InterruptCheck, Parts};
 use crate::engine_log::EngineLog;
 use crate::error::{InvalidArgument, OpenError};
@@ -28,7 +28,7 @@ use crate::seal::Sealer;
 use crate::sender::{BackgroundJob, Sender, SenderConfig, SenderHost};
 use crate::shared::Shared;
 use crate::spool::SpoolWriter;
-use crate::spool_source::SpoolSource;
+use crate::spool_source::{SpoolPlace, SpoolSource};
 use crate::takeover::{Found, recover_dead, recovery_options, seal_settings};
 use crate::transport::{NameConflict, OpenRun, WriterIdentity};
 use crate::types::{Seq, WriterId};
@@ -230,13 +230,14 @@ impl Claimed {
         mut self,
         server: Option<(ServerConfig, Option<OpenRun>)>,
     ) -> Result<Engine, OpenError> {
-        let folder = match &*self.shared.folder.lock() {
-            Some(folder) => folder.path().to_owned(),
+        let place = match &*self.shared.folder.lock() {
+            Some(folder) => folder.place().clone(),
             None => return Err(OpenError::Interrupted),
         };
+        let spool_place = SpoolPlace::new(place.path());
         let sender = match server {
             None => None,
-            Some((server, open)) => match self.start_sender(&server, open, &folder) {
+            Some((server, open)) => match self.start_sender(&server, open, spool_place.clone()) {
                 Ok(sender) => Some(Arc::new(sender)),
                 Err(error) => {
                     self.withdraw();
@@ -245,7 +246,7 @@ impl Claimed {
             },
         };
         let Some(consumer) = self.consumer.take() else { return Err(OpenError::Interrupted) };
-        let drain = self.drain(consumer, sender.clone(), &folder);
+        let drain = self.drain(consumer, sender.clone(), OwnFolder::new(place, spool_place));
         let shared = Arc::clone(&self.shared);
         let started = platform::without_signals(|| {
             thread::Builder::new().name("metrana-drain".to_owned()).spawn(move || drain.run())
@@ -262,7 +263,6 @@ impl Claimed {
             shared,
             config: self.config,
             identity,
-            info: self.info,
             sender,
             drain: Mutex::new(Some(handle)),
         }))
@@ -272,11 +272,11 @@ impl Claimed {
         &self,
         server: &ServerConfig,
         open: Option<OpenRun>,
-        folder: &Path,
+        spool_place: SpoolPlace,
     ) -> Result<Sender, OpenError> {
         let config = SenderConfig {
             connector: Arc::clone(&server.connector),
-            spool: Box::new(SpoolSource::new(folder)),
+            spool: Box::new(SpoolSource::at(spool_place)),
             host: Arc::clone(&self.shared) as Arc<dyn SenderHost>,
             run_id: self.run_folder.run().run_id,
             writer_id: self.writer_id,
@@ -311,28 +311,27 @@ impl Claimed {
         }))
     }
 
-    fn drain(&self, consumer: Consumer, sender: Option<Arc<Sender>>, folder: &Path) -> Drain {
+    fn drain(&self, consumer: Consumer, sender: Option<Arc<Sender>>, folder: OwnFolder) -> Drain {
         let config = &self.config;
         let mut options = config.spool.options.clone();
         if let Some(most) = config.spool.max_bytes {
             // Only whole segments are deleted, so several must fit.
             options.segment_bytes = options.segment_bytes.min(most / 4);
         }
-        let sealer = Sealer::new(seal_settings(config));
+        let parts = DrainParts {
+            consumer,
+            spool: SpoolWriter::create(folder.place.path(), self.writer_id, options),
+            sealer: Sealer::new(seal_settings(config)),
+            sender,
+            folder,
+        };
         let settings = DrainSettings {
             writer_id: self.writer_id,
-            folder: folder.to_owned(),
             max_age: config.batch.max_age,
             ring: config.ring.clone(),
             spool_max_bytes: config.spool.max_bytes,
             run: self.run_folder.run().clone(),
             info: self.info.clone(),
-        };
-        let parts = DrainParts {
-            consumer,
-            spool: SpoolWriter::create(folder, self.writer_id, options),
-            sealer,
-            sender,
         };
         Drain::new(Arc::clone(&self.shared), parts, settings)
     }

@@ -2,47 +2,76 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::named_spool::NamedSpoolReader;
 use crate::sender::{FrameSource, Spool, SpoolItem};
 use crate::spool::{FrameKind, SpoolEvent};
+use crate::sync::Mutex;
 use crate::transport::Batch;
 use crate::types::{BatchKind, Seq};
 
 /// The folder of a writer.
 #[derive(Clone, Debug)]
 pub struct SpoolSource {
-    folder: PathBuf,
+    place: SpoolPlace,
     has_ended: bool,
+}
+
+/// Where a writer's spool is. A clone is the same place.
+///
+/// A living writer goes on in another folder if somebody deletes its own and another writer comes
+/// by its number.
+#[derive(Clone, Debug)]
+pub struct SpoolPlace(Arc<Mutex<PathBuf>>);
+
+impl SpoolPlace {
+    pub fn new(folder: &Path) -> Self {
+        Self(Arc::new(Mutex::new(folder.to_owned())))
+    }
+
+    pub fn set(&self, folder: &Path) {
+        folder.clone_into(&mut self.0.lock());
+    }
 }
 
 impl SpoolSource {
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), has_ended: false }
+        Self::at(SpoolPlace::new(folder))
+    }
+
+    /// Of a writer that may go on elsewhere.
+    pub fn at(place: SpoolPlace) -> Self {
+        Self { place, has_ended: false }
     }
 
     /// Of a writer that is dead or closed: what is torn stays torn.
     pub fn ended(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), has_ended: true }
+        Self { place: SpoolPlace::new(folder), has_ended: true }
     }
 }
 
 impl Spool for SpoolSource {
     fn open(&self, first: Seq) -> io::Result<Box<dyn FrameSource>> {
-        let mut reader = NamedSpoolReader::open(&self.folder, first)?;
+        let folder = self.place.0.lock().clone();
+        let mut reader = NamedSpoolReader::open(&folder, first)?;
         if self.has_ended {
             reader.writer_has_ended();
         }
-        Ok(Box::new(Frames(reader)))
+        Ok(Box::new(Frames { reader, place: self.place.clone() }))
     }
 }
 
-struct Frames(NamedSpoolReader);
+struct Frames {
+    reader: NamedSpoolReader,
+    place: SpoolPlace,
+}
 
 impl FrameSource for Frames {
     fn next(&mut self) -> io::Result<Option<SpoolItem>> {
+        self.reader.go_on_in(&self.place.0.lock());
         loop {
-            return Ok(match self.0.next_event()? {
+            return Ok(match self.reader.next_event()? {
                 None => None,
                 Some(SpoolEvent::Damage(damage)) => match damage.lost {
                     Some((first, last)) => {

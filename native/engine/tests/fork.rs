@@ -5,9 +5,12 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{close, config, open, read};
+use common::{close, config, open, read, wait_until};
 use metrana_engine::calls::Point;
 use metrana_engine::config::BackpressureStrategy;
 use metrana_engine::engine::Engine;
@@ -85,4 +88,40 @@ fn test_parent_and_child_both_log_to_the_run_after_a_fork() {
     for writer in 2..=FORKS + 1 {
         assert_eq!(read(&run.path().join(format!("{writer:06}"))).points.len(), 10);
     }
+}
+
+#[test]
+fn test_a_fork_does_not_wait_for_a_disk_on_which_the_folder_is_made_anew() {
+    let folder = common::folder();
+    let engine = open(config(folder.path()));
+    log(&engine, 10).unwrap();
+    engine.flush(None, &mut || false).unwrap();
+    let run = common::writer_folder(folder.path(), 1).parent().unwrap().to_owned();
+    let text = std::fs::read(run.join("run.json")).unwrap();
+    let (slow, old) = (folder.path().join("slow"), folder.path().join("old"));
+    std::fs::create_dir(&slow).unwrap();
+    let pipe = std::ffi::CString::new(slow.join("run.json").as_os_str().as_bytes()).unwrap();
+    // SAFETY: makes a file with this name; whoever reads it waits for what somebody writes.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    std::fs::rename(&run, &old).unwrap();
+    std::fs::rename(&slow, &run).unwrap();
+    std::fs::remove_dir_all(&old).unwrap();
+    let mut options = std::fs::File::options();
+    options.write(true).custom_flags(libc::O_NONBLOCK);
+    std::thread::scope(|scope| {
+        let mut disk = None;
+        wait_until("the drain thread", || {
+            disk = options.open(run.join("run.json")).ok();
+            disk.is_some()
+        });
+        let fork = scope.spawn(|| {
+            engine.fork_prepare();
+            engine.fork_in_parent();
+        });
+        wait_until("a fork", || fork.is_finished());
+        disk.unwrap().write_all(&text).unwrap();
+    });
+    log(&engine, 1).unwrap();
+    close(&engine);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 11);
 }

@@ -3,46 +3,106 @@
 use std::sync::atomic::Ordering;
 
 use super::{Drain, DrainError};
-use crate::run_folder::{Fate, WriterFolder, WriterInfo};
+use crate::run_folder::{Fate, WriterFolder, WriterInfo, WriterPlace};
 use crate::seal::SealError;
+use crate::spool_source::SpoolPlace;
 use crate::types::Seq;
+
+/// A writer's folder as its drain thread knows it.
+#[derive(Debug)]
+pub(crate) struct OwnFolder {
+    pub place: WriterPlace,
+    /// The same for the sender.
+    spool_place: SpoolPlace,
+    /// Whether it was somewhere else at the last look.
+    is_moved: bool,
+    /// Whether `writer.json` was written since it was claimed.
+    is_announced: bool,
+}
+
+impl OwnFolder {
+    /// One that is claimed and announced.
+    pub fn new(place: WriterPlace, spool_place: SpoolPlace) -> Self {
+        Self { place, spool_place, is_moved: false, is_announced: true }
+    }
+}
 
 impl Drain {
     /// Somebody deleted the folder, or files in it: what is written there would vanish unseen, so it
     /// is made anew with all that can still be read. What was only moved is whole, and written on.
     pub(super) fn check_folder(&mut self) -> Result<(), DrainError> {
-        let path = self.settings.folder.display();
-        let fate = self.shared.folder.lock().as_ref().map_or(Fate::Kept, WriterFolder::fate);
-        if fate == Fate::Moved && self.is_in_place {
+        let path = self.folder.place.path().display().to_string();
+        let fate = self.fate();
+        let is_moved = fate == Fate::Moved;
+        if is_moved && !self.folder.is_moved {
             self.shared.report(format!(
-                "the folder {path} was moved by somebody; what is logged goes along with it as long \
-                 as no new file is due"
+                "the folder {path} was moved by somebody; what is logged goes along with it, into \
+                 the file that is open"
             ));
         }
-        self.is_in_place = fate != Fate::Moved;
+        self.folder.is_moved = is_moved;
+        self.spool.set_moved(is_moved);
+        if is_moved {
+            return Ok(());
+        }
         if fate == Fate::Deleted {
-            // The ring may be another one by now.
-            let ring = self.shared.ring.lock().kind().path().map(ToOwned::to_owned);
-            let info = WriterInfo { ring, ..self.settings.info.clone() };
-            if let Some(folder) = &mut *self.shared.folder.lock() {
-                folder.restore(&self.settings.run, &info)?;
-            }
+            self.claim_again()?;
+        }
+        let was_deleted = !self.folder.is_announced;
+        if was_deleted {
+            self.folder.place.write_info(&self.info())?;
+            self.folder.is_announced = true;
         }
         let acked = Seq(self.shared.acked.load(Ordering::Acquire));
         let rescued = self.spool.rescue(acked).map_err(SealError::from)?;
-        if fate != Fate::Deleted && rescued.is_none() {
+        if !was_deleted && rescued.is_none() {
             return Ok(());
         }
         let rescued = rescued.unwrap_or_default();
+        let place = match self.folder.place.path().display().to_string() {
+            new if new == path => String::new(),
+            new => format!(" in {new}, because {path} is another writer's now"),
+        };
         self.shared.report(match rescued.lost_bytes {
-            0 => format!("files in {path} were deleted by somebody; they were written anew"),
+            0 => format!("files in {path} were deleted by somebody; they were written anew{place}"),
             bytes => format!(
-                "files in {path} were deleted by somebody; {} bytes could be written anew, {bytes} \
-                 bytes of sealed batches are lost",
+                "files in {path} were deleted by somebody; {} bytes could be written anew{place}, \
+                 {bytes} bytes of sealed batches are lost",
                 rescued.bytes
             ),
         });
         self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// A disk may take its time over this, and a fork waits for the lock: so it is taken only when
+    /// the folder is not there.
+    fn fate(&self) -> Fate {
+        if self.folder.place.is_kept() {
+            return Fate::Kept;
+        }
+        self.shared.folder.lock().as_ref().map_or(Fate::Kept, WriterFolder::fate)
+    }
+
+    /// Makes the folder anew. If another writer has come by its number, this one takes the next,
+    /// rather than to keep what it seals in a file that has no name and goes with the process.
+    /// The spool is this writer's by the id in each of its segments, not by the number.
+    fn claim_again(&mut self) -> Result<(), DrainError> {
+        let run = self.folder.place.restore_run(&self.settings.run)?;
+        // Under the lock, or a child forked just now would keep the new lock's file open.
+        if let Some(folder) = &mut *self.shared.folder.lock() {
+            folder.claim_again(&run, self.settings.writer_id)?;
+            self.folder.place = folder.place().clone();
+        }
+        self.folder.is_announced = false;
+        self.spool.go_on_in(self.folder.place.path());
+        self.folder.spool_place.set(self.folder.place.path());
+        Ok(())
+    }
+
+    /// What `writer.json` is to say: number and ring may be others than at the start.
+    pub fn info(&self) -> WriterInfo {
+        let ring = self.shared.ring.lock().kind().path().map(ToOwned::to_owned);
+        WriterInfo { ring, number: self.folder.place.number(), ..self.settings.info.clone() }
     }
 }

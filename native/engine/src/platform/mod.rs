@@ -196,26 +196,58 @@ pub fn device(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// Which file it is, whatever it is called. It is no other file's as long as somebody has it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// Of an open file; `None` where files have no such number.
+    ///
+    /// # Errors
+    ///
+    /// As `fstat(2)`.
+    pub fn of(file: &File) -> io::Result<Option<Self>> {
+        Ok(Self::from_metadata(&file.metadata()?))
+    }
+
+    /// Whether the path names this file.
+    ///
+    /// # Errors
+    ///
+    /// As `stat(2)`, but a missing path is an answer.
+    pub fn is_at(self, path: &Path) -> io::Result<bool> {
+        match std::fs::metadata(path) {
+            Ok(named) => Ok(Self::from_metadata(&named) == Some(self)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(unix)]
+    #[expect(clippy::unnecessary_wraps, reason = "not every system has them")]
+    fn from_metadata(metadata: &std::fs::Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    #[cfg(not(unix))]
+    fn from_metadata(_: &std::fs::Metadata) -> Option<Self> {
+        None
+    }
+}
+
 /// Whether the file that is open is still the one its path names.
 ///
 /// # Errors
 ///
 /// As `stat(2)`, but a missing path is an answer.
 pub fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let open = file.metadata()?;
-        match std::fs::metadata(path) {
-            Ok(named) => Ok(open.dev() == named.dev() && open.ino() == named.ino()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        path.try_exists()
+    match FileId::of(file)? {
+        Some(id) => id.is_at(path),
+        None => path.try_exists(),
     }
 }
 

@@ -15,6 +15,7 @@ mod error;
 mod info;
 mod listing;
 mod liveness;
+mod place;
 mod writer_folder;
 
 use std::fmt::Write as _;
@@ -28,6 +29,7 @@ pub use crate::config::ResumeStrategy;
 pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
 pub use liveness::Liveness;
+pub use place::WriterPlace;
 pub use writer_folder::{Fate, WriterFolder, WriterLock, read_acked, write_acked};
 
 use listing::{is_older, names, numbers};
@@ -251,7 +253,13 @@ impl RunFolder {
             let number = self.greatest_number()? + 1;
             let path = self.path.join(format!("{number:06}"));
             match platform::create_private_folder(&path) {
-                Ok(()) => return WriterFolder::lock(path, number),
+                Ok(()) => match WriterFolder::lock(path, number) {
+                    // Deleted again, or somebody asks just now whether its writer lives: there are
+                    // more numbers.
+                    Err(RunFolderError::WriterLives(_)) => {}
+                    Err(error) if error.is_missing() => {}
+                    locked => return locked,
+                },
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(RunFolderError::io("creating", &path)(error)),
             }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::info::{self, RunInfo, WriterInfo};
+use super::info::{self, WriterInfo};
 use super::liveness::{Here, Liveness, Reached, is_free, reach};
-use super::{CURSORS, OLD, RUN_JSON, RunFolderError, is_older, read_run};
+use super::place::WriterPlace;
+use super::{CURSORS, OLD, RunFolder, RunFolderError, is_older};
 use crate::named_spool::has_nameless;
 use crate::platform::{self, Durability};
 use crate::spool::{self, CursorSet, CursorsError};
-use crate::types::Seq;
+use crate::types::{Seq, WriterId};
 
 pub(super) const LOCK: &str = "lock";
 pub(super) const WRITER_JSON: &str = "writer.json";
@@ -24,38 +25,70 @@ const REMOVED: &str = "removed";
 /// A forked child drops its copy at once: that closes a descriptor and lets go of nothing.
 #[derive(Debug)]
 pub struct WriterFolder {
-    path: PathBuf,
-    number: u32,
+    place: WriterPlace,
     /// `None` on a file system without locks.
     lock: Option<File>,
 }
 
 impl WriterFolder {
-    /// Locks a folder that was just made for this writer.
+    /// Locks a folder that is this writer's: just made, or made anew. A lock that is there already
+    /// was left by an attempt that failed.
     pub(super) fn lock(path: PathBuf, number: u32) -> Result<Self, RunFolderError> {
         let lock_path = path.join(LOCK);
         platform::private_file()
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(false)
             .open(&lock_path)
             .map_err(RunFolderError::io("creating", &lock_path))?;
         let lock = match reach(&lock_path).map_err(RunFolderError::io("locking", &lock_path))? {
             Reached::Taken(file) => Some(file),
             Reached::Unsupported => None,
-            // Nobody asks about a writer that has not written who it is.
             Reached::Held => return Err(RunFolderError::WriterLives(path)),
         };
-        Ok(Self { path, number, lock })
+        let place = WriterPlace::new(path, number, lock.as_ref())
+            .map_err(RunFolderError::io("examining", &lock_path))?;
+        Ok(Self { place, lock })
+    }
+
+    /// Claims a folder in place of one that was deleted: under the same number, unless another
+    /// writer has come by it meanwhile, else under the next. Its `writer.json` is due then.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written. Nothing has changed then, and the same call may be made again.
+    pub fn claim_again(
+        &mut self,
+        run: &RunFolder,
+        writer_id: WriterId,
+    ) -> Result<(), RunFolderError> {
+        let (path, number) = (self.place.path().to_owned(), self.place.number());
+        let is_ours = match platform::create_private_folder(&path) {
+            Ok(()) => true,
+            // What is in it was deleted, but not what says whose it is.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                info::read::<WriterInfo>(&path.join(WRITER_JSON))
+                    .is_ok_and(|info| info.writer_id == writer_id)
+            }
+            Err(error) => return Err(RunFolderError::io("creating", &path)(error)),
+        };
+        *self = if is_ours { Self::lock(path, number)? } else { run.claim_writer()? };
+        Ok(())
+    }
+
+    /// Where it is, for whoever works in it.
+    pub fn place(&self) -> &WriterPlace {
+        &self.place
     }
 
     /// Where it is; the spool's segments lie right in it.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// The writer's place in the run, from 1.
     pub fn number(&self) -> u32 {
-        self.number
+        self.place.number()
     }
 
     /// Whether others can tell that this writer lives by its lock.
@@ -69,7 +102,7 @@ impl WriterFolder {
     ///
     /// When it cannot be written; the old one stays.
     pub fn write_info(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path.join(WRITER_JSON), info, Durability::Durable)
+        self.place.write_info(info)
     }
 
     /// Writes `writer.json` for the first time, before the ring is there: it outlives the process,
@@ -79,67 +112,30 @@ impl WriterFolder {
     ///
     /// When it cannot be written.
     pub fn announce(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path.join(WRITER_JSON), info, Durability::Lazy)
-    }
-
-    /// Writes the greatest positions of this writer, beside the writers' folders: they outlive it.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be written; the old ones stay.
-    pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
-        write_cursors(&self.path, self.number, cursors)
+        info::replace(&self.path().join(WRITER_JSON), info, Durability::Lazy)
     }
 
     /// What somebody did to the folder since it was claimed.
     pub fn fate(&self) -> Fate {
-        let path = self.path.join(LOCK);
-        let Some(lock) = &self.lock else {
-            let is_gone = matches!(self.path.try_exists(), Ok(false));
-            return if is_gone { Fate::Deleted } else { Fate::Kept };
-        };
-        match (platform::is_same_file(lock, &path), platform::link_count(lock)) {
-            (Ok(false), Ok(Some(0))) => Fate::Deleted,
-            (Ok(false), Ok(Some(_))) => Fate::Moved,
+        if self.place.is_kept() {
+            return Fate::Kept;
+        }
+        match self.lock.as_ref().map(platform::link_count) {
+            None | Some(Ok(Some(0))) => Fate::Deleted,
+            Some(Ok(Some(_))) => Fate::Moved,
             // Not knowing is no reason to do anything.
-            _ => Fate::Kept,
+            Some(Ok(None) | Err(_)) => Fate::Kept,
         }
     }
 
-    /// Makes a folder anew that was deleted, with `run.json`, lock and `writer.json`.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be written, or somebody else has taken its place by now.
-    pub fn restore(&mut self, run: &RunInfo, info: &WriterInfo) -> Result<(), RunFolderError> {
-        platform::create_private_folders(&self.path)
-            .map_err(RunFolderError::io("creating", &self.path))?;
-        let file = self.path.with_file_name(RUN_JSON);
-        if !info::create(&file, run).map_err(RunFolderError::io("creating", &file))? {
-            let found = read_run(&file)?.run_id;
-            if found != run.run_id {
-                let (run_name, wanted) = (run.run_name.clone(), run.run_id);
-                return Err(RunFolderError::OtherRun { run_name, found, wanted });
-            }
-        }
-        // Not over that of a writer that came by this number meanwhile.
-        let file = self.path.join(WRITER_JSON);
-        let is_ours = info::create(&file, info).map_err(RunFolderError::io("creating", &file))?
-            || info::read::<WriterInfo>(&file)?.writer_id == info.writer_id;
-        if !is_ours {
-            return Err(RunFolderError::WriterLives(self.path.clone()));
-        }
-        *self = Self::lock(self.path.clone(), self.number)?;
-        Ok(())
-    }
-
-    /// Deletes the folder: the run was refused, or nothing was ever logged.
+    /// Deletes the folder: the run was refused, nothing was ever logged, or the server has it all.
+    /// One that somebody moved or deleted is left alone, and so is what is in its place.
     ///
     /// # Errors
     ///
     /// When it cannot be deleted.
     pub fn withdraw(self) -> Result<(), RunFolderError> {
-        remove(&self.path, self.lock)
+        if self.place.is_kept() { remove(self.place.path(), self.lock) } else { Ok(()) }
     }
 }
 
@@ -276,7 +272,7 @@ impl WriterLock {
     }
 }
 
-fn write_cursors(
+pub(super) fn write_cursors(
     writer_folder: &Path,
     number: u32,
     cursors: &CursorSet,

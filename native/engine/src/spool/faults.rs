@@ -137,6 +137,10 @@ impl SpoolFiles for FaultyDisk {
         self.whole(false, || Disk.remove(path))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.whole(false, || Disk.rename(from, to))
+    }
+
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.whole(false, || Disk.sync_folder(path))
     }
@@ -174,5 +178,13 @@ impl SpoolFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         let disk = self.disk.clone();
         disk.whole(false, || self.file.sync())
+    }
+
+    fn is_deleted(&self) -> io::Result<bool> {
+        self.file.is_deleted()
+    }
+
+    fn copy_to(&mut self, bytes: u64, copy: &mut dyn SpoolFile) -> io::Result<()> {
+        self.file.copy_to(bytes, copy)
     }
 }

@@ -34,6 +34,13 @@ pub trait SpoolFiles: fmt::Debug + Send + Sync {
     /// As `unlink(2)`.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Gives a file another name, in place of the file that has it.
+    ///
+    /// # Errors
+    ///
+    /// As `rename(2)`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Makes the folder's names durable.
     ///
     /// # Errors
@@ -104,6 +111,10 @@ impl SpoolFiles for Disk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {

@@ -117,6 +117,14 @@ impl SpoolReader {
         self.has_writer_ended = true;
     }
 
+    /// Finds the next segment in another folder: the writer goes on there, and has copied the segment
+    /// that it was writing.
+    pub fn go_on_in(&mut self, folder: &Path) {
+        if self.folder != folder {
+            folder.clone_into(&mut self.folder);
+        }
+    }
+
     /// The next event, or `None` if there is none *yet*: asked again later, there may be one.
     /// Touches the disk, never waits for the writer.
     ///

@@ -81,6 +81,8 @@ pub struct Appended {
 #[derive(Debug)]
 pub struct SpoolWriter {
     folder: PathBuf,
+    /// See [`set_moved`](Self::set_moved).
+    is_in_place: bool,
     writer_id: WriterId,
     options: SpoolOptions,
     /// Ended segments, oldest first.
@@ -123,6 +125,7 @@ impl SpoolWriter {
     pub fn create(folder: &Path, writer_id: WriterId, options: SpoolOptions) -> Self {
         Self {
             folder: folder.to_owned(),
+            is_in_place: true,
             writer_id,
             options,
             ended: VecDeque::new(),
@@ -221,7 +224,9 @@ impl SpoolWriter {
     /// A file that cannot be deleted; it and those behind it are tried again by the next call.
     pub fn delete_acked(&mut self, acked: Seq) -> Result<u64, SpoolError> {
         let mut freed = 0;
-        while let Some(oldest) = self.ended.front().filter(|segment| segment.last_seq <= acked) {
+        while self.has_acked_segments(acked)
+            && let Some(oldest) = self.ended.front()
+        {
             let path = segment_path(&self.folder, oldest.number);
             match self.options.files.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -240,7 +245,9 @@ impl SpoolWriter {
     pub fn end_acked_segment(&mut self, acked: Seq) {
         let is_acked =
             |segment: &mut CurrentSegment| segment.has_batch && segment.last_seq <= acked;
-        if let Some(segment) = self.current.take_if(is_acked) {
+        if self.is_in_place
+            && let Some(segment) = self.current.take_if(is_acked)
+        {
             let CurrentSegment { number, bytes, last_seq, .. } = segment;
             self.ended.push_back(EndedSegment { number, bytes, last_seq });
             // Nobody needs its bytes after a crash.
@@ -250,7 +257,7 @@ impl SpoolWriter {
 
     /// Whether [`delete_acked`](Self::delete_acked) would delete something: the cursors are due.
     pub fn has_acked_segments(&self, acked: Seq) -> bool {
-        self.ended.front().is_some_and(|segment| segment.last_seq <= acked)
+        self.is_in_place && self.ended.front().is_some_and(|segment| segment.last_seq <= acked)
     }
 
     /// Forces everything written to the disk, whatever the policy. Blocks.
@@ -305,7 +312,7 @@ impl SpoolWriter {
         self.cut_torn()?;
         let has_room = self.current.as_ref().is_some_and(|segment| {
             let fits = segment.bytes + frame_len <= self.options.segment_bytes;
-            !segment.is_copy && (fits || !segment.has_batch)
+            !self.is_in_place || !segment.is_copy && (fits || !segment.has_batch)
         });
         if has_room { Ok(()) } else { self.begin_segment(next_seq, source) }
     }
@@ -317,14 +324,13 @@ impl SpoolWriter {
         first_seq: Seq,
         source: &mut dyn DeclarationSource,
     ) -> Result<(), SpoolError> {
-        let number = self.next_number;
-        let path = segment_path(&self.folder, number);
         // What fsync promised covers the old segment's end too.
         if self.options.fsync != FsyncPolicy::Never {
             let folder = self.current_path();
             self.sync().map_err(SpoolError::io("syncing", &folder))?;
         }
-        let file = self.options.files.create(&path).map_err(SpoolError::io("creating", &path))?;
+        let (number, file) = self.create_segment()?;
+        let path = segment_path(&self.folder, number);
         let last_seq = Seq(first_seq.0.saturating_sub(1));
         let next = CurrentSegment {
             file,
@@ -340,7 +346,7 @@ impl SpoolWriter {
         let begun = self.write_beginning(number, first_seq, &declared.numbers(), source);
         match begun {
             Ok(()) => {
-                self.next_number += 1;
+                self.next_number = number + 1;
                 self.ended.extend(previous.map(|segment| EndedSegment {
                     number: segment.number,
                     bytes: segment.bytes,
@@ -353,7 +359,7 @@ impl SpoolWriter {
                 self.declared = declared;
                 // A stub that cannot be deleted keeps its number; readers step over it.
                 if self.options.files.remove(&path).is_err() {
-                    self.next_number += 1;
+                    self.next_number = number + 1;
                 }
                 Err(error)
             }

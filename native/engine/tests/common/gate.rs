@@ -52,6 +52,10 @@ impl SpoolFiles for Gate {
         Disk.remove(path)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         Disk.sync_folder(path)
     }
@@ -76,5 +80,14 @@ impl SpoolFile for GateFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
+    }
+
+    fn is_deleted(&self) -> io::Result<bool> {
+        self.file.is_deleted()
+    }
+
+    fn copy_to(&mut self, bytes: u64, copy: &mut dyn SpoolFile) -> io::Result<()> {
+        self.gate.pass()?;
+        self.file.copy_to(bytes, copy)
     }
 }

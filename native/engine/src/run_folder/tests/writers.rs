@@ -1,6 +1,7 @@
 //! Writers: their numbers, their locks, who is alive, and what they left.
 
 use super::*;
+use crate::run_folder::liveness::is_free;
 use crate::spool::{SeriesCursor, SpoolOptions};
 use crate::types::{BatchKind, EnvNo, Lsn, MetricNo, Position, Scale};
 
@@ -12,7 +13,7 @@ fn test_numbers_rise_over_writers_and_cursors() {
     let second = writer(&run);
     assert_eq!((first.number(), second.number()), (1, 2));
     assert!(second.path().ends_with("000002") && second.is_locked());
-    second.write_cursors(&CursorSet::default()).unwrap();
+    second.place().write_cursors(&CursorSet::default()).unwrap();
     let path = second.path().to_owned();
     drop(second);
     WriterLock::take(&path, false).unwrap().remove_delivered().unwrap();
@@ -85,6 +86,64 @@ fn test_a_writer_that_died_before_it_wrote_who_it_is_is_no_writer() {
     run.remove_stillborn().unwrap();
     assert_eq!(paths.map(|path| path.exists()), [false, true]);
     assert_eq!(writer(&run).number(), 3);
+}
+
+#[test]
+fn test_a_folder_that_was_deleted_is_claimed_again_by_its_number_until_another_writer_has_it() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run(data_dir.path());
+    let mut writer = writer(&run);
+    let claim_again = |writer: &mut WriterFolder| {
+        assert_eq!(writer.fate(), Fate::Deleted);
+        let restored = writer.place().restore_run(run.run()).unwrap();
+        writer.claim_again(&restored, info(1).writer_id).unwrap();
+        assert!(writer.is_locked() && writer.fate() == Fate::Kept);
+        writer.number()
+    };
+    std::fs::remove_dir_all(run.path()).unwrap();
+    assert_eq!(claim_again(&mut writer), 1);
+    writer.write_info(&info(1)).unwrap();
+    // The lock alone, and it was put back: it is as good as any.
+    std::fs::remove_file(writer.path().join(LOCK)).unwrap();
+    std::fs::write(writer.path().join(LOCK), "").unwrap();
+    assert_eq!(claim_again(&mut writer), 1);
+    // Somebody came by the number, who has not written who it is.
+    std::fs::remove_dir_all(writer.path()).unwrap();
+    let other = run.claim_writer().unwrap();
+    assert_eq!((other.number(), claim_again(&mut writer)), (1, 2));
+    assert!(!other.path().join(WRITER_JSON).exists());
+}
+
+#[test]
+fn test_a_writer_that_was_moved_withdraws_nothing_that_is_in_its_place() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run(data_dir.path());
+    let moved = writer(&run);
+    std::fs::rename(moved.path(), data_dir.path().join("moved")).unwrap();
+    let other = writer(&run);
+    assert_eq!((moved.fate(), other.number()), (Fate::Moved, 1));
+    moved.withdraw().unwrap();
+    assert!(other.path().exists());
+}
+
+#[test]
+fn test_a_claim_goes_on_with_the_next_number_while_somebody_looks_at_the_lock() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run(data_dir.path());
+    let first = run.path().join("000001");
+    std::thread::scope(|scope| {
+        let claims = scope.spawn(|| {
+            for _ in 0..500 {
+                let claimed = run.claim_writer().unwrap();
+                std::fs::remove_dir_all(claimed.path()).unwrap();
+                let _ = std::fs::remove_dir_all(&first);
+            }
+        });
+        // Whoever asks has the lock for an instant, and the claim finds it taken.
+        while !claims.is_finished() {
+            let _ = is_free(&first.join(LOCK));
+        }
+    });
 }
 
 #[test]
@@ -248,7 +307,7 @@ fn test_cursors_of_all_writers_are_merged_and_damage_is_told() {
         environments: Vec::new(),
     };
     for step in [7, 9, 8] {
-        writer(&run).write_cursors(&at(step)).unwrap();
+        writer(&run).place().write_cursors(&at(step)).unwrap();
     }
     let (cursors, problems) = run.cursors();
     assert_eq!((cursors, problems.len()), (at(9), 0));

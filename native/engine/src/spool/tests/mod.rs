@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod vanishing;
 
 use std::path::Path;
 use std::sync::Arc;
