@@ -77,7 +77,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`FlushError::Timeout`]: closed, the rest lies in ring or spool for whoever delivers it.
-    /// [`FlushError::Interrupted`]: the same, and the interrupt was seen.
+    /// [`FlushError::Interrupted`]: the same, and the interrupt was seen. [`FlushError::Lost`]: the
+    /// ring was not one that outlives the process.
     pub fn close(
         &self,
         timeout: Duration,
@@ -103,15 +104,28 @@ impl Engine {
             Some(ConnectionState::Connected) if is_dropping => LAST_WORD,
             _ => timeout.saturating_sub(begun.elapsed()),
         };
-        let mut delivery = self.end_sender(wait, &mut is_stopped);
-        if is_dropping && delivery != Delivery::Done {
+        let is_sealed = drain.is_empty();
+        // The server is not told that no more will come as long as the ring holds more.
+        let mut delivery = if is_sealed || is_dropping {
+            self.end_sender(wait, &mut is_stopped)
+        } else {
+            self.stop_sender()
+        };
+        if is_dropping && (delivery != Delivery::Done || !is_sealed) {
             self.shared().discard_pending();
             delivery = Delivery::Dropped;
         }
-        let is_sealed = drain.is_empty();
+        let lost = if drain.has_lasting_ring() { 0 } else { self.shared().lose_unsealed().total() };
+        if lost > 0 {
+            self.shared().report(format!(
+                "{lost} points and attributes are lost: nothing could be written to the spool, and \
+                 the ring was in this process's memory"
+            ));
+        }
         self.give_up(drain, delivery);
         match delivery {
             _ if is_interrupted => Err(FlushError::Interrupted),
+            _ if lost > 0 => Err(FlushError::Lost { lost, waited: begun.elapsed() }),
             Delivery::Unfinished => Err(self.late(begun)),
             _ if !is_sealed => Err(self.late(begun)),
             Delivery::Done | Delivery::Dropped | Delivery::Kept => Ok(()),
@@ -206,6 +220,12 @@ impl Engine {
                 break;
             }
         }
+        self.stop_sender()
+    }
+
+    /// Whatever is unacknowledged.
+    fn stop_sender(&self) -> Delivery {
+        let Some(sender) = &self.parts.sender else { return Delivery::Kept };
         sender.stop();
         sender.wait(SEAL_TIMEOUT);
         if self.has_run_at_server() { Delivery::Unfinished } else { Delivery::Kept }
@@ -225,7 +245,11 @@ impl Engine {
         drop(drain);
         shared.log.info(format_args!("closed: {delivery}, all sealed: {is_sealed}"));
         let Some(folder) = shared.folder.lock().take() else { return };
-        let is_over = matches!(delivery, Delivery::Done | Delivery::Dropped);
+        let is_over = match delivery {
+            Delivery::Dropped => true,
+            Delivery::Done => is_sealed,
+            Delivery::Kept | Delivery::Unfinished => false,
+        };
         let ended = if is_over {
             // Nobody needs it any more; what is worth keeping are the cursors beside it.
             folder.withdraw().map_err(|error| error.to_string())

@@ -468,6 +468,11 @@ impl Drain {
         self.shared.note(problem);
     }
 
+    /// Whether recovery finds what is in the ring after the process's end.
+    pub fn has_lasting_ring(&self) -> bool {
+        !self.is_memory
+    }
+
     /// Everything committed is in the spool.
     pub fn is_empty(&self) -> bool {
         self.successor.is_none() && self.consumer.tail() == self.consumer.committed()

@@ -87,6 +87,13 @@ pub enum FlushError {
     /// What is pending stays in ring and spool.
     #[error("{}", undelivered(*pending, *waited))]
     Timeout { pending: u64, waited: Duration },
+    /// The spool took nothing, and without shared memory there is nothing else that keeps it.
+    #[error(
+        "{lost} points and attributes are lost: nothing could be written to the spool for {:.1} s, \
+         and the ring was in this process's memory",
+        waited.as_secs_f64()
+    )]
+    Lost { lost: u64, waited: Duration },
     #[error("interrupted while flushing")]
     Interrupted,
     #[error("the run is closed")]

@@ -221,11 +221,17 @@ impl Shared {
 
     /// Nothing of what is not acknowledged will ever be sent.
     pub fn discard_pending(&self) {
+        self.lose_unsealed();
+        self.ledger.lock().discard_unacked();
+    }
+
+    /// Nothing of what is in the ring will ever be sealed.
+    pub fn lose_unsealed(&self) -> Tally {
         let intake = self.intake.lock();
         let mut ledger = self.ledger.lock();
         let unsealed = intake.enqueued() - ledger.spooled() - ledger.lost();
         ledger.lose(unsealed);
-        ledger.discard_unacked();
+        unsealed
     }
 
     /// A fault of background work: for `take_errors`, `status()` and the log.

@@ -12,10 +12,14 @@ use std::time::Duration;
 use common::gate::Gate;
 use common::{close, config, open};
 use metrana_engine::attributes::CloseStatus;
+use metrana_engine::batch::peek;
 use metrana_engine::calls::Point;
-use metrana_engine::config::BackpressureStrategy;
+use metrana_engine::config::{BackpressureStrategy, Connect, ServerConfig};
 use metrana_engine::engine::Engine;
 use metrana_engine::error::{FlushError, LogError};
+use metrana_engine::ring::RingPlace;
+use metrana_engine::spool::Disk;
+use metrana_engine::transport::memory::{MemoryServer, MemoryTransport};
 use metrana_engine::types::Scale;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -78,6 +82,58 @@ fn test_an_interrupt_while_a_close_waits_for_room_is_not_forgotten() {
         asked == 1
     });
     assert_eq!(closed, Err(FlushError::Interrupted));
+}
+
+#[test]
+fn test_what_an_interrupted_close_could_not_seal_is_sent_by_the_next_process() {
+    let folder = common::folder();
+    let server = MemoryServer::new();
+    let gate = Gate::default();
+    let mut online = config(folder.path());
+    let transport = Arc::new(MemoryTransport(Arc::clone(&server)));
+    let mut settings = ServerConfig::new(transport);
+    settings.connect = Connect::Required(Duration::from_secs(20));
+    online.server = Some(settings);
+    online.spool.options.files = Arc::new(gate.clone());
+    let engine = open(online);
+    log(&engine).unwrap();
+    engine.flush(None, &mut || false).unwrap();
+    gate.shut();
+    log(&engine).unwrap();
+    let closed = engine.close(HOUR, CloseStatus::Finished, &mut || true);
+    assert_eq!(closed, Err(FlushError::Interrupted));
+    assert_eq!(engine.counters().pending.points(), 1);
+    assert!(server.records().writers.values().all(|writer| writer.end.is_none()));
+    let mut next = engine.child_config();
+    next.spool.options.files = Arc::new(Disk);
+    drop(engine);
+    let engine = open(next);
+    common::wait_until("the rest", || {
+        let records = server.records();
+        let batches = records.writers.values().flat_map(|writer| writer.batches.values());
+        let points = batches.filter_map(|batch| peek(&batch.payload).ok());
+        points.map(|points| points.float_point_count).sum::<u64>() == 2
+    });
+    close(&engine);
+}
+
+#[test]
+fn test_what_a_close_could_not_seal_is_lost_without_shared_memory_and_counts_as_that() {
+    let folder = common::folder();
+    let gate = Gate::default();
+    let mut config = config(folder.path());
+    config.ring.place = RingPlace::Memory;
+    config.spool.options.files = Arc::new(gate.clone());
+    let engine = open(config);
+    log(&engine).unwrap();
+    engine.flush(None, &mut || false).unwrap();
+    gate.shut();
+    log(&engine).unwrap();
+    log(&engine).unwrap();
+    let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Lost { lost: 2, .. })), "{closed:?}");
+    let counters = engine.counters();
+    assert_eq!((counters.dropped.points(), counters.pending.points()), (2, 1));
 }
 
 #[test]

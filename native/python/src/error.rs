@@ -64,7 +64,7 @@ pub fn flush_error(py: Python<'_>, error: FlushError) -> PyErr {
             py,
             format!("{error}; they are kept in the spool and delivered later (metrana status)"),
         ),
-        FlushError::Interrupted => closing(py, error.to_string()),
+        FlushError::Lost { .. } | FlushError::Interrupted => closing(py, error.to_string()),
         FlushError::Closed => run_is_closed(py),
     }
 }
