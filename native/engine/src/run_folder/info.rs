@@ -1,6 +1,6 @@
 //! `run.json` and `writer.json`: who a run is, and who writes to it.
 
-use std::fs::TryLockError;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -202,16 +202,27 @@ pub(super) fn create<T: Serialize>(path: &Path, info: &T) -> io::Result<bool> {
 
 /// On file systems without hard links; readers wait for the rest.
 fn create_directly(path: &Path, text: &[u8]) -> io::Result<bool> {
-    let mut file = match platform::private_file().write(true).create_new(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    // Where there are no locks either, whoever finds the file empty waits long enough.
-    let _ = file.try_lock();
-    file.write_all(text).and_then(|()| file.sync_data())?;
-    // Somebody may have taken it for a dead process's while this one was stopped.
-    platform::is_same_file(&file, path)
+    match platform::private_file().write(true).create_new(true).open(path) {
+        Ok(file) => fill(&file, path, text),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file that was just created; `false`: somebody took it for a dead process's.
+pub(super) fn fill(mut file: &File, path: &Path, text: &[u8]) -> io::Result<bool> {
+    // Where there are no locks, whoever finds the file empty waits long enough.
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Ok(false);
+    }
+    let written = file.write_all(text).and_then(|()| file.sync_data());
+    // Whoever has the lock may have deleted it before this one had it.
+    let is_ours = platform::is_same_file(file, path)?;
+    if written.is_err() && is_ours {
+        // Half of it would be nobody's and stand in everybody's way.
+        let _ = std::fs::remove_file(path);
+    }
+    written.map(|()| is_ours)
 }
 
 /// Deletes one of the two files if it is empty: its creator died before it wrote anything. `false`:

@@ -117,6 +117,30 @@ fn test_an_empty_run_json_that_somebody_fills_is_left_to_them() {
 }
 
 #[test]
+fn test_a_run_json_that_somebody_is_about_to_delete_is_not_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(RUN_JSON);
+    let file = std::fs::File::create(&path).unwrap();
+    let deleting = std::fs::File::open(&path).unwrap();
+    deleting.lock().unwrap();
+    assert!(!info::fill(&file, &path, b"{}").unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), b"");
+    drop(deleting);
+    assert!(info::fill(&file, &path, b"{}").unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), b"{}");
+}
+
+#[test]
+fn test_a_run_json_that_cannot_be_filled_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(RUN_JSON);
+    std::fs::write(&path, "").unwrap();
+    // Open for reading, so that writing fails.
+    assert!(info::fill(&std::fs::File::open(&path).unwrap(), &path, b"{}").is_err());
+    assert!(!path.exists());
+}
+
+#[test]
 fn test_every_cut_and_every_flipped_bit_of_a_run_json_is_an_error_or_the_same_run() {
     let folder = tempfile::tempdir().unwrap();
     let run = run(folder.path());
