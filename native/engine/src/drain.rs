@@ -32,6 +32,8 @@ pub(crate) const MEMORY_RING_AGE: Duration = Duration::from_millis(25);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// While somebody waits for the end.
+const LAST_RETRY_OF_END: Duration = Duration::from_millis(200);
 /// Room on the disk that is left to others: 5 %, at most this.
 const SPARED_BYTES: u64 = 1 << 30;
 const SPARED_SHARE: u64 = 20;
@@ -154,8 +156,11 @@ impl Drain {
         if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
             self.checked_at = now;
             self.check_ring();
-            if let Err(error) = self.check_folder() {
-                self.shared.note(error.to_string());
+            // What failed is made again in its own time.
+            if self.retry.is_none()
+                && let Err(error) = self.check_folder()
+            {
+                self.fail(&error, LAST_RETRY);
             }
             self.hear_follower();
             self.log_dropped();
@@ -191,8 +196,9 @@ impl Drain {
     fn is_due(&mut self, request: &DrainRequest, now: Instant) -> bool {
         if self.consumer.tail() == self.consumer.committed() && self.successor.is_none() {
             self.waiting_since = None;
-            // There may be nothing to write, but a flush waits for an answer.
-            return request.flush_to.is_some();
+            // There may be nothing to write, but a flush waits for an answer, or files are missing.
+            return request.flush_to.is_some()
+                || self.retry.as_ref().is_some_and(|retry| now >= retry.at);
         }
         let since = *self.waiting_since.get_or_insert(now);
         if let Some(retry) = &self.retry
@@ -225,18 +231,23 @@ impl Drain {
                 Ok(())
             }
             Err(error) => {
-                let delay = if let Some(retry) = &self.retry {
-                    (retry.delay * 2).min(LAST_RETRY)
-                } else {
-                    self.shared.report(format!(
-                        "nothing can be written to the spool, points wait in memory: {error}"
-                    ));
-                    FIRST_RETRY
-                };
-                self.retry = Some(Retry { at: Instant::now() + delay, delay });
+                let is_ending = request.end_by.is_some();
+                self.fail(&error, if is_ending { LAST_RETRY_OF_END } else { LAST_RETRY });
                 Err(())
             }
         }
+    }
+
+    fn fail(&mut self, error: &DrainError, longest: Duration) {
+        let delay = if let Some(retry) = &self.retry {
+            (retry.delay * 2).min(longest)
+        } else {
+            self.shared.report(format!(
+                "nothing can be written to the spool, points wait in memory: {error}"
+            ));
+            FIRST_RETRY
+        };
+        self.retry = Some(Retry { at: Instant::now() + delay, delay });
     }
 
     /// Seals everything committed. Blocks on the disk.

@@ -95,12 +95,8 @@ pub(crate) struct DrainRequest {
     pub flush_to: Option<Lsn>,
     /// Seal everything and end; after this time end anyway.
     pub end_by: Option<Instant>,
-}
-
-impl DrainRequest {
-    const fn is_empty(&self) -> bool {
-        !self.seal && self.flush_to.is_none() && self.end_by.is_none()
-    }
+    /// It has not been taken yet.
+    is_new: bool,
 }
 
 impl Shared {
@@ -154,7 +150,10 @@ impl Shared {
     // ── Asking the drain thread ────────────────────────────────────────────────────────────────
 
     pub fn ask(&self, change: impl FnOnce(&mut DrainRequest)) {
-        change(&mut self.request.lock());
+        let mut request = self.request.lock();
+        change(&mut request);
+        request.is_new = true;
+        drop(request);
         self.requested.notify_one();
     }
 
@@ -162,10 +161,12 @@ impl Shared {
         self.ask(|request| request.seal = true);
     }
 
-    /// Waits for a request at most `timeout` and takes it; `end_by` stays.
+    /// Waits for a request at most `timeout` and takes it; `end_by` stays, and is not waited beyond.
     pub fn next_request(&self, timeout: Duration) -> DrainRequest {
         let mut request = self.request.lock();
-        if request.is_empty() {
+        if !request.is_new {
+            let left = request.end_by.map(|by| by.saturating_duration_since(Instant::now()));
+            let timeout = left.map_or(timeout, |left| left.min(timeout));
             request = self.requested.wait_for(request, timeout);
         }
         let taken = *request;

@@ -18,7 +18,7 @@ use metrana_engine::config::{BackpressureStrategy, Connect, ServerConfig};
 use metrana_engine::engine::Engine;
 use metrana_engine::error::{FlushError, LogError};
 use metrana_engine::ring::RingPlace;
-use metrana_engine::spool::Disk;
+use metrana_engine::spool::{Disk, segment_path};
 use metrana_engine::transport::memory::{MemoryServer, MemoryTransport};
 use metrana_engine::types::Scale;
 
@@ -134,6 +134,44 @@ fn test_what_a_close_could_not_seal_is_lost_without_shared_memory_and_counts_as_
     assert!(matches!(closed, Err(FlushError::Lost { lost: 2, .. })), "{closed:?}");
     let counters = engine.counters();
     assert_eq!((counters.dropped.points(), counters.pending.points()), (2, 1));
+}
+
+#[test]
+fn test_a_close_before_a_full_disk_tries_again_in_steps() {
+    let folder = common::folder();
+    let gate = Gate::default();
+    let mut config = config(folder.path());
+    config.spool.options.files = Arc::new(gate.clone());
+    let engine = open(config);
+    log(&engine).unwrap();
+    engine.flush(None, &mut || false).unwrap();
+    gate.shut();
+    // Writing it anew takes as long as it is large, so it is not tried all the time either.
+    std::fs::remove_file(segment_path(&common::writer_folder(folder.path(), 1), 1)).unwrap();
+    log(&engine).unwrap();
+    let closed = engine.close(Duration::from_secs(2), CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { .. })), "{closed:?}");
+    let tried = gate.refused();
+    assert!((2..100).contains(&tried), "{tried}");
+}
+
+#[test]
+fn test_a_close_before_a_full_disk_ends_well_once_there_is_room() {
+    let folder = common::folder();
+    let gate = Gate::default();
+    let mut config = config(folder.path());
+    config.spool.options.files = Arc::new(gate.clone());
+    let engine = open(config);
+    gate.shut();
+    log(&engine).unwrap();
+    let closed = engine.close(HOUR, CloseStatus::Finished, &mut || {
+        if gate.refused() > 3 {
+            gate.open();
+        }
+        false
+    });
+    assert_eq!(closed, Ok(()));
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 1);
 }
 
 #[test]

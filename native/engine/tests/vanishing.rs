@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::gate::Gate;
 use common::{close, config, open, wait_until};
 use metrana_engine::batch::peek;
 use metrana_engine::calls::Point;
 use metrana_engine::config::{Connect, EngineConfig, ServerConfig};
 use metrana_engine::engine::Engine;
 use metrana_engine::run_folder::{RunFolder, write_acked};
+use metrana_engine::spool::segment_path;
 use metrana_engine::transport::memory::{Action, Event, MemoryServer, MemoryTransport};
 use metrana_engine::types::{Scale, Seq};
 
@@ -165,6 +167,26 @@ fn test_a_server_gets_all_of_a_writer_whose_number_was_taken_and_nothing_of_the_
     assert_eq!(points_at(&server), 200);
     assert_eq!(common::contents(folder.path(), 1).points.len(), 7);
     assert!(!common::writer_folder(folder.path(), 2).exists());
+}
+
+#[test]
+fn test_a_segment_that_could_not_be_written_anew_is_tried_again_though_nothing_is_logged() {
+    let folder = common::folder();
+    let gate = Gate::default();
+    let mut config = config(folder.path());
+    config.spool.options.files = Arc::new(gate.clone());
+    let engine = open(config);
+    log(&engine, 100);
+    gate.shut();
+    let segment = segment_path(&common::writer_folder(folder.path(), 1), 1);
+    std::fs::remove_file(&segment).unwrap();
+    wait_until("a few attempts", || gate.refused() > 2);
+    assert!(engine.take_errors()[0].contains("nothing can be written to the spool"));
+    assert!(!segment.exists());
+    gate.open();
+    wait_until("the segment", || segment.exists());
+    drop(engine);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 100);
 }
 
 fn points_at(server: &MemoryServer) -> u64 {

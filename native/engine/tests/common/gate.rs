@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
 
@@ -13,26 +13,40 @@ const BROKEN: u8 = 2;
 
 /// While it is shut, nothing can be written; a clone is the same gate.
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<AtomicU8>);
+pub struct Gate(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    state: AtomicU8,
+    refused: AtomicU64,
+}
 
 impl Gate {
     pub fn shut(&self) {
-        self.0.store(SHUT, Ordering::SeqCst);
+        self.0.state.store(SHUT, Ordering::SeqCst);
     }
 
     /// Whatever is written from now on panics, as a driver with a bug would.
     pub fn break_down(&self) {
-        self.0.store(BROKEN, Ordering::SeqCst);
+        self.0.state.store(BROKEN, Ordering::SeqCst);
     }
 
     pub fn open(&self) {
-        self.0.store(OPEN, Ordering::SeqCst);
+        self.0.state.store(OPEN, Ordering::SeqCst);
+    }
+
+    /// How often something could not be written.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::SeqCst)
     }
 
     fn pass(&self) -> io::Result<()> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.0.state.load(Ordering::SeqCst) {
             OPEN => Ok(()),
-            SHUT => Err(io::ErrorKind::StorageFull.into()),
+            SHUT => {
+                self.0.refused.fetch_add(1, Ordering::SeqCst);
+                Err(io::ErrorKind::StorageFull.into())
+            }
             _ => panic!("the disk is broken"),
         }
     }
