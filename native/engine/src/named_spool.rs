@@ -13,7 +13,7 @@ use crate::attributes::{AttributeOperation, decode_attributes};
 use crate::batch::{PointColumns, decode_points};
 use crate::declarations::{Declaration, decode_declarations};
 use crate::spool::{Damage, Frame, FrameKind, SpoolError, SpoolEvent, SpoolReader};
-use crate::types::Seq;
+use crate::types::{Seq, WriterId};
 
 /// Reads a writer's frames as [`SpoolReader`] does.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl NamedSpoolReader {
     /// See [`SpoolReader::writer_has_ended`].
     pub fn writer_has_ended(&mut self) {
         self.reader.writer_has_ended();
+    }
+
+    /// See [`SpoolReader::only_of`].
+    pub fn only_of(&mut self, owner: WriterId) {
+        self.reader.only_of(owner);
     }
 
     /// See [`SpoolReader::go_on_in`].

@@ -276,7 +276,7 @@ impl Claimed {
     ) -> Result<Sender, OpenError> {
         let config = SenderConfig {
             connector: Arc::clone(&server.connector),
-            spool: Box::new(SpoolSource::at(spool_place)),
+            spool: Box::new(SpoolSource::of_living(self.writer_id, spool_place)),
             host: Arc::clone(&self.shared) as Arc<dyn SenderHost>,
             run_id: self.run_folder.run().run_id,
             writer_id: self.writer_id,

@@ -9,12 +9,14 @@ use crate::sender::{FrameSource, Spool, SpoolItem};
 use crate::spool::{FrameKind, SpoolEvent};
 use crate::sync::Mutex;
 use crate::transport::Batch;
-use crate::types::{BatchKind, Seq};
+use crate::types::{BatchKind, Seq, WriterId};
 
 /// The folder of a writer.
 #[derive(Clone, Debug)]
 pub struct SpoolSource {
     place: SpoolPlace,
+    /// Whose spool it is, if another's may be in its place.
+    owner: Option<WriterId>,
     has_ended: bool,
 }
 
@@ -37,17 +39,17 @@ impl SpoolPlace {
 
 impl SpoolSource {
     pub fn new(folder: &Path) -> Self {
-        Self::at(SpoolPlace::new(folder))
+        Self { place: SpoolPlace::new(folder), owner: None, has_ended: false }
     }
 
     /// Of a writer that may go on elsewhere.
-    pub fn at(place: SpoolPlace) -> Self {
-        Self { place, has_ended: false }
+    pub fn of_living(owner: WriterId, place: SpoolPlace) -> Self {
+        Self { place, owner: Some(owner), has_ended: false }
     }
 
     /// Of a writer that is dead or closed: what is torn stays torn.
     pub fn ended(folder: &Path) -> Self {
-        Self { place: SpoolPlace::new(folder), has_ended: true }
+        Self { has_ended: true, ..Self::new(folder) }
     }
 }
 
@@ -55,6 +57,9 @@ impl Spool for SpoolSource {
     fn open(&self, first: Seq) -> io::Result<Box<dyn FrameSource>> {
         let folder = self.place.0.lock().clone();
         let mut reader = NamedSpoolReader::open(&folder, first)?;
+        if let Some(owner) = self.owner {
+            reader.only_of(owner);
+        }
         if self.has_ended {
             reader.writer_has_ended();
         }

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use common::gate::Gate;
 use common::{close, config, open, wait_until};
+use metrana_engine::attributes::CloseStatus;
 use metrana_engine::batch::peek;
 use metrana_engine::calls::Point;
 use metrana_engine::config::{Connect, EngineConfig, ServerConfig};
 use metrana_engine::engine::Engine;
+use metrana_engine::error::FlushError;
 use metrana_engine::run_folder::{RunFolder, write_acked};
 use metrana_engine::spool::segment_path;
 use metrana_engine::transport::memory::{Action, Event, MemoryServer, MemoryTransport};
@@ -57,7 +59,9 @@ fn change_places(data_dir: &Path, engine: &Engine) -> tempfile::TempDir {
     elsewhere.path().clone_into(&mut config.data_dir);
     config.server = None;
     let other = open(config);
-    log(&other, 7);
+    for _ in 0..5 {
+        log(&other, 7);
+    }
     close(&other);
     let (ours, theirs) = (run_folder(data_dir), run_folder(elsewhere.path()));
     let moved = elsewhere.path().join("moved");
@@ -108,6 +112,26 @@ fn test_a_writer_that_was_moved_deletes_nothing_in_its_place_when_the_server_has
     close(&engine);
     assert_eq!(files(&theirs), before);
     assert_eq!(points_at(&server), 10_100);
+}
+
+#[test]
+fn test_a_writer_that_was_moved_sends_nothing_of_the_one_in_its_place() {
+    let folder = common::folder();
+    let server = MemoryServer::new();
+    let engine = open(online(config(folder.path()), &server));
+    log(&engine, 100);
+    let _elsewhere = change_places(folder.path(), &engine);
+    server.script(|event| match event {
+        Event::Message { attempt: 1, .. } => Action::Drop,
+        _ => Action::Serve,
+    });
+    let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+    let point = Point { metric, step: None, timestamp_ms: None, value: 1.0, distributed: false };
+    engine.log_point(point).unwrap().settle(&mut || false).unwrap();
+    let closed = engine.close(Duration::from_secs(1), CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { pending: 1, .. })), "{closed:?}");
+    assert!(server.records().hellos.len() > 1);
+    assert_eq!(points_at(&server), 100);
 }
 
 #[test]
@@ -165,7 +189,7 @@ fn test_a_server_gets_all_of_a_writer_whose_number_was_taken_and_nothing_of_the_
     }
     close(&engine);
     assert_eq!(points_at(&server), 200);
-    assert_eq!(common::contents(folder.path(), 1).points.len(), 7);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 35);
     assert!(!common::writer_folder(folder.path(), 2).exists());
 }
 

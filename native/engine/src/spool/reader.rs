@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::SpoolError;
 use super::frame::{FrameHeader, FrameKind};
 use super::scanner::{DamagedBytes, Scanner, Step};
-use super::segment::{SEGMENT_HEADER_BYTES, segment_numbers, segment_path};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_numbers, segment_path};
 use crate::platform::{self, Filesystem};
 use crate::types::{Lsn, Seq, WriterId};
 
@@ -56,6 +56,8 @@ pub enum SpoolEvent {
 #[derive(Debug)]
 pub struct SpoolReader {
     folder: PathBuf,
+    /// See [`only_of`](Self::only_of).
+    owner: Option<WriterId>,
     writer_id: Option<WriterId>,
     segment: Option<OpenSegment>,
     /// The next segment, once it is seen: then the current one grows no more.
@@ -97,6 +99,7 @@ impl SpoolReader {
         let kind = platform::filesystem(folder).map_err(SpoolError::io("examining", folder))?;
         let mut reader = Self {
             folder: folder.to_owned(),
+            owner: None,
             writer_id: None,
             segment: None,
             successor: None,
@@ -115,6 +118,17 @@ impl SpoolReader {
     /// The writer is dead or closed, so what is torn now stays torn.
     pub fn writer_has_ended(&mut self) {
         self.has_writer_ended = true;
+    }
+
+    /// While the owner's folder is somewhere else, another writer's may be in its place: its segments
+    /// do not follow the owner's, and to begin with one is an error. To be called before anything is
+    /// read.
+    pub fn only_of(&mut self, owner: WriterId) {
+        self.owner = Some(owner);
+    }
+
+    fn is_foreign(&self, header: Option<&SegmentHeader>) -> bool {
+        self.owner.zip(header).is_some_and(|(owner, header)| owner != header.writer_id)
     }
 
     /// Finds the next segment in another folder: the writer goes on there, and has copied the segment
@@ -311,7 +325,12 @@ impl SpoolReader {
         if let Some(writer_id) = self.writer_id {
             scanner.expect_writer(writer_id);
         }
-        if let Some(header) = scanner.header()? {
+        let header = scanner.header()?;
+        if self.is_foreign(header.as_ref()) {
+            let error = std::io::Error::other("it is another writer's");
+            return Err(SpoolError::io("entering", &path)(error));
+        }
+        if let Some(header) = header {
             self.writer_id.get_or_insert(header.writer_id);
             scanner.expect_writer(header.writer_id);
             if !self.is_contiguous {
@@ -336,20 +355,22 @@ impl SpoolReader {
     fn first_segment(&self) -> Result<Option<u64>, SpoolError> {
         let numbers = self.numbers()?;
         for &number in numbers.iter().rev() {
-            let header = match Scanner::open(&segment_path(&self.folder, number)) {
-                Ok(mut scanner) => scanner.header()?,
-                Err(SpoolError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    None
-                }
-                Err(error) => return Err(error),
-            };
-            if header.is_some_and(|header| header.first_seq <= self.next_seq) {
+            if self.header(number)?.is_some_and(|header| header.first_seq <= self.next_seq) {
                 return Ok(Some(number));
             }
         }
         Ok(numbers.first().copied())
+    }
+
+    /// `None` if it is damaged, or not there.
+    fn header(&self, number: u64) -> Result<Option<SegmentHeader>, SpoolError> {
+        match Scanner::open(&segment_path(&self.folder, number)) {
+            Ok(mut scanner) => scanner.header(),
+            Err(SpoolError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn next_segment(&mut self) -> Result<Option<u64>, SpoolError> {
@@ -357,6 +378,11 @@ impl SpoolReader {
         let current = segment.number;
         let numbers = self.numbers()?;
         let next = numbers.iter().copied().find(|number| *number > current);
+        if let (Some(next), Some(_)) = (next, self.owner)
+            && self.is_foreign(self.header(next)?.as_ref())
+        {
+            return Ok(None);
+        }
         // Deletion goes from the oldest on, so a hole behind a segment that is still there is not
         // the writer's doing, and what is missing is lost.
         if next.is_some_and(|next| next > current + 1) && !numbers.contains(&current) {
