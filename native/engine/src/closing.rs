@@ -255,7 +255,8 @@ impl Engine {
             folder.withdraw().map_err(|error| error.to_string())
         } else if is_sealed && folder.place().is_kept() {
             let last_seq = Some(shared.ring.lock().next_seq().0 - 1);
-            let info = WriterInfo { ended: Some(WriterEnd::Closed), last_seq, ..info };
+            let acked = Some(shared.acked.load(Ordering::Acquire));
+            let info = WriterInfo { ended: Some(WriterEnd::Closed), last_seq, acked, ..info };
             folder.write_info(&info).map_err(|error| error.to_string())
         } else {
             // The ring stays for recovery, and also for whoever finds a folder that was moved: there

@@ -32,13 +32,17 @@ impl NamedSpoolReader {
     ///
     /// See there.
     pub fn open(folder: &Path, from: Seq) -> Result<Self, SpoolError> {
-        Ok(Self {
-            reader: SpoolReader::open(folder, from)?,
+        Ok(Self::new(SpoolReader::open(folder, from)?))
+    }
+
+    fn new(reader: SpoolReader) -> Self {
+        Self {
+            reader,
             metrics: HashSet::default(),
             envs: HashSet::default(),
             is_damaged: false,
             columns: PointColumns::default(),
-        })
+        }
     }
 
     /// See [`SpoolReader::writer_has_ended`].
@@ -117,7 +121,7 @@ impl NamedSpoolReader {
 ///
 /// When the spool cannot be read.
 pub fn has_nameless(folder: &Path) -> Result<bool, SpoolError> {
-    let mut reader = NamedSpoolReader::open(folder, Seq(1))?;
+    let mut reader = NamedSpoolReader::new(SpoolReader::open_oldest(folder)?);
     while let Some(event) = reader.reader.next_event()? {
         let SpoolEvent::Frame(frame) = event else { continue };
         if frame.kind == FrameKind::Declarations {

@@ -450,6 +450,7 @@ fn writer_info(
         },
         ended: None,
         last_seq: None,
+        acked: None,
     }
 }
 

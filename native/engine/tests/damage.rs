@@ -48,7 +48,7 @@ struct Writer {
 
 impl Writer {
     fn closed() -> Self {
-        let writer = Self::new(|engine, _| close(&engine));
+        let writer = Self::new(log_all, |engine, _| close(&engine));
         assert_eq!(writer.contents.len(), writer.last_seq() as usize);
         assert!(writer.last_seq() >= 5, "points, environments, attributes, a close record");
         writer
@@ -56,10 +56,10 @@ impl Writer {
 
     /// One that died; `rest`: with points in its ring that are in no batch.
     fn killed(rest: bool) -> Self {
-        let writer = Self::new(|engine, disk| {
+        let writer = Self::new(log_all, |engine, disk| {
             if rest {
                 disk.shut();
-                log_points(&engine);
+                log_points(&engine, "loss");
             }
             drop(engine);
         });
@@ -67,7 +67,24 @@ impl Writer {
         writer
     }
 
-    fn new(die: impl FnOnce(Engine, &Gate)) -> Self {
+    /// The same after its first batch; the rest needs no name of that.
+    fn killed_early(rest: bool) -> Self {
+        let log_one = |engine: &Engine| {
+            log_points(engine, "loss");
+            engine.flush(None, &mut || false).unwrap();
+        };
+        let writer = Self::new(log_one, |engine, disk| {
+            if rest {
+                disk.shut();
+                log_points(&engine, "late");
+            }
+            drop(engine);
+        });
+        assert_eq!((writer.last_seq(), writer.contents.len()), (1, 1 + usize::from(rest)));
+        writer
+    }
+
+    fn new(log: impl FnOnce(&Engine), die: impl FnOnce(Engine, &Gate)) -> Self {
         let data_dir = common::folder();
         let mut config = config(data_dir.path());
         config.ring.capacity_bytes = 32 << 10;
@@ -75,7 +92,7 @@ impl Writer {
         let disk = Gate::default();
         config.spool.options.files = Arc::new(disk.clone());
         let engine = open(config);
-        log_all(&engine);
+        log(&engine);
         die(engine, &disk);
         let folder = common::writer_folder(data_dir.path(), 1);
         let run = folder.parent().unwrap().to_owned();
@@ -211,7 +228,7 @@ impl Names {
 
 fn log_all(engine: &Engine) {
     let flush = || engine.flush(None, &mut || false).unwrap();
-    log_points(engine);
+    log_points(engine, "loss");
     flush();
     let operation =
         AttributeOperation::Set { path: "lr".to_owned(), value: AttributeValue::Float(0.1) };
@@ -236,8 +253,8 @@ fn log_all(engine: &Engine) {
     }
 }
 
-fn log_points(engine: &Engine) {
-    let metric = engine.metric("loss", Scale::MlStep, &[("split", "train")]).unwrap();
+fn log_points(engine: &Engine, name: &str) {
+    let metric = engine.metric(name, Scale::MlStep, &[("split", "train")]).unwrap();
     for value in [0.5, 0.25, f64::NAN] {
         let timestamp_ms = Some(77);
         let point = Point { metric, step: None, timestamp_ms, value, distributed: false };
@@ -324,6 +341,29 @@ fn test_a_flipped_bit_in_every_byte_of_a_spool_is_delivered_around_and_told_once
         assert_eq!(again, [""; 0], "byte {byte}");
         let is_writer = |path: &Path| path.join("writer.json").exists();
         assert!(!is_writer(&writer.folder), "byte {byte}");
+    }
+}
+
+#[test]
+fn test_the_only_batch_of_a_killed_writer_is_told_of_if_it_is_damaged_or_missing() {
+    for rest in [false, true] {
+        let writer = Writer::killed_early(rest);
+        let check = |lost: &[u64], place: &str| {
+            let (found, [told, again]) = writer.deliver();
+            assert_eq!(found, writer.without(lost), "{place}");
+            assert_eq!(told.len(), lost.len(), "{place}: {told:?}");
+            for seq in lost {
+                assert!(told[0].contains(&format!("batches {seq} to {seq} are lost")), "{told:?}");
+            }
+            assert_eq!(again, [""; 0], "{place}");
+        };
+        for byte in 0..writer.spool.len() {
+            writer.put_back(&flipped(&writer.spool, byte * 8 + byte % 8));
+            check(&Vec::from_iter(writer.batch_at(byte)), &format!("rest {rest}, byte {byte}"));
+        }
+        writer.put_back(&writer.spool);
+        std::fs::remove_file(segment_path(&writer.folder, 1)).unwrap();
+        check(&[1], &format!("rest {rest}, no segment"));
     }
 }
 

@@ -16,7 +16,7 @@ use metrana_engine::counters::Kind;
 use metrana_engine::engine::{Admission, Engine};
 use metrana_engine::error::{FlushError, LogError, OpenError};
 use metrana_engine::ring::RingPlace;
-use metrana_engine::run_folder::write_acked;
+use metrana_engine::run_folder::{Watermark, write_acked};
 use metrana_engine::types::{MetricNo, Scale, Seq};
 
 fn point(metric: MetricNo, value: f64) -> Point {
@@ -35,6 +35,35 @@ fn test_what_a_follower_acknowledged_is_deleted_by_the_writer_that_lives() {
     options.spool.max_bytes = Some(400_000);
     let engine = open(options);
     let metric = engine.metric("x", Scale::MlStep, &[]).unwrap();
+    let before = spool_segments(&engine, metric);
+    let writer = common::writer_folder(folder.path(), 1);
+    // More than there is: what is not whole in the spool is not taken for delivered.
+    write_acked(&writer, Seq(1 << 40)).unwrap();
+    wait_until("a segment is deleted", || engine.status().spooled_bytes < before);
+    assert_eq!(engine.status().pending_points, 0);
+    assert_eq!(engine.last_step(metric), Some(engine.counters().sent.points() as i64 - 1));
+    close(&engine);
+}
+
+#[test]
+fn test_a_folder_that_is_made_anew_says_what_was_acknowledged() {
+    let folder = common::folder();
+    let mut options = config(folder.path());
+    options.spool.max_bytes = Some(400_000);
+    let engine = open(options);
+    let before = spool_segments(&engine, engine.metric("x", Scale::MlStep, &[]).unwrap());
+    let writer = common::writer_folder(folder.path(), 1);
+    let acked = Seq(20);
+    write_acked(&writer, acked).unwrap();
+    wait_until("a segment is deleted", || engine.status().spooled_bytes < before);
+    std::fs::remove_dir_all(writer.parent().unwrap()).unwrap();
+    wait_until("the folder is back", || writer.join("lock").exists());
+    assert_eq!(Watermark::read(&writer).unwrap(), Watermark::Known(acked));
+    close(&engine);
+}
+
+/// Logs until the spool has several segments; returns its bytes.
+fn spool_segments(engine: &Engine, metric: MetricNo) -> u64 {
     for at in 0..60 {
         let values: Vec<f64> = (0..1000).map(|i| f64::from(i * at).sqrt()).collect();
         let call = SeriesCall {
@@ -50,15 +79,9 @@ fn test_what_a_follower_acknowledged_is_deleted_by_the_writer_that_lives() {
             break;
         }
     }
-    let before = engine.status();
-    assert!(before.spooled_bytes > 200_000, "{before:?}");
-    let writer = common::writer_folder(folder.path(), 1);
-    // More than there is: what is not whole in the spool is not taken for delivered.
-    write_acked(&writer, Seq(1 << 40)).unwrap();
-    wait_until("a segment is deleted", || engine.status().spooled_bytes < before.spooled_bytes);
-    assert_eq!(engine.status().pending_points, 0);
-    assert_eq!(engine.last_step(metric), Some(engine.counters().sent.points() as i64 - 1));
-    close(&engine);
+    let status = engine.status();
+    assert!(status.spooled_bytes > 200_000, "{status:?}");
+    status.spooled_bytes
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn info(number: u32, writer_id: WriterId, ring: &Ring) -> WriterInfo {
         options: WriterOptions::default(),
         ended: None,
         last_seq: None,
+        acked: None,
     }
 }
 

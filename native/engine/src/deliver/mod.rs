@@ -18,7 +18,7 @@ use crate::sync::Mutex;
 pub use dead_writers::{DeadWriters, DeliveryEvent, OnEvent};
 
 use crate::engine_log::EngineLog;
-use crate::recovery::{RecoveryError, RecoveryReport, RingOutcome};
+use crate::recovery::{RecoveryError, RecoveryReport};
 use crate::run_folder::{
     Liveness, RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, read_acked,
     write_acked,
@@ -131,7 +131,8 @@ pub fn deliver(
 ) -> Result<Delivered, DeliverError> {
     let folder = lock.path().to_owned();
     let is_own = run.run().destination == options.destination;
-    let first = first_seq(recovered).max(Seq(if is_own { read_acked(&folder)?.0 + 1 } else { 1 }));
+    let acked = if is_own { read_acked(&folder)? } else { Seq(0) };
+    let first = recovered.first_seq.max(Seq(acked.0 + 1));
     let host = Arc::new(Host { last: recovered.last_seq, progress, heard: Mutex::default() });
     let config = SenderConfig {
         connector: Arc::clone(&options.connector),
@@ -168,15 +169,6 @@ pub fn deliver(
     }
     let Heard { opened, problems, .. } = heard;
     Ok(Delivered { opened, last_seq: recovered.last_seq, is_removed, problems })
-}
-
-/// The first batch there is. What lay before it was acknowledged while the writer lived.
-fn first_seq(recovered: &RecoveryReport) -> Seq {
-    match recovered.ring {
-        _ if recovered.first_seq > Seq(0) => recovered.first_seq,
-        RingOutcome::Sealed { batch_count } => Seq(recovered.last_seq.0 + 1 - batch_count),
-        _ => Seq(recovered.last_seq.0 + 1),
-    }
 }
 
 fn ending(info: &WriterInfo, recovered: &RecoveryReport) -> Ending {

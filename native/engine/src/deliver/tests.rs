@@ -1,5 +1,7 @@
 //! Dead writers on a real disk, delivered to the in-memory server.
 
+mod missing;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,6 +67,7 @@ fn write(run: &RunFolder, count: u64, ended: Option<WriterEnd>) -> (WriterFolder
         options: WriterOptions { create_project_if_missing: true, ..WriterOptions::default() },
         ended,
         last_seq: None,
+        acked: None,
     };
     folder.write_info(&info).unwrap();
     let mut spool = SpoolWriter::create(folder.path(), writer_id, spool_options());
@@ -198,21 +201,6 @@ fn test_another_destination_gets_everything_whatever_the_runs_own_has() {
     let server = MemoryServer::new();
     deliver_first(&run, &options(&server, "https://elsewhere")).unwrap();
     assert_eq!(server.applied(info.writer_id), seqs(1..=9));
-}
-
-#[test]
-fn test_what_a_living_writer_saw_acknowledged_and_deleted_is_not_missed() {
-    let data_dir = tempfile::tempdir().unwrap();
-    let run = run_folder(data_dir.path(), "local", "run");
-    let info = dead(&run, 9);
-    let path = run.writers().unwrap()[0].path.clone();
-    std::fs::remove_file(crate::spool::segment_path(&path, 1)).unwrap();
-    let server = MemoryServer::new();
-    let delivered = deliver_first(&run, &options(&server, "local")).unwrap();
-    assert_eq!(delivered.problems, [""; 0]);
-    let applied = server.applied(info.writer_id);
-    assert!(applied.first() > Some(&Seq(1)) && applied.last() == Some(&Seq(9)), "{applied:?}");
-    assert_eq!(server.records().hellos[0].first_seq, applied[0]);
 }
 
 #[test]

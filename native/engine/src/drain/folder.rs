@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Drain, DrainError};
-use crate::run_folder::{Fate, WriterFolder, WriterInfo, WriterPlace};
+use crate::run_folder::{Fate, WriterFolder, WriterInfo, WriterPlace, write_acked};
 use crate::seal::SealError;
 use crate::spool_source::SpoolPlace;
 use crate::types::Seq;
@@ -49,11 +49,15 @@ impl Drain {
             self.claim_again()?;
         }
         let was_deleted = !self.folder.is_announced;
+        let acked = Seq(self.shared.acked.load(Ordering::Acquire));
         if was_deleted {
+            // Whoever follows would miss what has been acknowledged.
+            if acked > Seq(0) {
+                write_acked(self.folder.place.path(), acked)?;
+            }
             self.folder.place.write_info(&self.info())?;
             self.folder.is_announced = true;
         }
-        let acked = Seq(self.shared.acked.load(Ordering::Acquire));
         let rescued = self.spool.rescue(acked).map_err(SealError::from)?;
         if !was_deleted && rescued.is_none() {
             return Ok(());

@@ -22,13 +22,11 @@ use std::path::{Path, PathBuf};
 
 use crate::declarations::decode_declarations;
 use crate::ring::{Consumer, OutsideRing, POINT_BYTES, Ring, RingError};
-use crate::run_folder::{
-    RunFolderError, SenderKind, WriterEnd, WriterInfo, WriterLock, read_acked,
-};
+use crate::run_folder::{RunFolderError, Watermark, WriterEnd, WriterInfo, WriterLock};
 use crate::seal::{SealError, SealSettings, SealState, Sealer};
 use crate::spool::{
     CursorSet, CursorsError, SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary,
-    SpoolWriter, segment_path, summarize,
+    SpoolWriter, first_seq, last_seq, segment_path, summarize,
 };
 use crate::types::{Lsn, Seq};
 
@@ -51,7 +49,8 @@ pub struct RecoveryReport {
     pub ring: RingOutcome,
     /// Bytes of a frame that was never whole and was cut.
     pub torn_bytes: u64,
-    /// The first batch on the disk; 0: none.
+    /// The first batch that may be delivered: the first on the disk, or the first before it that
+    /// nobody acknowledged and that is missing.
     pub first_seq: Seq,
     /// The last batch there ever was; 0: none.
     pub last_seq: Seq,
@@ -142,6 +141,7 @@ pub fn recover(
             Err(error) => problems.push(format!("declarations that cannot be read: {error}")),
         })?;
     let torn_bytes = cut_torn_tail(&folder, &mut summary, options.spool.files.as_ref())?;
+    let watermark = Watermark::of(&folder, lock.info())?;
     let mut recovery = Recovery {
         lock,
         options,
@@ -149,19 +149,20 @@ pub fn recover(
         sealer,
         problems,
         unknown_positions: Vec::new(),
+        watermark,
         next_seq: Seq(0),
         missing: None,
     };
-    recovery.next_seq = recovery.next_seq_on_disk()?;
+    recovery.next_seq = recovery.next_seq_on_disk();
     let ring = recovery.ring()?;
-    recovery.tell_unread(&ring);
-    let unknown_positions = recovery.keep_cursors()?;
+    let first_seq = recovery.first_seq()?;
+    recovery.tell_unread(&ring, first_seq);
+    let unknown_positions = recovery.keep_cursors(first_seq)?;
     if !matches!(ring, RingOutcome::OutOfReach { .. }) {
-        recovery.end()?;
+        recovery.end(first_seq)?;
     }
     let Recovery { next_seq, problems, .. } = recovery;
     let last_seq = Seq(next_seq.0 - 1);
-    let first_seq = summary.first_seq;
     Ok(RecoveryReport { ring, torn_bytes, first_seq, last_seq, problems, unknown_positions })
 }
 
@@ -205,6 +206,8 @@ struct Recovery<'a> {
     sealer: Sealer,
     problems: Vec<String>,
     unknown_positions: Vec<String>,
+    /// Before this recovery changed anything.
+    watermark: Watermark,
     next_seq: Seq,
     /// Batches that were sealed and that nobody has any more.
     missing: Option<RangeInclusive<u64>>,
@@ -223,7 +226,7 @@ impl Recovery<'_> {
     fn ring(&mut self) -> Result<RingOutcome, RecoveryError> {
         if self.lock.info().ended.is_some() {
             if let Some(last_seq) = self.lock.info().last_seq {
-                self.find_missing(Seq(last_seq.saturating_add(1)))?;
+                self.find_missing(Seq(last_seq.saturating_add(1)));
             }
             return Ok(RingOutcome::Ended);
         }
@@ -266,7 +269,7 @@ impl Recovery<'_> {
 
     /// The end of the spool, as far as it is no batch. What a kill tears off is still in the ring,
     /// so it is lost only without one.
-    fn tell_unread(&mut self, ring: &RingOutcome) {
+    fn tell_unread(&mut self, ring: &RingOutcome, first_seq: Seq) {
         let is_torn_lost = self.missing.is_some()
             || match ring {
                 RingOutcome::Lost { .. } => true,
@@ -275,11 +278,20 @@ impl Recovery<'_> {
             };
         let torn = self.summary.torn.iter().filter(|_| is_torn_lost);
         let reasons: Vec<_> = self.summary.unread.iter().chain(torn).cloned().collect();
-        let is_followed = matches!(ring, RingOutcome::Sealed { batch_count } if *batch_count > 0);
+        // Whoever reads from the first batch on comes to those that were sealed behind the gap, and
+        // tells of it.
+        let is_followed = matches!(ring, RingOutcome::Sealed { batch_count } if *batch_count > 0)
+            && self.missing.as_ref().is_none_or(|lost| first_seq <= Seq(*lost.start()));
+        let is_begin_known =
+            self.summary.last_seq > Seq(0) || matches!(self.watermark, Watermark::Known(_));
         let which = match self.missing.take() {
-            // Whoever reads the batches that were sealed behind it sees the gap and tells of it.
             _ if is_followed => return,
-            Some(lost) => format!("batches {} to {} are lost", lost.start(), lost.end()),
+            Some(lost) if is_begin_known => {
+                format!("batches {} to {} are lost", lost.start(), lost.end())
+            }
+            Some(lost) => {
+                format!("batches up to {} are lost that were not acknowledged", lost.end())
+            }
             None if reasons.is_empty() => return,
             None => format!("batches behind {} are lost", self.summary.last_seq),
         };
@@ -299,7 +311,7 @@ impl Recovery<'_> {
                  ring was deleted, and it died before they were sealed"
             ));
         }
-        self.find_missing(ring.next_seq())?;
+        self.find_missing(ring.next_seq());
         let info = self.lock.info();
         let spool_options = self.options.spool.clone();
         let mut spool =
@@ -330,17 +342,13 @@ impl Recovery<'_> {
     }
 
     /// Notes batches that were sealed, as the ring or the writer's end says, and that nobody has.
-    fn find_missing(&mut self, next_seq: Seq) -> Result<(), RecoveryError> {
+    fn find_missing(&mut self, next_seq: Seq) {
         if next_seq <= self.next_seq {
-            return Ok(());
+            return;
         }
-        // A writer deletes what its server acknowledged once its positions are written.
-        let may_be_acked = self.lock.info().sender != SenderKind::None
-            && match self.lock.read_cursors() {
-                Err(CursorsError::Damaged(_)) => true,
-                read => read?.is_some(),
-            };
-        if !may_be_acked {
+        // A writer deletes from the oldest segment on: what lay behind one that is there is lost.
+        let may_be_acked = matches!(self.watermark, Watermark::AtLeast(_));
+        if !may_be_acked || !self.summary.segments.is_empty() {
             let lost = self.next_seq.0..=next_seq.0 - 1;
             self.unknown_positions.push(format!(
                 "batches {} to {} are lost: {GONE}",
@@ -349,19 +357,30 @@ impl Recovery<'_> {
             ));
             self.missing = Some(lost);
         }
-        Ok(())
+    }
+
+    /// See [`RecoveryReport::first_seq`].
+    fn first_seq(&self) -> Result<Seq, RecoveryError> {
+        let on_disk = match first_seq(self.lock.path())? {
+            Seq(0) => self.next_seq,
+            first => first,
+        };
+        Ok(match self.watermark {
+            Watermark::Known(acked) => on_disk.min(Seq(acked.0 + 1)),
+            Watermark::AtLeast(_) => on_disk,
+        })
     }
 
     /// The next sequence number as the folder knows it.
-    fn next_seq_on_disk(&self) -> Result<Seq, RecoveryError> {
-        let acked = read_acked(self.lock.path())?;
-        Ok(Seq(self.summary.last_seq.max(acked).0 + 1))
+    fn next_seq_on_disk(&self) -> Seq {
+        let (Watermark::Known(acked) | Watermark::AtLeast(acked)) = self.watermark;
+        Seq(self.summary.last_seq.max(acked).0 + 1)
     }
 
     /// Writes the greatest positions, as the writer would have done at its close: those in its spool
     /// on top of those it wrote before it deleted acknowledged segments. Decodes every batch of a
     /// writer that was not closed: a second or so a gigabyte.
-    fn keep_cursors(&mut self) -> Result<Vec<String>, RecoveryError> {
+    fn keep_cursors(&mut self, first_seq: Seq) -> Result<Vec<String>, RecoveryError> {
         let mut unknown = std::mem::take(&mut self.unknown_positions);
         let earlier = match self.lock.read_cursors() {
             // There is nothing in it to keep.
@@ -375,7 +394,7 @@ impl Recovery<'_> {
         if is_done || self.next_seq <= Seq(1) {
             return Ok(unknown);
         }
-        let (mut cursors, unread) = positions::of_spool(self.lock.path())?;
+        let (mut cursors, unread) = positions::of_spool(self.lock.path(), first_seq)?;
         unknown.extend(unread);
         cursors.merge(earlier.unwrap_or_default());
         self.lock.write_cursors(&cursors)?;
@@ -383,9 +402,15 @@ impl Recovery<'_> {
     }
 
     /// Writes down that nothing is left outside the spool, and then sees to it.
-    fn end(&mut self) -> Result<(), RecoveryError> {
+    fn end(&mut self, first_seq: Seq) -> Result<(), RecoveryError> {
         if self.lock.info().ended.is_none() {
-            let info = WriterInfo { ended: Some(WriterEnd::Recovered), ..self.lock.info().clone() };
+            let last_seq = last_seq(self.lock.path(), self.lock.info().writer_id)?;
+            let info = WriterInfo {
+                ended: Some(WriterEnd::Recovered),
+                last_seq: Some(last_seq.0),
+                acked: Some(first_seq.0 - 1),
+                ..self.lock.info().clone()
+            };
             self.lock.write_info(info)?;
         }
         let info = self.lock.info();

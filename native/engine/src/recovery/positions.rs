@@ -23,13 +23,16 @@ type Numbered<T> = HashMap<u32, T, FixedState>;
 type Metric = (Scale, String, Vec<(String, String)>);
 
 /// The greatest positions of a dead writer whose ring is sealed, as far as its spool tells, and what
-/// could not be read of them.
+/// could not be read of them. `first_seq` as in the report.
 ///
 /// # Errors
 ///
 /// When the spool cannot be read at all.
-pub(super) fn of_spool(folder: &Path) -> Result<(CursorSet, Vec<String>), SpoolError> {
-    let mut reader = SpoolReader::open(folder, Seq(1))?;
+pub(super) fn of_spool(
+    folder: &Path,
+    first_seq: Seq,
+) -> Result<(CursorSet, Vec<String>), SpoolError> {
+    let mut reader = SpoolReader::open(folder, first_seq)?;
     reader.writer_has_ended();
     let mut found = Positions::default();
     let problems = found.read(&mut reader)?;
@@ -48,7 +51,7 @@ pub(super) fn of_spool_and_ring(
     start: Lsn,
 ) -> Result<(CursorSet, Vec<String>), SpoolError> {
     let mut found = Positions::default();
-    let mut problems = found.read(&mut SpoolReader::open(folder, Seq(1))?)?;
+    let mut problems = found.read(&mut SpoolReader::open_oldest(folder)?)?;
     for raw in records(window, start) {
         let record = raw.map_err(|bad| bad.to_string()).and_then(|raw| {
             record::read(&raw)

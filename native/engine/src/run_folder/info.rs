@@ -71,9 +71,13 @@ pub struct WriterInfo {
     /// Set when nothing of the writer is left outside the spool.
     #[serde(default)]
     pub ended: Option<WriterEnd>,
-    /// The last batch of a writer that was closed; it tells of a spool that was cut where a frame ends.
+    /// The last batch of a writer that has ended; it tells of a spool that was cut where a frame ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<u64>,
+    /// Up to which batch a writer that has ended was acknowledged; it tells what was lost from what
+    /// its server had before it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked: Option<u64>,
 }
 
 /// What the server is told when the writer opens the run.

@@ -16,6 +16,7 @@ mod info;
 mod listing;
 mod liveness;
 mod place;
+mod watermark;
 mod writer_folder;
 
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
 pub use liveness::Liveness;
 pub use place::WriterPlace;
+pub use watermark::Watermark;
 pub use writer_folder::{Fate, WriterFolder, WriterLock, read_acked, write_acked};
 
 use listing::{is_older, names, numbers};

@@ -16,7 +16,7 @@ use crate::types::{Seq, WriterId};
 
 pub(super) const LOCK: &str = "lock";
 pub(super) const WRITER_JSON: &str = "writer.json";
-const ACKED: &str = "acked";
+pub(super) const ACKED: &str = "acked";
 /// Extension of a folder that is being deleted.
 const REMOVED: &str = "removed";
 

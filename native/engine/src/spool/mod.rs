@@ -39,7 +39,7 @@ pub use segment::{
     SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, SegmentHeaderError, segment_numbers,
     segment_path,
 };
-pub use summary::{SegmentSummary, SpoolSummary, is_empty, last_seq, summarize};
+pub use summary::{SegmentSummary, SpoolSummary, first_seq, is_empty, last_seq, summarize};
 pub use writer::{
     Appended, DEFAULT_SEGMENT_BYTES, Rescued, SealedBatch, SpoolOptions, SpoolWriter,
 };

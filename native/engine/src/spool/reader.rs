@@ -64,7 +64,7 @@ pub struct SpoolReader {
     successor: Option<u64>,
     /// The next batch to be given out.
     next_seq: Seq,
-    /// Whether a missing `next_seq` is a loss; at the beginning it may have been deleted long ago.
+    /// Whether a missing `next_seq` is a loss; else it may have been deleted long ago.
     is_contiguous: bool,
     /// Damage that is not reported yet: what it cost shows at the next batch.
     pending: Vec<PendingDamage>,
@@ -90,12 +90,26 @@ struct PendingDamage {
 }
 
 impl SpoolReader {
-    /// Reads the spool in `folder` from batch `from` on (1 for all of it).
+    /// Reads the spool in `folder` from batch `from` on, which nobody has acknowledged: if it is
+    /// not there, it is lost.
     ///
     /// # Errors
     ///
     /// When the folder cannot be read, or a newer engine wrote the segments.
     pub fn open(folder: &Path, from: Seq) -> Result<Self, SpoolError> {
+        let mut reader = Self::open_oldest(folder)?;
+        reader.next_seq = from.max(Seq(1));
+        reader.is_contiguous = true;
+        reader.successor = reader.first_segment()?;
+        Ok(reader)
+    }
+
+    /// Reads all that is there. What lay before it may have been acknowledged and deleted.
+    ///
+    /// # Errors
+    ///
+    /// See [`open`](Self::open).
+    pub fn open_oldest(folder: &Path) -> Result<Self, SpoolError> {
         let kind = platform::filesystem(folder).map_err(SpoolError::io("examining", folder))?;
         let mut reader = Self {
             folder: folder.to_owned(),
@@ -103,7 +117,7 @@ impl SpoolReader {
             writer_id: None,
             segment: None,
             successor: None,
-            next_seq: from.max(Seq(1)),
+            next_seq: Seq(1),
             is_contiguous: false,
             pending: Vec::new(),
             ready: VecDeque::new(),

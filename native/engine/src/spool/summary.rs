@@ -87,10 +87,11 @@ pub fn summarize(
         let path = segment_path(folder, number);
         let mut scanner = Scanner::open(&path)?;
         scanner.expect_writer(writer_id);
-        if number == 1 {
+        let header = scanner.header()?;
+        if number == 1 && header.is_none() {
             begins_at = Some(Seq(1));
         }
-        if let Some(header) = scanner.header()? {
+        if let Some(header) = header {
             begins_at.get_or_insert(header.first_seq);
             // Known even if every frame in it is damaged.
             summary.last_seq = summary.last_seq.max(Seq(header.first_seq.0.saturating_sub(1)));
@@ -124,6 +125,35 @@ pub fn summarize(
         });
     }
     Ok(summary)
+}
+
+/// The first batch of a spool, 0 if there is none: that with which its first segment begins, even if
+/// it is damaged.
+///
+/// # Errors
+///
+/// When the folder cannot be read, or a newer engine wrote something in it.
+pub fn first_seq(folder: &Path) -> Result<Seq, SpoolError> {
+    for number in segment_numbers(folder).map_err(SpoolError::io("listing", folder))? {
+        let mut scanner = Scanner::open(&segment_path(folder, number))?;
+        if let Some(header) = scanner.header()? {
+            return Ok(header.first_seq);
+        }
+        // Nothing was ever deleted before the first.
+        if number == 1 {
+            return Ok(Seq(1));
+        }
+        loop {
+            match scanner.next(|_| false)? {
+                Step::Frame(header) if header.kind != FrameKind::Declarations => {
+                    return Ok(header.seq);
+                }
+                Step::Frame(_) | Step::Damaged(_) => {}
+                Step::Partial { .. } | Step::End => break,
+            }
+        }
+    }
+    Ok(Seq(0))
 }
 
 /// The last batch of a spool, 0 if there never was one: read from as few segments as needed.

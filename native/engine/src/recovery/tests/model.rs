@@ -105,6 +105,8 @@ impl Model<'_> {
             assert!(done.is_ok() || disk.is_dead() || is_full, "{done:?}");
         }
         let report = recovered(&path);
+        let (due, seqs) = undelivered(&path);
+        assert_eq!(seqs, (due.0..=report.last_seq.0).collect::<Vec<_>>());
         assert!(report.is_complete() && report.problems.is_empty(), "{report:?}");
         assert!(!ring.exists());
         let mut all = std::mem::take(&mut self.delivered);

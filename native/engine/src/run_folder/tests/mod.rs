@@ -47,6 +47,7 @@ fn info(number: u32) -> WriterInfo {
         options: WriterOptions::default(),
         ended: None,
         last_seq: None,
+        acked: None,
     }
 }
 

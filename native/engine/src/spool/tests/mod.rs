@@ -99,6 +99,13 @@ fn all_events(folder: &Path) -> Vec<SpoolEvent> {
     events(&mut reader)
 }
 
+/// The same of a spool of which the beginning may have been deleted.
+fn all_events_left(folder: &Path) -> Vec<SpoolEvent> {
+    let mut reader = SpoolReader::open_oldest(folder).unwrap();
+    reader.writer_has_ended();
+    events(&mut reader)
+}
+
 /// The batches among the events; each must be as it was written and declared before its use.
 fn batches(events: &[SpoolEvent]) -> Vec<u64> {
     let mut seqs = Vec::new();
@@ -232,7 +239,12 @@ fn test_acknowledged_segments_are_deleted_behind_a_reader() {
     assert!(!has_damage(&seen), "what was deleted was acknowledged: {seen:?}");
     assert!(batches(&seen).ends_with(&(31..=40).collect::<Vec<_>>()));
     // Whoever comes now begins with what is left.
-    assert!(batches(&all_events(folder.path())).ends_with(&(31..=40).collect::<Vec<_>>()));
+    let late = all_events_left(folder.path());
+    assert!(batches(&late).ends_with(&(31..=40).collect::<Vec<_>>()) && !has_damage(&late));
+    // Unless nobody acknowledged it: then it is lost.
+    let first = batches(&late)[0];
+    let strict = all_events(folder.path());
+    assert_eq!((batches(&strict), lost(&strict)), (batches(&late), (1..first).collect()));
     writer.delete_acked(Seq(40)).unwrap();
     assert_eq!(segment_numbers(folder.path()).unwrap(), left[left.len() - 1..]);
     append(&mut writer, 41).unwrap();
