@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,8 +11,14 @@ if TYPE_CHECKING:
 
 def damage_sentences(follower: _native.SpoolFollower) -> list[str]:
     """Gives a sentence for all damage that a follower met so far, in the order of the spool."""
-    lost = {message: (first, last) for first, last, message in follower.damage()}
-    return [_sentence(lost.get(message), message) for message in follower.problems()]
+    ranges = defaultdict[str, list[tuple[int, int]]](list)
+    for first, last, message in follower.damage():
+        ranges[message].append((first, last))
+    # Two may say the same of different batches.
+    return [
+        _sentence(ranges[message].pop(0) if ranges[message] else None, message)
+        for message in follower.problems()
+    ]
 
 
 def _sentence(lost: tuple[int, int] | None, message: str) -> str:

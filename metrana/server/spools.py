@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metrana import _native
-from metrana.server.catalog import OpenRun, RunRefusal, WriterOpening
+from metrana.server.catalog import OpenRun, RunRefusal, WriterOpening, WriterRecord
 from metrana.server.ingest import Ingestor
 from metrana.server.sessions import IngestRefusedError, Progress, SealedBatch, WriterSession
 from metrana.server.store_faults import reason
@@ -75,8 +75,16 @@ class _WriterDelivery:
         self._end_submitted = False
         self._problems: list[str] = []
         self._damage_count = 0
-        self._follower = _native.SpoolFollower(writer.path)
-        self._session = self._open(writer)
+        try:
+            self._record, is_new = self._open_run(writer)
+            if writer.state == "dead":
+                self._recover(folder.recover(writer.number))
+            # What recovery finds out of a dead writer says where its spool begins.
+            self._follower = _native.SpoolFollower(writer.path)
+            self._session = self._open_session(is_new=is_new)
+        except BaseException:  # whatever it is, the lock goes first
+            self._held.close()
+            raise
 
     @property
     def problem(self) -> IngestRefusedError | None:
@@ -100,10 +108,7 @@ class _WriterDelivery:
 
     def take_over(self, recovery: Any) -> None:
         """Goes on with a writer that died: seals what its ring holds; its lock is kept."""
-        self._held.enter_context(recovery)
-        self.is_dead = True
-        self._is_whole = recovery.report["is_complete"]
-        self._problems += recovery.report["problems"]
+        self._recover(recovery)
         self._follower.writer_has_ended()
 
     def pump(self) -> bool:
@@ -156,7 +161,14 @@ class _WriterDelivery:
             self._follower.acknowledge(acked)
             self._noted = acked
 
-    def _open(self, writer: Any) -> WriterSession:
+    def _recover(self, recovery: Any) -> None:
+        self._held.enter_context(recovery)
+        self.is_dead = True
+        self._is_whole = recovery.report["is_complete"]
+        self._problems += recovery.report["problems"]
+
+    def _open_run(self, writer: Any) -> tuple[WriterRecord, bool]:
+        """Opens the writer's run; True if the catalog met the writer only now."""
         catalog = self._ingestor.catalog
         answer = catalog.open_run(_open_run(self._folder.run, writer))
         if isinstance(answer, RunRefusal):
@@ -165,10 +177,14 @@ class _WriterDelivery:
         record = catalog.writer(writer.writer_id)
         if record is None:
             raise IngestRefusedError("RUN_NOT_FOUND", f"writer {writer.writer_id} is not known")
-        self._noted = self._submitted = self._progress.acked = self._follower.acknowledged
-        return self._ingestor.open_session(
-            record, self._progress, self._follower.acknowledged + 1, new=answer.new_writer
-        )
+        return record, answer.new_writer
+
+    def _open_session(self, *, is_new: bool) -> WriterSession:
+        if self.is_dead:
+            self._follower.writer_has_ended()
+        acked = self._follower.acknowledged
+        self._noted = self._submitted = self._progress.acked = acked
+        return self._ingestor.open_session(self._record, self._progress, acked + 1, new=is_new)
 
 
 class SpoolDelivery:
@@ -323,12 +339,6 @@ class SpoolDelivery:
         if delivery.warning:
             self.report.warnings.append(delivery.warning)
             _log.warning("%s", delivery.warning)
-        if writer.state == "dead":
-            try:
-                delivery.take_over(folder.recover(writer.number))
-            except BaseException:  # whatever it is, the session goes first
-                delivery.close()
-                raise
         return delivery
 
     def _say(self, sentence: str) -> None:

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use metrana_engine::named_spool::NamedSpoolReader;
 use metrana_engine::platform::{self, Filesystem};
 use metrana_engine::recovery::{RecoveryOptions, RecoveryReport, RingOutcome, recover};
-use metrana_engine::run_folder::{self, Liveness, RunFolderError, SenderKind, WriterLock};
+use metrana_engine::run_folder::{
+    self, Liveness, RunFolderError, SenderKind, Watermark, WriterLock,
+};
 use metrana_engine::seal::SealSettings;
 use metrana_engine::spool::{Damage, Frame, FrameKind, SpoolEvent, SpoolOptions};
 use metrana_engine::sync::Mutex;
@@ -37,7 +39,8 @@ pub struct SpoolMessage {
     urgent: bool,
 }
 
-/// Follows a writer's spool, from the first batch that nobody acknowledged on.
+/// Follows a writer's spool, from the first batch that nobody acknowledged on. What is missing of
+/// those is damage.
 ///
 /// Reads only, but for `acknowledge`. Thread-safe; calls block on the disk with the GIL released.
 ///
@@ -94,17 +97,18 @@ impl SpoolFollower {
     #[new]
     fn new(py: Python<'_>, writer_folder: PathBuf) -> PyResult<Self> {
         let (acknowledged, reader) = py.detach(|| {
-            let acknowledged =
-                run_folder::read_acked(&writer_folder).map_err(|error| runtime_error(&error))?;
-            let reader = NamedSpoolReader::open(&writer_folder, Seq(acknowledged.0 + 1))
+            let first = Watermark::read(&writer_folder)
+                .and_then(|watermark| watermark.first_due(&writer_folder))
                 .map_err(|error| runtime_error(&error))?;
-            Ok::<_, PyErr>((acknowledged, reader))
+            let reader = NamedSpoolReader::open(&writer_folder, first)
+                .map_err(|error| runtime_error(&error))?;
+            Ok::<_, PyErr>((Seq(first.0 - 1), reader))
         })?;
         let state = Following { reader, acknowledged, ready: VecDeque::new(), damage: Vec::new() };
         Ok(Self { folder: writer_folder, state: Mutex::new(state) })
     }
 
-    /// The last batch that was acknowledged; 0: none.
+    /// The last batch that was acknowledged, or deleted as such; 0: none.
     #[getter]
     fn acknowledged(&self, py: Python<'_>) -> u64 {
         py.detach(|| self.state.lock().acknowledged.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import metrana
 from metrana.query import Client
 from metrana.server.embedded import deliver_spools, open_stores
 from tests.local_server import LocalServer, wait_until
+from tests.reading import run_folders
 from tests.spool_damage import damage_batch
 
 KILLED = """
@@ -34,10 +36,37 @@ def log_offline(data_dir: Path, run_name: str, point_count: int) -> None:
             run.log("loss", float(step))
 
 
-def kill_a_writer(data_dir: Path) -> None:
+SEALED_BEFORE = """
+import os, signal
+import metrana
+
+run = metrana.init(mode="offline", run_name="killed")
+for step in range(1000):
+    run.log("loss", float(step))
+    if step == 599:
+        run.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_a_writer(data_dir: Path, script: str = KILLED) -> None:
     environment = {**os.environ, "METRANA_DIR": str(data_dir)}
-    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
+
+
+def delete_first_segment(data_dir: Path) -> tuple[Path, int]:
+    """Leaves a killed writer its second one; returns its folder and that one's first batch."""
+    kill_a_writer(data_dir, SEALED_BEFORE)
+    (folder,) = run_folders(data_dir)
+    with folder.recover(1):
+        pass  # the rest of the ring goes into a segment of its own
+    (writer,) = folder.writers()
+    first, second = sorted(Path(writer.path).glob("*.spool"))
+    # Its place is drawn in docs/decisions/001-frame-and-batch.md.
+    begins = int.from_bytes(second.read_bytes()[40:48], "little")
+    first.unlink()
+    return Path(writer.path), begins
 
 
 def test_a_finished_run_is_delivered_once_and_its_writer_folder_removed(tmp_path: Path) -> None:
@@ -64,6 +93,35 @@ def test_every_accepted_point_of_a_killed_process_is_delivered(tmp_path: Path) -
     assert report.problems == []
     # It left no close record.
     assert run.status == "lost"
+
+
+def test_a_spool_without_its_beginning_is_delivered_and_the_loss_said_once(tmp_path: Path) -> None:
+    _, begins = delete_first_segment(tmp_path)
+    lost = f"batches 1 to {begins - 1} are lost" if begins > 2 else "batch 1 is lost"
+    with (
+        (tmp_path / "told").open("w") as told_file,
+        LocalServer(tmp_path, stderr=told_file.fileno()),
+        Client(data_dir=tmp_path) as client,
+    ):
+        wait_until(lambda: client.runs(as_="arrow").num_rows == 1, what="the run")
+        wait_until(lambda: client.run("killed").status == "lost", what="its end")
+        assert 0 < _count(client) <= 400
+    told = (tmp_path / "told").read_text()
+    assert told.count(f"writer 1 of run default/killed: {lost}") == 1
+    assert told.count("lost") == 1, told
+
+
+def test_a_spool_whose_beginning_its_server_may_have_had_is_delivered(tmp_path: Path) -> None:
+    writer, _ = delete_first_segment(tmp_path)
+    # As of one that sent, and deleted what was acknowledged before it died.
+    info = json.loads((writer / "writer.json").read_text())
+    del info["acked"]
+    (writer / "writer.json").write_text(json.dumps({**info, "sender": "grpc"}))
+    with open_stores(tmp_path) as stores:
+        report = deliver_spools(tmp_path, stores)
+        (run,) = stores.catalog.runs()
+        assert 0 < stores.points.point_counts([run.run_no])[run.run_no] <= 400
+    assert (report.problems, report.delivered) == ([], [("default/killed", 1)])
 
 
 def test_a_live_run_without_a_sender_is_seen_while_it_trains(tmp_path: Path) -> None:
