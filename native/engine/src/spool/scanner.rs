@@ -131,6 +131,30 @@ impl Scanner {
         }
     }
 
+    /// Whether bytes that were passed over are one of two copies of declarations, and the other is
+    /// right: then they cost nothing.
+    pub(super) fn has_twin(&mut self, damaged: &DamagedBytes) -> Result<bool, SpoolError> {
+        let DamagedBytes { offset, bytes, .. } = *damaged;
+        // Copies come in pairs: one that has another neighbour like itself is that one's.
+        Ok(self.is_twin(offset + bytes, offset + 2 * bytes, bytes)?
+            || offset >= bytes
+                && self.is_twin(offset - bytes, offset.saturating_sub(2 * bytes), bytes)?)
+    }
+
+    /// Whether declarations of so many bytes are at `offset`, and not the same at `beyond`.
+    fn is_twin(&mut self, offset: u64, beyond: u64, bytes: u64) -> Result<bool, SpoolError> {
+        let Some(header) = self.header_at(offset)? else { return Ok(false) };
+        if header.kind != FrameKind::Declarations
+            || header.frame_len() != bytes
+            || self.header_at(beyond)? == Some(header)
+        {
+            return Ok(false);
+        }
+        let mut payload = vec![0; header.payload_len as usize];
+        let count = self.read_at(offset + FRAME_HEADER_BYTES as u64, &mut payload)?;
+        Ok(count == payload.len() && crc32c::crc32c(&payload) == header.payload_crc32c)
+    }
+
     fn next_of_all(
         &mut self,
         is_wanted: impl Fn(&FrameHeader) -> bool,

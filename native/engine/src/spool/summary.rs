@@ -102,6 +102,7 @@ pub fn summarize(
                     declared(&scanner.payload);
                 }
                 Step::Frame(header) => summary.add(&header, *begins_at.get_or_insert(header.seq)),
+                Step::Damaged(damaged) if scanner.has_twin(&damaged)? => {}
                 Step::Damaged(DamagedBytes { offset, bytes, .. }) => {
                     // The payloads of batches are not checked here.
                     summary.has_damaged_declarations = true;

@@ -81,8 +81,8 @@ fn test_a_cut_end_of_a_closed_writer_that_sent_is_missed() {
             let told = sweep(data_dir.path(), &server);
             let there = server.applied(info.writer_id);
             assert_eq!(there, seqs(1..=there.len() as u64));
-            let lost = format!("batches {} to 20 are lost", there.len() + 1);
-            assert!(told.len() == 1 && told[0].contains(&lost), "{keep}, {acked:?}: {told:?}");
+            let sentence = format!("batches {} to 20 are lost", there.len() + 1);
+            assert!(told.len() == 1 && told[0].contains(&sentence), "{keep}, {acked:?}: {told:?}");
         }
     }
 }

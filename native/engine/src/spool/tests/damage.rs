@@ -151,6 +151,39 @@ fn test_damage_at_the_very_end_is_reported_once_when_the_writer_has_ended() {
 }
 
 #[test]
+fn test_a_damaged_copy_of_declarations_whose_twin_is_right_leaves_nothing_unread() {
+    let folder = memory_folder();
+    let mut writer = spool(folder.path(), 3, 10_000);
+    // Used by no batch yet.
+    for no in [901, 902] {
+        writer.declare(&uses(&[no], &[]), Seq(4), &mut { SOURCE }).unwrap();
+    }
+    let path = segment_path(folder.path(), 1);
+    let bytes = std::fs::read(&path).unwrap();
+    let tail: Vec<_> = places(&bytes).into_iter().rev().take_while(|(seq, _)| *seq == 0).collect();
+    assert_eq!(tail.len(), 4);
+    let unread = |damaged: &[&std::ops::Range<usize>], at: usize| {
+        let mut changed = bytes.clone();
+        damaged.iter().for_each(|range| changed[range.start + at] ^= 1);
+        std::fs::write(&path, changed).unwrap();
+        let mut declared = String::new();
+        let tell = |payload: &[u8]| declared += std::str::from_utf8(payload).unwrap();
+        let unread = summarize(folder.path(), ID, tell).unwrap().unread.len();
+        (unread, declared.contains("m901 ") && declared.contains("m902 "))
+    };
+    // In the header and in the payload.
+    for at in [30, 65] {
+        for (_, range) in &tail {
+            assert_eq!(unread(&[range], at), (0, true));
+        }
+        for twins in tail.chunks(2) {
+            let (unread, is_declared) = unread(&[&twins[0].1, &twins[1].1], at);
+            assert!(unread > 0 && !is_declared);
+        }
+    }
+}
+
+#[test]
 fn test_a_missing_middle_segment_is_a_reported_loss() {
     let folder = memory_folder();
     drop(spool(folder.path(), 30, 600));
