@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{Liveness, RunFolderError};
 use crate::platform::{self, Durability};
@@ -15,6 +16,8 @@ use crate::types::{RunId, WriterId};
 
 /// The version of both files.
 pub const INFO_VERSION: u16 = 1;
+/// The key of the checksum in `run.json`.
+const CHECKSUM: &str = "crc32c";
 
 /// `run.json`: written once by whoever creates the run, kept after delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,21 +160,41 @@ impl WriterIdentity {
 
 /// Reads one of the two files.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RunFolderError> {
+    let text = std::fs::read(path).map_err(RunFolderError::io("reading", path))?;
+    parse(path, &text)
+}
+
+/// Reads `run.json`: with another id than it was written with, points would go to another run.
+pub(super) fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
+    let text = std::fs::read(path).map_err(RunFolderError::io("reading", path))?;
+    let run = parse(path, &text)?;
+    let mut found: Map<String, Value> = parse(path, &text)?;
+    // An older engine wrote none.
+    let Some(written) = found.remove(CHECKSUM) else { return Ok(run) };
+    if checksum(&found).is_ok_and(|checksum| written == checksum) {
+        return Ok(run);
+    }
+    Err(RunFolderError::Unreadable {
+        path: path.to_owned(),
+        what: "its checksum is wrong".to_owned(),
+    })
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, RunFolderError> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u16,
     }
-    let text = std::fs::read(path).map_err(RunFolderError::io("reading", path))?;
     let unreadable = |error: serde_json::Error| RunFolderError::Unreadable {
         path: path.to_owned(),
         what: error.to_string(),
     };
     // The version first: a newer file need not have the fields that follow.
-    let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+    let Versioned { version } = serde_json::from_slice(text).map_err(unreadable)?;
     if version > INFO_VERSION {
         return Err(RunFolderError::Newer { path: path.to_owned(), version });
     }
-    serde_json::from_slice(&text).map_err(unreadable)
+    serde_json::from_slice(text).map_err(unreadable)
 }
 
 /// Replaces one of the two files.
@@ -182,6 +205,23 @@ pub(super) fn replace<T: Serialize>(
 ) -> Result<(), RunFolderError> {
     platform::replace_file(path, durability, |file| file.write_all(&text(info)?))
         .map_err(RunFolderError::io("writing", path))
+}
+
+/// Writes `run.json` if there is none, with a checksum of what it says; see [`create`].
+pub(super) fn create_run(path: &Path, run: &RunInfo) -> io::Result<bool> {
+    #[derive(Serialize)]
+    struct Checked<'a> {
+        #[serde(flatten)]
+        run: &'a RunInfo,
+        crc32c: String,
+    }
+    let crc32c = checksum(&serde_json::to_value(run)?)?;
+    create(path, &Checked { run, crc32c })
+}
+
+/// Of a JSON object without spaces, its keys in order; eight hexadecimal digits.
+fn checksum(object: &impl Serialize) -> serde_json::Result<String> {
+    Ok(format!("{:08x}", crc32c::crc32c(&serde_json::to_vec(object)?)))
 }
 
 /// Writes one of the two files if there is none; `false`: there is. A reader never sees half of it

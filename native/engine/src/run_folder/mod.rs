@@ -150,7 +150,7 @@ impl RunFolder {
             if let Some(run_id) = writers_run(&path, &file, request)? {
                 (run.run_id, claim) = (run_id, Claim::Resumed);
             }
-            match info::create(&file, &run) {
+            match info::create_run(&file, &run) {
                 Ok(true) => return Ok((Self { path, run }, claim)),
                 Ok(false) => match read_run(&file) {
                     Ok(run) => {
@@ -474,7 +474,7 @@ fn admit(run: &RunInfo, request: &RunRequest<'_>) -> Result<Claim, RunFolderErro
 fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
     let begun = Instant::now();
     loop {
-        match info::read(path) {
+        match info::read_run(path) {
             Err(RunFolderError::Unreadable { .. })
                 if begun.elapsed() < BEING_WRITTEN && !is_older(path, OLD) =>
             {

@@ -78,7 +78,7 @@ impl WriterPlace {
         let path = self.run_path();
         platform::create_private_folders(path).map_err(RunFolderError::io("creating", path))?;
         let file = path.join(RUN_JSON);
-        if !info::create(&file, run).map_err(RunFolderError::io("creating", &file))? {
+        if !info::create_run(&file, run).map_err(RunFolderError::io("creating", &file))? {
             let found = read_run(&file)?.run_id;
             if found != run.run_id {
                 let (run_name, wanted) = (run.run_name.clone(), run.run_id);
