@@ -269,7 +269,9 @@ def _current() -> Run:
 
 def _open_run_of(settings: Settings) -> Run | None:
     """The run of this process that these settings name, if it is open."""
-    return next((run for run in lifecycle.open_runs() if run._is_named_by(settings)), None)  # noqa: SLF001
+    # One that is being closed, in a forked child for ever, takes nothing any more.
+    open_runs = (run for run in lifecycle.open_runs() if run._is_open())  # noqa: SLF001
+    return next((run for run in open_runs if run._is_named_by(settings)), None)  # noqa: SLF001
 
 
 def _open_new(settings: Settings) -> Run:

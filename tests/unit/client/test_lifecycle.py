@@ -77,6 +77,17 @@ def test_init_without_a_name_never_gives_a_run_that_was_resumed_by_id() -> None:
     resumed.close()
 
 
+def test_init_never_gives_a_run_that_is_being_closed(data_dir: Path) -> None:
+    ending = metrana.init(mode="offline", run_name="r")
+    # As far as another thread's close gets before it waits, or a forked child's copy for ever.
+    ending._close(0.0, False)
+    with metrana.init(mode="offline", run_name="r") as run:
+        assert run is not ending
+        run.log("x", 1)
+    ending.close()
+    assert [1] in [writer.values("x") for writer in read_all(data_dir)]
+
+
 @pytest.mark.filterwarnings("ignore:.*open in this process already")
 def test_threads_that_open_one_run_share_it(data_dir: Path) -> None:
     runs: list[metrana.Run] = []
