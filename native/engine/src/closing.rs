@@ -64,7 +64,7 @@ thread_local! {
 /// A writer's locks, from before a fork until after it. Fields are dropped in this order.
 #[derive(Debug)]
 struct Held {
-    locks: AllLocks<'static>,
+    _locks: AllLocks<'static>,
     shared: Arc<Shared>,
 }
 
@@ -144,7 +144,7 @@ impl Engine {
         by: Instant,
         check_interrupt: InterruptCheck<'_>,
     ) -> bool {
-        if self.is_abandoned.load(Ordering::Relaxed) {
+        if self.is_inherited() {
             return false;
         }
         let operation = AttributeOperation::Close { status, timestamp_ms: now_ms() };
@@ -280,14 +280,14 @@ impl Engine {
     /// Takes every lock, so that no file is in the middle of a change when the process is copied.
     /// Follow it with [`Self::fork_in_parent`] and [`Self::fork_in_child`], in the same thread.
     pub fn fork_prepare(&self) {
-        if self.is_abandoned.load(Ordering::Relaxed) {
+        if self.is_inherited() {
             return;
         }
         let shared = Arc::clone(&self.parts.shared);
         let locks = shared.lock_all();
         // SAFETY: the locks are where they are as long as `shared` is, which `Held` drops last.
         let locks = unsafe { std::mem::transmute::<AllLocks<'_>, AllLocks<'static>>(locks) };
-        HELD.with_borrow_mut(|held| held.push(Held { locks, shared }));
+        HELD.with_borrow_mut(|held| held.push(Held { _locks: locks, shared }));
     }
 
     /// Releases what [`Self::fork_prepare`] took.
@@ -295,16 +295,11 @@ impl Engine {
         drop(self.take_held());
     }
 
-    /// Closes the descriptors whose locks say that the parent lives, touches none of its files, and
-    /// leaves an engine whose every call says [`LogError::Closed`](crate::error::LogError::Closed).
-    /// The child opens a writer of its own with [`Self::child_config`] at its first log.
+    /// Leaves an engine whose every call says [`LogError::Closed`](crate::error::LogError::Closed),
+    /// as does any copy in a child. Its locks stay taken, for nobody ever asks for them again. The
+    /// child opens a writer of its own with [`Self::child_config`] at its first log.
     pub fn fork_in_child(&self) {
-        self.is_abandoned.store(true, Ordering::Relaxed);
-        if let Some(Held { locks, shared }) = self.take_held() {
-            // SAFETY: this engine is abandoned, and never dropped.
-            unsafe { locks.let_go_in_child() };
-            std::mem::forget(shared);
-        }
+        std::mem::forget(self.take_held());
     }
 
     fn take_held(&self) -> Option<Held> {
@@ -328,7 +323,7 @@ impl Drop for Engine {
     /// Without a close: what is in the ring is left to recovery, as after a crash, but the threads
     /// end.
     fn drop(&mut self) {
-        if self.is_abandoned.load(Ordering::Relaxed) {
+        if self.is_inherited() {
             return;
         }
         if let Some(sender) = &self.parts.sender {

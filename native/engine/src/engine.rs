@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::config::{EngineConfig, QueueConfig};
 use crate::counters::{Counters, Tally};
 use crate::drain::{Drain, MEMORY_RING_AGE};
 use crate::error::{FlushError, InvalidArgument, LogError};
+use crate::platform::fork_count;
 use crate::sender::{ConnectionState, Sender};
 use crate::shapes;
 use crate::shared::Shared;
@@ -41,8 +42,8 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Engine {
     /// Never dropped in a forked child: the other threads' halves do not exist there.
     pub(crate) parts: ManuallyDrop<Parts>,
-    /// This is a forked child's copy: nothing of it may be touched.
-    pub(crate) is_abandoned: AtomicBool,
+    /// [`fork_count`] where it was opened.
+    fork_count: u32,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts: ManuallyDrop::new(parts), is_abandoned: AtomicBool::new(false) }
+        Self { parts: ManuallyDrop::new(parts), fork_count: fork_count() }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -87,9 +88,15 @@ impl Engine {
         &self.parts.config.queue
     }
 
+    /// Whether this is a forked child's copy of its parent's: nothing of it may be touched.
+    #[inline]
+    pub fn is_inherited(&self) -> bool {
+        self.fork_count != fork_count()
+    }
+
     #[inline]
     fn check_own(&self) -> Result<(), LogError> {
-        if self.is_abandoned.load(Ordering::Relaxed) { Err(LogError::Closed) } else { Ok(()) }
+        if self.is_inherited() { Err(LogError::Closed) } else { Ok(()) }
     }
 
     /// Who the run is; the server may have named it differently since it was opened.

@@ -51,24 +51,9 @@ pub(crate) struct AllLocks<'a> {
     _request: MutexGuard<'a, DrainRequest>,
     _ledger: MutexGuard<'a, Ledger>,
     _problems: MutexGuard<'a, Problems>,
-    ring: MutexGuard<'a, Ring>,
-    folder: MutexGuard<'a, Option<WriterFolder>>,
+    _ring: MutexGuard<'a, Ring>,
+    _folder: MutexGuard<'a, Option<WriterFolder>>,
     _opened: MutexGuard<'a, Option<OpenedRun>>,
-}
-
-impl AllLocks<'_> {
-    /// In a forked child: closes the descriptors of the writer's lock and ring. The locks stay
-    /// taken, for nobody ever asks for them again.
-    ///
-    /// # Safety
-    ///
-    /// Nothing of the writer is used or dropped after.
-    pub unsafe fn let_go_in_child(mut self) {
-        drop(self.folder.take());
-        // SAFETY: the caller's.
-        unsafe { self.ring.close_file_in_child() };
-        std::mem::forget(self);
-    }
 }
 
 /// How far the drain thread has got.
@@ -141,8 +126,8 @@ impl Shared {
             _request: self.request.lock(),
             _ledger: self.ledger.lock(),
             _problems: self.problems.lock(),
-            ring: self.ring.lock(),
-            folder: self.folder.lock(),
+            _ring: self.ring.lock(),
+            _folder: self.folder.lock(),
             _opened: self.opened.lock(),
         }
     }

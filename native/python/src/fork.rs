@@ -162,11 +162,6 @@ pub fn fork_in_child() {
     for engine in prepared.iter().filter_map(|writer| writer.engine()) {
         engine.fork_in_child();
     }
-    for writer in watched() {
-        writer.mark_inherited();
-        // Its threads do not exist here, so it may never be dropped.
-        std::mem::forget(writer);
-    }
     WRITERS.lock().clear();
     // Nobody waits here, and the gate's lock may look as if somebody held it: it is let lie.
     FORKING.store(false, Ordering::Relaxed);

@@ -94,7 +94,7 @@ impl RunCore {
             }
             None => None,
         };
-        let writer = Writer::new(py, engine, Faults::new(parents.faults.strategy()));
+        let writer = Writer::new(py, engine, Faults::new(parents.faults.strategy()))?;
         core.begin(writer);
         slf.call_method0("_opened_in_child")?;
         core.current().ok_or_else(|| run_is_closed(py))
@@ -274,7 +274,7 @@ impl RunCore {
         let faults = Faults::new(options.error_strategy()?);
         let config = options.into_config()?;
         let engine = waiting(py, |check| Engine::open(config, check), open_error)?;
-        self.begin(Writer::new(py, Some(engine), faults));
+        self.begin(Writer::new(py, Some(engine), faults)?);
         Ok(())
     }
 
@@ -282,7 +282,7 @@ impl RunCore {
     fn _open_disabled(&self, py: Python<'_>) -> PyResult<()> {
         fork::enter(py)?;
         let faults = Faults::new(ErrorStrategy::Silent);
-        self.begin(Writer::new(py, None, faults));
+        self.begin(Writer::new(py, None, faults)?);
         Ok(())
     }
 

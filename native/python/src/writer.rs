@@ -8,6 +8,7 @@ use metrana_engine::calls::{EnvCall, Point, SeriesCall};
 use metrana_engine::counters::Counters;
 use metrana_engine::engine::{Admission, Engine, Identity};
 use metrana_engine::error::{InvalidArgument, LogError};
+use metrana_engine::platform::{fork_count, watch_forks};
 use metrana_engine::status::Status;
 use metrana_engine::sync::Mutex;
 use metrana_engine::types::{EnvNo, MetricNo, Scale};
@@ -32,12 +33,18 @@ pub struct Writer {
     pub names: Mutex<Names>,
     pub faults: Faults,
     closed: AtomicBool,
-    inherited: AtomicBool,
+    /// [`fork_count`] where it was opened.
+    fork_count: u32,
 }
 
 impl Writer {
     /// A writer on an engine; `None`: one that only checks.
-    pub fn new(py: Python<'_>, engine: Option<Engine>, faults: Faults) -> Arc<Self> {
+    ///
+    /// # Errors
+    ///
+    /// `OSError` where forks cannot be watched.
+    pub fn new(py: Python<'_>, engine: Option<Engine>, faults: Faults) -> PyResult<Arc<Self>> {
+        watch_forks()?;
         let sink = match engine {
             Some(engine) => Sink::Engine(Box::new(engine)),
             None => Sink::Checker(Box::default()),
@@ -47,12 +54,12 @@ impl Writer {
             names: Mutex::default(),
             faults,
             closed: AtomicBool::new(false),
-            inherited: AtomicBool::new(false),
+            fork_count: fork_count(),
         });
         // A fork that did not take its locks must not see it.
         wait_until_forked(py);
         fork::watch(&writer);
-        writer
+        Ok(writer)
     }
 
     /// `None` in mode `disabled`.
@@ -74,12 +81,7 @@ impl Writer {
 
     /// Whether this is a forked child's copy of its parent's writer.
     pub fn is_inherited(&self) -> bool {
-        self.inherited.load(Ordering::Relaxed)
-    }
-
-    /// From now on, in a forked child, this is its parent's.
-    pub fn mark_inherited(&self) {
-        self.inherited.store(true, Ordering::Relaxed);
+        self.fork_count != fork_count()
     }
 
     // The methods below take the engine's locks: each waits right before that for the end of a fork

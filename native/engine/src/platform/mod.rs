@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(unix)]
+mod lock_file;
+#[cfg(not(unix))]
+mod lock_file_portable;
 #[cfg(not(target_os = "linux"))]
 mod portable;
 mod signals;
@@ -20,6 +24,10 @@ pub use linux::{
     boot_id, filesystem, host_name, is_running, machine_id, prefault, reserve_space,
     shared_memory_folder,
 };
+#[cfg(unix)]
+pub use lock_file::{LockFile, fork_count, watch_forks};
+#[cfg(not(unix))]
+pub use lock_file_portable::{LockFile, fork_count, watch_forks};
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
     boot_id, filesystem, host_name, is_running, machine_id, prefault, reserve_space,

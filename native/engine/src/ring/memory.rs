@@ -9,7 +9,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::access::{Access, AtomicU64, Ordering};
 use super::{MAX_CAPACITY_BYTES, PAGE_BYTES, RING_VERSION, RingError, RingStart};
-use crate::platform;
+use crate::platform::{self, LockFile};
 use crate::types::{Lsn, Seq, WriterId};
 
 pub(super) const HEADER_BYTES: usize = 4096;
@@ -37,7 +37,7 @@ pub(super) struct Memory {
     map: MmapRaw,
     access: Access,
     /// Kept for its link count and its lock; `None` for anonymous memory.
-    file: Option<File>,
+    file: Option<LockFile>,
     capacity: u64,
     writer_id: WriterId,
 }
@@ -52,11 +52,8 @@ impl Memory {
         start: RingStart,
     ) -> Result<Self, RingError> {
         let failed = |doing| move |source| RingError::Io { doing, path: path.to_owned(), source };
-        let file = platform::private_file()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
+        let options = &mut platform::private_file();
+        let file = LockFile::open(options.read(true).write(true).create_new(true), path)
             .map_err(failed("creating"))?;
         let made = Self::fill(path, file, capacity, writer_id).map_err(|(doing, source)| {
             // What cannot be used must not stay and take room in tmpfs.
@@ -69,21 +66,14 @@ impl Memory {
 
     fn fill(
         path: &Path,
-        file: File,
+        file: LockFile,
         capacity: u64,
         writer_id: WriterId,
     ) -> Result<Self, (&'static str, io::Error)> {
         let bytes = HEADER_BYTES as u64 + capacity;
         file.try_lock().map_err(|error| ("locking", error.into()))?;
         platform::reserve_space(&file, bytes).map_err(|error| ("allocating", error))?;
-        // Of a file opened once more: a forked child inherits the mapping, which keeps the file that
-        // was mapped open, and with it the lock of a parent that died.
-        let map = platform::private_file()
-            .read(true)
-            .write(true)
-            .open(path)
-            .and_then(|mapped| map_file(&mapped, bytes))
-            .map_err(|error| ("mapping", error))?;
+        let map = map_file(path, bytes).map_err(|error| ("mapping", error))?;
         prefault(&map).map_err(|error| ("prefaulting", error))?;
         Ok(Self { map, access: Access::new(capacity), file: Some(file), capacity, writer_id })
     }
@@ -110,11 +100,9 @@ impl Memory {
     /// A ring that another process made and no process holds any more.
     pub(super) fn open(path: &Path, writer_id: WriterId) -> Result<Self, RingError> {
         let failed = |doing| move |source| RingError::Io { doing, path: path.to_owned(), source };
-        let file = platform::private_file()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(failed("opening"))?;
+        let options = &mut platform::private_file();
+        let file =
+            LockFile::open(options.read(true).write(true), path).map_err(failed("opening"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(RingError::InUse(path.to_owned())),
@@ -124,7 +112,7 @@ impl Memory {
         // A page of a ring is allocated when it is made; allocating again changes nothing in a
         // whole one and keeps a store into a damaged one from raising SIGBUS.
         platform::reserve_space(&file, bytes).map_err(failed("allocating"))?;
-        let map = map_file(&file, bytes).map_err(failed("mapping"))?;
+        let map = map_file(path, bytes).map_err(failed("mapping"))?;
         let memory =
             Self { map, access: Access::new(capacity), file: Some(file), capacity, writer_id };
         memory.check_header(path)?;
@@ -259,18 +247,6 @@ impl Memory {
         self.file.as_ref().is_some_and(|file| matches!(platform::link_count(file), Ok(Some(0))))
     }
 
-    /// # Safety
-    ///
-    /// `self` is never dropped after this, and its file not used.
-    pub(super) unsafe fn close_file(&self) {
-        #[cfg(unix)]
-        if let Some(file) = &self.file {
-            use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-            // SAFETY: the descriptor is ours, and the caller sees to it that nobody closes it again.
-            drop(unsafe { OwnedFd::from_raw_fd(file.as_raw_fd()) });
-        }
-    }
-
     pub(super) fn is_file(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| platform::is_same_file(file, path).unwrap_or(false))
     }
@@ -304,8 +280,11 @@ fn measure(file: &File, path: &Path) -> Result<(u64, u64), RingError> {
     Err(RingError::Invalid { path: path.to_owned(), what })
 }
 
-fn map_file(file: &File, bytes: u64) -> io::Result<MmapRaw> {
-    MmapOptions::new().len(bytes as usize).map_raw(file)
+/// Opens the file once more: a mapping keeps the open file it is of, and a forked child, which has
+/// the mapping too, would keep the lock of a parent that died.
+fn map_file(path: &Path, bytes: u64) -> io::Result<MmapRaw> {
+    let file = platform::private_file().read(true).write(true).open(path)?;
+    MmapOptions::new().len(bytes as usize).map_raw(&file)
 }
 
 /// Faults every page in, so that the hot path never does.

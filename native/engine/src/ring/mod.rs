@@ -356,18 +356,6 @@ impl Ring {
         self.memory.is_unlinked()
     }
 
-    /// In a forked child: closes the inherited descriptor of the ring's file, which would keep the
-    /// parent's lock when the parent is dead. Lets go of no lock of the parent's.
-    ///
-    /// # Safety
-    ///
-    /// Neither this ring nor its producer or consumer is used or dropped after this: they would
-    /// close the descriptor a second time, whosever it is by then.
-    pub unsafe fn close_file_in_child(&self) {
-        // SAFETY: the caller's.
-        unsafe { self.memory.close_file() };
-    }
-
     /// Deletes the ring's file; the memory stays valid. Called when all is sealed and the writer
     /// ends, and after recovery. Missing is fine.
     ///

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Liveness, RunFolderError};
-use crate::platform::{self, Durability};
+use crate::platform::{self, Durability, LockFile};
 use crate::ring::POINT_BYTES;
 use crate::transport::WriterIdentity;
 use crate::types::{RunId, WriterId};
@@ -246,7 +246,8 @@ pub(super) fn create<T: Serialize>(path: &Path, info: &T) -> io::Result<bool> {
 
 /// On file systems without hard links; readers wait for the rest.
 fn create_directly(path: &Path, text: &[u8]) -> io::Result<bool> {
-    match platform::private_file().write(true).create_new(true).open(path) {
+    let options = &mut platform::private_file();
+    match LockFile::open(options.write(true).create_new(true), path) {
         Ok(file) => fill(&file, path, text),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
@@ -272,7 +273,7 @@ pub(super) fn fill(mut file: &File, path: &Path, text: &[u8]) -> io::Result<bool
 /// Deletes one of the two files if it is empty: its creator died before it wrote anything. `false`:
 /// it is not empty, or is being filled.
 pub(super) fn remove_empty(path: &Path) -> io::Result<bool> {
-    let file = match platform::private_file().read(true).write(true).open(path) {
+    let file = match LockFile::open(platform::private_file().read(true).write(true), path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error),

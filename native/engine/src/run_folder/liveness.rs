@@ -16,11 +16,11 @@
 //! The same boot id is the same kernel, so a container without a machine id of its own is still
 //! known. Missing or unreadable is never dead.
 
-use std::fs::{File, TryLockError};
+use std::fs::{OpenOptions, TryLockError};
 use std::path::Path;
 
 use super::info::{WriterEnd, WriterInfo};
-use crate::platform::{self, Filesystem};
+use crate::platform::{self, Filesystem, LockFile};
 
 /// Whether a writer's process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,14 +82,15 @@ impl Here {
 /// Whether the file is there and nobody holds its lock.
 pub(super) fn is_free(path: &Path) -> bool {
     // Closing the file lets go of the lock again.
-    File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
+    LockFile::open(OpenOptions::new().read(true), path)
+        .is_ok_and(|file| file.try_lock_shared().is_ok())
 }
 
 /// What came of reaching for a lock.
 #[derive(Debug)]
 pub(super) enum Reached {
     /// It is ours as long as the file stays open.
-    Taken(File),
+    Taken(LockFile),
     /// Somebody has it.
     Held,
     /// This file system has no locks.
@@ -98,7 +99,7 @@ pub(super) enum Reached {
 
 /// Takes the lock of a file that must be there.
 pub(super) fn reach(path: &Path) -> std::io::Result<Reached> {
-    let file = platform::private_file().read(true).write(true).open(path)?;
+    let file = LockFile::open(platform::private_file().read(true).write(true), path)?;
     match file.try_lock() {
         // A file that was deleted and made anew meanwhile is another lock.
         Ok(()) if platform::is_same_file(&file, path)? => Ok(Reached::Taken(file)),

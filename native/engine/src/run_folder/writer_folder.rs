@@ -1,7 +1,6 @@
 //! One writer's folder: claimed by its living writer, or taken over from a dead one.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use super::liveness::{Here, Liveness, Reached, is_free, reach};
 use super::place::WriterPlace;
 use super::{CURSORS, OLD, RunFolder, RunFolderError, is_older};
 use crate::named_spool::has_nameless;
-use crate::platform::{self, Durability};
+use crate::platform::{self, Durability, LockFile};
 use crate::spool::{self, CursorSet, CursorsError};
 use crate::types::{Seq, WriterId};
 
@@ -21,13 +20,11 @@ pub(super) const ACKED: &str = "acked";
 const REMOVED: &str = "removed";
 
 /// The folder of a writer that lives in this process. Its lock is held until this is dropped.
-///
-/// A forked child drops its copy at once: that closes a descriptor and lets go of nothing.
 #[derive(Debug)]
 pub struct WriterFolder {
     place: WriterPlace,
     /// `None` on a file system without locks.
-    lock: Option<File>,
+    lock: Option<LockFile>,
 }
 
 impl WriterFolder {
@@ -46,7 +43,7 @@ impl WriterFolder {
             Reached::Unsupported => None,
             Reached::Held => return Err(RunFolderError::WriterLives(path)),
         };
-        let place = WriterPlace::new(path, number, lock.as_ref())
+        let place = WriterPlace::new(path, number, lock.as_deref())
             .map_err(RunFolderError::io("examining", &lock_path))?;
         Ok(Self { place, lock })
     }
@@ -120,7 +117,7 @@ impl WriterFolder {
         if self.place.is_kept() {
             return Fate::Kept;
         }
-        match self.lock.as_ref().map(platform::link_count) {
+        match self.lock.as_deref().map(platform::link_count) {
             None | Some(Ok(Some(0))) => Fate::Deleted,
             Some(Ok(Some(_))) => Fate::Moved,
             // Not knowing is no reason to do anything.
@@ -156,7 +153,7 @@ pub enum Fate {
 pub struct WriterLock {
     path: PathBuf,
     info: WriterInfo,
-    lock: Option<File>,
+    lock: Option<LockFile>,
     is_forced: bool,
 }
 
@@ -344,7 +341,7 @@ pub(super) fn is_stillborn(path: &Path) -> bool {
 ///
 /// A network file system keeps a deleted file under another name while somebody has it open, and
 /// the folder with it. What is left of folders is deleted with the next one of the run.
-pub(super) fn remove(path: &Path, lock: Option<File>) -> Result<(), RunFolderError> {
+pub(super) fn remove(path: &Path, lock: Option<LockFile>) -> Result<(), RunFolderError> {
     let removed = platform::temporary_path(path).map_err(RunFolderError::io("removing", path))?;
     let mut removed = removed.into_os_string();
     removed.push(".");
