@@ -4,6 +4,7 @@
 //! object's address first; a strong reference keeps the address from being reused. What is not
 //! found there is looked up by its text, by the engine.
 
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -18,11 +19,15 @@ use pyo3::types::{PyDict, PyInt, PyList, PyString};
 use crate::error::{invalid, validation};
 use crate::writer::Writer;
 
-/// Most strings of each kind that are kept alive to be found by their addresses.
+/// Most strings of each kind that are kept alive to be found by their addresses: some 10 MB of common
+/// names, 45 MB of the longest.
 const MAX_ADDRESSES: usize = 65_536;
 /// Most strings of one metric or environment that are kept: where it is a new object for each call,
 /// keeping them costs more than looking at the text.
-const MAX_OBJECTS: u8 = 8;
+const MAX_OBJECTS: usize = 8;
+/// Where that is reached, one in so many new objects takes the place of an old one: seldom enough to
+/// cost nothing, and a name that is the same object from now on is soon found.
+const TRIES: u8 = 16;
 /// Most lists of environment ids that are remembered: training, evaluation, and some to spare.
 const MAX_LISTS: usize = 8;
 /// The label that `evaluation=True` adds.
@@ -44,35 +49,75 @@ pub struct Names {
     oldest_list: usize,
 }
 
-/// Numbers by what is made of a string's address. What is in it stays.
+/// Numbers by what is made of a string's address.
 struct Known<K, N> {
     by_address: HashMap<K, (N, Py<PyString>), foldhash::fast::FixedState>,
-    /// Strings kept of each number.
-    object_counts: Vec<u8>,
+    /// What is kept of each number.
+    kept: Vec<Kept<K>>,
+    /// Whose turn it is to give an object up for a number that has none.
+    next: usize,
+}
+
+struct Kept<K> {
+    /// The oldest first.
+    keys: VecDeque<K>,
+    /// Objects that were not kept since the last one that was.
+    refused: u8,
 }
 
 impl<K, N> Default for Known<K, N> {
     fn default() -> Self {
-        Self { by_address: HashMap::default(), object_counts: Vec::new() }
+        Self { by_address: HashMap::default(), kept: Vec::new(), next: 0 }
     }
 }
 
-impl<K: Eq + Hash, N: Copy> Known<K, N> {
+impl<K> Default for Kept<K> {
+    fn default() -> Self {
+        Self { keys: VecDeque::new(), refused: 0 }
+    }
+}
+
+impl<K: Copy + Eq + Hash, N: Copy> Known<K, N> {
     #[inline]
     fn find(&self, key: &K) -> Option<N> {
         self.by_address.get(key).map(|(number, _)| *number)
     }
 
-    /// Only exact strings are kept: to drop one runs no Python code.
-    fn keep(&mut self, key: K, number: N, index: u32, string: &Bound<'_, PyString>) {
-        let index = index as usize;
-        if self.object_counts.len() <= index {
-            self.object_counts.resize(index + 1, 0);
+    /// Only exact strings are kept: to drop one runs no Python code. Whether another one was dropped,
+    /// whose address may be anybody's from now on.
+    fn keep(&mut self, key: K, number: N, index: u32, string: &Bound<'_, PyString>) -> bool {
+        if self.by_address.contains_key(&key) {
+            return false; // another thread was quicker
         }
-        let count = &mut self.object_counts[index];
-        if *count < MAX_OBJECTS && self.by_address.len() < MAX_ADDRESSES {
-            *count += 1;
-            self.by_address.insert(key, (number, string.clone().unbind()));
+        let index = index as usize;
+        if self.kept.len() <= index {
+            self.kept.resize_with(index + 1, Kept::default);
+        }
+        let own = &mut self.kept[index];
+        let is_full = own.keys.len() >= MAX_OBJECTS || self.by_address.len() >= MAX_ADDRESSES;
+        if is_full && own.refused + 1 < TRIES {
+            own.refused += 1;
+            return false;
+        }
+        own.refused = 0;
+        if is_full {
+            self.make_room(index);
+        }
+        self.kept[index].keys.push_back(key);
+        self.by_address.insert(key, (number, string.clone().unbind()));
+        is_full
+    }
+
+    /// Drops the number's oldest object, or one of the next number that has any.
+    #[cold]
+    fn make_room(&mut self, index: usize) {
+        let mut from = index;
+        while self.kept[from].keys.is_empty() {
+            self.next = (self.next + 1) % self.kept.len();
+            from = self.next;
+        }
+        if let Some(oldest) = self.kept[from].keys.pop_front() {
+            self.by_address.remove(&oldest);
         }
     }
 }
@@ -306,7 +351,9 @@ impl Names {
     }
 
     fn remember_metric(&mut self, name: &Bound<'_, PyString>, tag: u8, number: MetricNo) {
-        self.metrics.keep((name.as_ptr().addr(), tag), number, number.0, name);
+        if self.metrics.keep((name.as_ptr().addr(), tag), number, number.0, name) {
+            self.last_mapping.clear();
+        }
     }
 
     #[inline]

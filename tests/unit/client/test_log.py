@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from types import MappingProxyType
@@ -118,6 +119,39 @@ def test_log_distributed_keeps_the_logger(data_dir: Path) -> None:
     logged = read_one(data_dir)
     assert [(p.step, p.logger_no) for p in logged.of("loss")] == [(4, 1), (5, 1)]
     assert logged.of("own")[0].logger_no == 0
+
+
+def test_a_name_that_stays_is_kept_after_many_that_went_and_few_of_those() -> None:
+    names = [f"name{i}"[:4] for i in range(1000)]
+    stays = names.pop()
+    unused = sys.getrefcount(stays)
+    with metrana.init(mode="offline"):
+        for i in range(len(names)):
+            metrana.log(names[i], 1)
+        assert sum(sys.getrefcount(names[i]) > unused for i in range(len(names))) == 8
+        for _ in range(100):
+            metrana.log(stays, 1)
+        assert sys.getrefcount(stays) > unused
+
+
+def test_a_name_at_the_address_of_one_that_went_finds_its_own_series(data_dir: Path) -> None:
+    with metrana.init(mode="offline", backpressure_strategy="block"):
+        mapping = {"/".join(["first", "name"]): 1}
+        address = id(next(iter(mapping)))
+        # As many as it takes until the first one is not kept any more.
+        anew = ["/".join(["first", "name"]) for _ in range(200)]
+        for _ in range(3):
+            metrana.log(mapping)
+        del mapping
+        for i in range(len(anew)):
+            metrana.log(anew[i], 1)
+        others = [f"other/{i:04}" for i in range(5000)]
+        there = [name for name in others if id(name) == address]
+        assert len(there) == 1, "nothing took its place in memory"
+        metrana.log({there[0]: 2})
+    logged = read_one(data_dir)
+    assert logged.values("first/name") == [1] * 203
+    assert logged.values(there[0]) == [2]
 
 
 def test_names_built_anew_find_their_series(data_dir: Path) -> None:
