@@ -35,6 +35,7 @@ __all__ = [
     "log_distributed",
     "log_rl_environment_step",
     "log_rl_episode",
+    "orphaned_rings",
     "set_current_run",
 ]
 
@@ -266,3 +267,4 @@ def deliver_spools(
     server_dir: str | PathLike[str] | None = None,
 ) -> dict[str, Any]: ...
 def is_network_file_system(path: str | PathLike[str]) -> bool: ...
+def orphaned_rings() -> list[dict[str, Any]]: ...

@@ -16,7 +16,7 @@ _READ_BYTES = 8 << 20
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists writers with something undelivered."""
+    """Lists writers with something undelivered, and memory that dead ones left for good."""
     data_dir = checked_data_dir(arguments.data_dir or default_data_dir())
     rows, unreadable = undelivered(data_dir)
     for sentence in unreadable:
@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for problem in row["problems"]:
             show(f"  {problem}")
+    for sentence in orphaned_rings({row["writer_id"] for row in rows}):
+        note(sentence)
     is_known = not unreadable and all(row["writer_id"] is not None for row in rows)
     return DONE if is_known else FAILED
 
@@ -54,6 +56,30 @@ def undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         rows += [_row(folder.run, writer) for writer in writers if writer.undelivered]
     return rows, unreadable
+
+
+def orphaned_rings(writer_ids: set[str]) -> list[str]:
+    """Says what dead writers left in memory, but for those of these ids, whose folders were moved.
+
+    Nobody deletes it by himself: a folder that is not there now may be somewhere else.
+    """
+    try:
+        rings = _native.orphaned_rings()
+    except OSError as error:
+        return [f"cannot tell what dead writers left in memory: {error}"]
+    return [_orphaned(ring) for ring in rings if ring["writer_id"] not in writer_ids]
+
+
+def _orphaned(ring: dict[str, Any]) -> str:
+    left = f"{ring['bytes']:,} bytes of memory in {ring['path']} are a dead writer's whose folder"
+    if ring["unsealed_bytes"] == 0:
+        what = "nothing undelivered is in it: delete it to have them back"
+    else:
+        what = (
+            f"{ring['unsealed_bytes']:,} bytes of points in it are delivered once the folder is "
+            "back, or from where it is now; delete it to give them up"
+        )
+    return f"{left} {ring['folder']} is gone; {what}"
 
 
 def _place(row: dict[str, Any]) -> str:

@@ -463,6 +463,7 @@ impl Drain {
         let made = Ring::create(&self.settings.ring, self.settings.writer_id, start);
         let problem = match made {
             Ok((ring, producer, consumer)) => {
+                ring.set_folder(self.folder.place.path());
                 intake.replace_ring(producer);
                 let kind = ring.kind().name();
                 self.is_memory = ring.kind().path().is_none();

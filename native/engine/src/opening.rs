@@ -403,6 +403,7 @@ fn make_ring(
     folder.announce(&info).map_err(folder_error)?;
     let made = Ring::create(&config.ring, writer_id, RingStart::ORIGIN)
         .map_err(|error| io_error("making the ring", std::io::Error::other(error)))?;
+    made.0.set_folder(folder.path());
     let path = made.0.kind().path().map(Path::to_owned);
     let ring_device = path.as_deref().and_then(device);
     let info = WriterInfo { ring: path, ring_device, ring_capacity: made.0.capacity(), ..info };

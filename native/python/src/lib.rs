@@ -50,6 +50,7 @@ mod _native {
     #[pymodule_export]
     use super::spool::{
         Recovery, RunFolder, SpoolFollower, SpoolMessage, WriterInfo, is_network_file_system,
+        orphaned_rings,
     };
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 

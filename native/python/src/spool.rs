@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use metrana_engine::named_spool::NamedSpoolReader;
 use metrana_engine::platform::{self, Filesystem};
 use metrana_engine::recovery::{RecoveryOptions, RecoveryReport, RingOutcome, recover};
+use metrana_engine::ring::DeadRing;
 use metrana_engine::run_folder::{
     self, Liveness, RunFolderError, SenderKind, Watermark, WriterLock,
 };
@@ -178,6 +179,26 @@ impl SpoolFollower {
     fn writer_has_ended(&self, py: Python<'_>) {
         py.detach(|| self.state.lock().reader.writer_has_ended());
     }
+}
+
+/// The rings in this machine's memory whose writers are dead and whose folders are gone, as dicts
+/// `path, writer_id, folder, bytes, unsealed_bytes`. Blocks on the disk.
+///
+/// Raises:
+///     OSError: If the memory's folder cannot be listed.
+#[pyfunction]
+pub fn orphaned_rings(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    let rings = py.detach(run_folder::orphaned_rings)?;
+    let dict = |ring: DeadRing| {
+        let dict = PyDict::new(py);
+        dict.set_item("path", ring.path.to_string_lossy())?;
+        dict.set_item("writer_id", ring.writer_id.to_string())?;
+        dict.set_item("folder", ring.folder.map(|folder| folder.to_string_lossy().into_owned()))?;
+        dict.set_item("bytes", ring.bytes)?;
+        dict.set_item("unsealed_bytes", ring.unsealed_bytes)?;
+        Ok(dict)
+    };
+    rings.into_iter().map(dict).collect()
 }
 
 /// A writer found in a run's folder.

@@ -279,6 +279,37 @@ def test_status_and_sync_say_that_a_ring_was_lost(tmp_path: Path) -> None:
     assert "is delivered" in without_extras(tmp_path, "status").stderr
 
 
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "unsealed"])
+def test_status_tells_of_memory_that_nobody_will_look_for(tmp_path: Path, is_sealed: bool) -> None:
+    code = (
+        "import os, signal, sys, metrana\n"
+        "metrana.init(data_dir=sys.argv[1], mode='offline', batch_max_age_secs=1000)\n"
+        f"metrana.log('loss', 1.0); {is_sealed} and metrana.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "data")], timeout=50, check=False)
+    (writer,) = (path.parent for path in (tmp_path / "data").rglob("writer.json"))
+    ring = Path(json.loads((writer / "writer.json").read_text())["ring"])
+    try:
+        assert ring.name not in without_extras(tmp_path / "data", "status").stderr
+        moved = tmp_path / "moved"
+        (tmp_path / "data").rename(moved)
+        # Its run is there, so it is found with what it left.
+        assert ring.name not in without_extras(moved, "status").stderr
+        elsewhere = without_extras(tmp_path / "other", "status")
+        (line,) = (line for line in elsewhere.stderr.splitlines() if str(ring) in line)
+        assert f"{ring.stat().st_size:,} bytes of memory" in line
+        assert str(writer) in line
+        assert ("nothing undelivered is in it" in line) is is_sealed
+        assert elsewhere.returncode == 0
+        # What a moved folder still needs is not lost by anybody's looking.
+        synced = run_command("sync", "--data-dir", str(moved), code=0, environment={})
+        assert "delivered" in synced.stderr
+        assert not ring.exists()
+    finally:
+        ring.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("arguments", [["runs"], ["show", RUN], ["server"], ["export", RUN]])
 def test_without_extras_commands_say_what_to_install(data_dir: Path, arguments: list[str]) -> None:
     done = without_extras(data_dir, *arguments)

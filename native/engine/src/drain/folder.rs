@@ -101,6 +101,7 @@ impl Drain {
         self.folder.is_announced = false;
         self.spool.go_on_in(self.folder.place.path());
         self.folder.spool_place.set(self.folder.place.path());
+        self.shared.ring.lock().set_folder(self.folder.place.path());
         Ok(())
     }
 

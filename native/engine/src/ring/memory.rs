@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -24,6 +24,8 @@ const AT_COMMITTED: usize = 64;
 const AT_TAIL: usize = 128;
 const AT_NEXT_SEQ: usize = 192;
 const AT_UNSEALED: usize = 256;
+/// Length as u32, then as many bytes.
+const AT_FOLDER: usize = 512;
 /// The words of the header that two threads share.
 #[cfg(loom)]
 pub(super) const OFFSETS: [usize; 4] = [AT_COMMITTED, AT_TAIL, AT_NEXT_SEQ, AT_UNSEALED];
@@ -146,6 +148,36 @@ impl Memory {
         self.atomic(AT_UNSEALED).store(start.unsealed_bytes, Ordering::Relaxed);
         // SAFETY: the header is mapped and at least this long, and nobody else has the ring yet.
         unsafe { ptr::copy_nonoverlapping(fixed.as_ptr(), self.map.as_mut_ptr(), FIXED_BYTES) };
+    }
+
+    /// Writes down whose ring it is; a path that is too long or no text is left out.
+    pub(super) fn set_folder(&self, folder: &Path) {
+        let text = folder.to_str().unwrap_or_default();
+        if text.len() > HEADER_BYTES - AT_FOLDER - 4 {
+            return;
+        }
+        let length = (text.len() as u32).to_le_bytes();
+        // SAFETY: both end inside the header, and nobody reads this part while the writer lives. The
+        // length comes last: what a process that died in between left is no text.
+        unsafe {
+            let at = self.map.as_mut_ptr().add(AT_FOLDER);
+            ptr::copy_nonoverlapping(text.as_ptr(), at.add(4), text.len());
+            ptr::copy_nonoverlapping(length.as_ptr(), at, 4);
+        }
+    }
+
+    /// What was written down; `None`: nothing.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        let mut field = [0; HEADER_BYTES - AT_FOLDER];
+        // SAFETY: as in `set_folder`.
+        unsafe {
+            let at = self.map.as_mut_ptr().add(AT_FOLDER);
+            ptr::copy_nonoverlapping(at, field.as_mut_ptr(), field.len());
+        }
+        let (length, text) = field.split_first_chunk::<4>()?;
+        let text = text.get(..u32::from_le_bytes(*length) as usize)?;
+        let text = std::str::from_utf8(text).ok().filter(|text| !text.is_empty())?;
+        Some(PathBuf::from(text))
     }
 
     fn check_header(&self, path: &Path) -> Result<(), RingError> {

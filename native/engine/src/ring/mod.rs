@@ -16,6 +16,7 @@
 //! 192    next_seq u64            seq of the next batch to be sealed   (stored before `tail`)
 //! 256    unsealed u64            bytes before the ring's first that its deleted predecessor held and
 //!                                nobody has sealed (0 in all rings but a successor, and there soon)
+//! 512    folder                  of the writer: length u32 (0: not known), UTF-8
 //! 4096   data
 //! ```
 //!
@@ -38,6 +39,7 @@ mod interleavings;
 mod memory;
 mod producer;
 mod records;
+mod survey;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,7 @@ use std::sync::Arc;
 pub use consumer::{Consumer, OutsideRing};
 pub use producer::{Producer, Slot};
 pub use records::{BadRecord, RawRecord, Records, records};
+pub use survey::{DeadRing, dead_rings};
 
 use memory::Memory;
 
@@ -350,6 +353,14 @@ impl Ring {
         self.memory.unsealed()
     }
 
+    /// Writes down where the writer's folder is: a ring may outlive it, and then nothing else tells
+    /// whose it is.
+    pub fn set_folder(&self, folder: &Path) {
+        if let Ok(folder) = std::path::absolute(folder) {
+            self.memory.set_folder(&folder);
+        }
+    }
+
     /// Whether the file was deleted under the writer (systemd's `RemoveIPC` does so at logout):
     /// then a crash would lose what is in it, and a new ring is due.
     pub fn is_unlinked(&self) -> bool {
@@ -377,8 +388,11 @@ impl Ring {
     }
 }
 
+/// What the names of rings begin with; the writer's id follows.
+const PREFIX: &str = "metrana-";
+
 fn path_in(folder: &Path, writer_id: WriterId) -> PathBuf {
-    folder.join(format!("metrana-{writer_id}"))
+    folder.join(format!("{PREFIX}{writer_id}"))
 }
 
 fn whole_pages(bytes: u64) -> u64 {

@@ -391,3 +391,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn test_dead_rings_are_found_with_what_they_say_of_themselves() {
+    let folder = memory_folder();
+    let (ring, mut producer, mut consumer) = in_folder(folder.path(), 4096);
+    ring.set_folder(Path::new("/spool/é/000001"));
+    std::fs::write(folder.path().join("metrana-of-somebody"), "no ring").unwrap();
+    std::fs::write(path_in(folder.path(), WriterId([8; 16])), "damaged").unwrap();
+    assert_eq!(dead_rings(folder.path()).unwrap(), [], "its process lives");
+    assert!(put(&mut producer, 1, 64));
+    producer.commit();
+    drain(&mut consumer);
+    assert!(put(&mut producer, 2, 32));
+    producer.commit();
+    drop((ring, producer, consumer));
+    let left = DeadRing {
+        path: path_in(folder.path(), ID),
+        writer_id: ID,
+        folder: Some("/spool/é/000001".into()),
+        bytes: 8192,
+        unsealed_bytes: 32,
+    };
+    assert_eq!(dead_rings(folder.path()).unwrap(), [left]);
+}
+
+#[test]
+fn test_a_folder_that_a_ring_has_no_room_for_is_left_out() {
+    let folder = memory_folder();
+    for (length, is_there) in [(0, false), (3578, true), (3579, true), (3580, false)] {
+        let (ring, ..) = in_folder(folder.path(), 4096);
+        let place = format!("/{}", "x".repeat(length)).split_off(usize::from(length == 0));
+        ring.memory.set_folder(Path::new(&place));
+        drop(ring);
+        let found = dead_rings(folder.path()).unwrap().remove(0);
+        assert_eq!(found.folder, is_there.then(|| place.into()));
+        std::fs::remove_file(found.path).unwrap();
+    }
+}

@@ -5,6 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::RunFolderError;
+use super::info::{self, WriterInfo};
+use super::writer_folder::WRITER_JSON;
+use crate::platform;
+use crate::ring::{DeadRing, dead_rings};
 
 /// Whether a file or folder was last changed so long ago; not known counts as no.
 pub fn is_older(path: &Path, age: Duration) -> bool {
@@ -37,4 +41,26 @@ pub fn numbers(folder: &Path) -> Result<Vec<u32>, RunFolderError> {
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// The rings in this machine's memory that no recovery will find: they say where their writer's
+/// folder was, and it is gone from there. Who is gone may still come back, or be somewhere else.
+///
+/// # Errors
+///
+/// When the memory's folder cannot be listed.
+pub fn orphaned_rings() -> io::Result<Vec<DeadRing>> {
+    let Some(memory) = platform::shared_memory_folder() else { return Ok(Vec::new()) };
+    let mut rings = dead_rings(memory)?;
+    rings.retain(|ring| ring.folder.as_deref().is_some_and(|folder| !is_known(folder, ring)));
+    Ok(rings)
+}
+
+/// Not knowing counts as yes.
+fn is_known(folder: &Path, ring: &DeadRing) -> bool {
+    match info::read::<WriterInfo>(&folder.join(WRITER_JSON)) {
+        Ok(info) => info.writer_id == ring.writer_id,
+        Err(RunFolderError::Io { source, .. }) => source.kind() != io::ErrorKind::NotFound,
+        Err(_) => true,
+    }
 }

@@ -29,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 pub use crate::config::ResumeStrategy;
 pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
+pub use listing::orphaned_rings;
 pub use liveness::Liveness;
 pub use place::WriterPlace;
 pub use watermark::Watermark;

@@ -1,0 +1,59 @@
+//! What dead writers left in memory, for whoever wonders what takes its room.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::PREFIX;
+use super::memory::Memory;
+use crate::platform::LockFile;
+use crate::types::WriterId;
+
+/// A ring that no process holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRing {
+    /// The file.
+    pub path: PathBuf,
+    /// Whose it was.
+    pub writer_id: WriterId,
+    /// Where that one's folder was, if the ring says so.
+    pub folder: Option<PathBuf>,
+    /// What the file takes.
+    pub bytes: u64,
+    /// How much of it is in no spool.
+    pub unsealed_bytes: u64,
+}
+
+/// The rings in a folder that no process holds, those left out that cannot be read: another user's,
+/// or of a newer version.
+///
+/// # Errors
+///
+/// When the folder cannot be listed.
+pub fn dead_rings(folder: &Path) -> io::Result<Vec<DeadRing>> {
+    let mut rings = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(writer_id) = id.and_then(|id| id.parse().ok()) {
+            rings.extend(look(entry.path(), writer_id));
+        }
+    }
+    rings.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(rings)
+}
+
+fn look(path: PathBuf, writer_id: WriterId) -> Option<DeadRing> {
+    // Held until it was looked at, so that nobody else seals it meanwhile.
+    let lock = LockFile::open(OpenOptions::new().read(true), &path).ok()?;
+    lock.try_lock_shared().ok()?;
+    let memory = Memory::look(&path, writer_id).ok()?;
+    Some(DeadRing {
+        folder: memory.folder(),
+        bytes: lock.metadata().ok()?.len(),
+        unsealed_bytes: memory.committed().0 - memory.tail().0 + memory.unsealed(),
+        path,
+        writer_id,
+    })
+}
