@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.rings import rings_left_behind
+
 # Set in CI: nothing may be left out there.
 _TEST_ALL = os.environ.get("METRANA_TEST_ALL") == "1"
 _LEFT_OUT = pytest.StashKey[list[str]]()
@@ -36,6 +38,19 @@ def rings_of_killed_writers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ring = json.loads(file.read_text()).get("ring")
         if ring is not None and not _is_in_use(Path(ring)):
             Path(ring).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_rings_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail if a test leaves memory that the fixture above cannot find: the folder of it is gone.
+
+    Only that of this session, or of this worker: others have folders of their own.
+    """
+    yield
+    left = rings_left_behind(tmp_path_factory.getbasetemp())
+    for ring in left:
+        ring.unlink(missing_ok=True)
+    assert not left, "a test has deleted a writer's folder and not its ring"
 
 
 def _is_in_use(ring: Path) -> bool:

@@ -15,6 +15,7 @@ from tests.e2e.conftest import KEY
 from tests.local_server import LocalServer
 from tests.processes import Machine
 from tests.reading import read_one
+from tests.rings import rings_left_behind
 
 _START = """
 import os, pathlib, shutil, sys, time
@@ -132,6 +133,9 @@ def test_a_folder_that_another_run_has_taken_over_is_left_to_it(machine: Machine
     """)
     assert "nothing can be written to the spool, points wait in memory" in done.stderr
     assert [point.metric for point in read_one(machine.data_dir).points] == ["y"]
+    (ring,) = rings_left_behind(machine.folder)
+    assert str(ring) in machine.command("status").stderr
+    ring.unlink()
 
 
 def test_a_folder_that_was_moved_has_everything_and_its_run_says_so(machine: Machine) -> None:
