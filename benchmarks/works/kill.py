@@ -32,7 +32,7 @@ def log_on(note):
 
 
 def measure_kill(place: Place) -> Figures:
-    """Kills a process that logs at about a thousand points a second, and counts, a few times."""
+    """Kills a process that logs up to two thousand points a second, and counts, a few times."""
     _check_count(place)
     seed = random.Random(0)
     folders = [place.folder / f"round-{number}" for number in range(place.count(_ROUNDS))]
