@@ -18,8 +18,9 @@ use crate::run_folder::{WriterEnd, WriterInfo};
 use crate::sender::ConnectionState;
 use crate::shared::{AllLocks, Shared};
 
-/// Sealing takes milliseconds: a thread that needs this much longer is left to itself.
-const SEAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Stopping takes milliseconds: a thread that needs this much longer, because a disk or a network
+/// file system does not answer, is left to itself. A close is over a second after its time.
+const OVERTIME: Duration = Duration::from_millis(900);
 
 /// Even a close without patience waits this long for room in ring and spool. A spool at its limit
 /// gets none from a server that is stuck, and that may not cost the caller a second.
@@ -88,6 +89,7 @@ impl Engine {
         let begun = Instant::now();
         let is_dropping = timeout.is_zero() && self.has_run_at_server();
         let seal_by = begun + timeout.clamp(LEAST_PATIENCE, FOR_EVER);
+        let stop_by = begun + timeout.min(FOR_EVER) + OVERTIME;
         let mut is_interrupted = false;
         let mut is_stopped = || {
             is_interrupted = is_interrupted || check_interrupt();
@@ -96,7 +98,7 @@ impl Engine {
         if !self.take_last_record(status, seal_by, &mut is_stopped) {
             return Ok(());
         }
-        let drain = self.end_drain(seal_by, &mut is_stopped);
+        let drain = self.end_drain(seal_by, stop_by, &mut is_stopped);
         let Some(drain) = drain else {
             return Err(if is_interrupted { FlushError::Interrupted } else { self.late(begun) });
         };
@@ -107,9 +109,9 @@ impl Engine {
         let is_sealed = drain.is_empty();
         // The server is not told that no more will come as long as the ring holds more.
         let mut delivery = if is_sealed || is_dropping {
-            self.end_sender(wait, &mut is_stopped)
+            self.end_sender(wait, stop_by, &mut is_stopped)
         } else {
-            self.stop_sender()
+            self.stop_sender(stop_by)
         };
         if is_dropping && (delivery != Delivery::Done || !is_sealed) {
             self.shared().discard_pending();
@@ -180,7 +182,12 @@ impl Engine {
 
     /// `None`: the disk is not done by then, and the thread is left to itself. An interrupt leaves
     /// it no more time than a close without patience would.
-    fn end_drain(&self, mut by: Instant, check_interrupt: InterruptCheck<'_>) -> Option<Drain> {
+    fn end_drain(
+        &self,
+        mut by: Instant,
+        mut stop_by: Instant,
+        check_interrupt: InterruptCheck<'_>,
+    ) -> Option<Drain> {
         let handle = self.parts.drain.lock().take()?;
         self.shared().ask(|request| request.end_by = Some(by));
         let mut is_interrupted = false;
@@ -191,12 +198,13 @@ impl Engine {
             if progress.has_ended || handle.is_finished() {
                 return handle.join().ok();
             }
-            if Instant::now() >= by + SEAL_TIMEOUT {
+            if Instant::now() >= stop_by {
                 return None;
             }
             if !is_interrupted && check_interrupt() {
                 is_interrupted = true;
-                by = by.min(Instant::now() + SEAL_TIMEOUT);
+                by = by.min(Instant::now() + LEAST_PATIENCE);
+                stop_by = stop_by.min(Instant::now() + OVERTIME);
                 self.shared().ask(|request| request.end_by = Some(by));
             }
         }
@@ -206,7 +214,12 @@ impl Engine {
         self.parts.sender.as_ref().map(|sender| sender.connection().state)
     }
 
-    fn end_sender(&self, timeout: Duration, check_interrupt: InterruptCheck<'_>) -> Delivery {
+    fn end_sender(
+        &self,
+        timeout: Duration,
+        stop_by: Instant,
+        check_interrupt: InterruptCheck<'_>,
+    ) -> Delivery {
         let Some(sender) = &self.parts.sender else { return Delivery::Kept };
         sender.close();
         let begun = Instant::now();
@@ -220,14 +233,14 @@ impl Engine {
                 break;
             }
         }
-        self.stop_sender()
+        self.stop_sender(stop_by)
     }
 
     /// Whatever is unacknowledged.
-    fn stop_sender(&self) -> Delivery {
+    fn stop_sender(&self, by: Instant) -> Delivery {
         let Some(sender) = &self.parts.sender else { return Delivery::Kept };
         sender.stop();
-        sender.wait(SEAL_TIMEOUT);
+        sender.wait(by.saturating_duration_since(Instant::now()));
         if self.has_run_at_server() { Delivery::Unfinished } else { Delivery::Kept }
     }
 

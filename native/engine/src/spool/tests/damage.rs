@@ -164,7 +164,9 @@ fn test_a_damaged_copy_of_declarations_whose_twin_is_right_leaves_nothing_unread
     assert_eq!(tail.len(), 4);
     let unread = |damaged: &[&std::ops::Range<usize>], at: usize| {
         let mut changed = bytes.clone();
-        damaged.iter().for_each(|range| changed[range.start + at] ^= 1);
+        for range in damaged {
+            changed[range.start + at] ^= 1;
+        }
         std::fs::write(&path, changed).unwrap();
         let mut declared = String::new();
         let tell = |payload: &[u8]| declared += std::str::from_utf8(payload).unwrap();
