@@ -244,18 +244,20 @@ def _give_birth(message: dict[str, Any]) -> int:
 def main() -> None:
     """Takes orders from standard input until it ends."""
     children: set[int] = set()
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "reap" in message:
-            pid = message["reap"]
-            answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            children.discard(pid)
-        else:
-            answer = _give_birth(message)
-            children.add(answer)
-        print(json.dumps(answer), flush=True)  # noqa: T201
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
+    try:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if "reap" in message:
+                pid = message["reap"]
+                answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                children.discard(pid)
+            else:
+                answer = _give_birth(message)
+                children.add(answer)
+            print(json.dumps(answer), flush=True)  # noqa: T201
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
