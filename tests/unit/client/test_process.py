@@ -89,12 +89,12 @@ def test_a_killed_process_leaves_all_it_logged(data_dir: Path) -> None:
 
 def test_ctrl_c_ends_a_call_that_waits_for_room() -> None:
     script = """
-    import signal, threading
+    import signal, threading, time
     run.close()
     run = metrana.init(mode='offline', backpressure_strategy='block', spool_max_bytes=1)
     def interrupt():
         while run.get_metrics().float_points_enqueued < 1000:
-            pass
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt).start()
     try:
@@ -156,14 +156,15 @@ def test_a_forked_child_that_logs_nothing_leaves_nothing(data_dir: Path) -> None
 def test_forks_while_threads_log_do_not_hang(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two threads that do nothing but log outrun a busy machine's disk; none of it may be dropped.
+    # Two threads that log all the time outrun a busy machine's disk; none of it may be dropped.
     monkeypatch.setenv("METRANA_BACKPRESSURE_STRATEGY", "block")
     script = """
     import threading
     stop = threading.Event()
     def work():
-        while not stop.is_set():
-            metrana.log('x', 1)
+        while not stop.wait(0.001):
+            for _ in range(100):
+                metrana.log('x', 1)
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads: thread.start()
     for index in range(20):
