@@ -270,7 +270,8 @@ impl Engine {
             let last_seq = Some(shared.ring.lock().next_seq().0 - 1);
             let acked = Some(shared.acked.load(Ordering::Acquire));
             let info = WriterInfo { ended: Some(WriterEnd::Closed), last_seq, acked, ..info };
-            folder.write_info(&info).map_err(|error| error.to_string())
+            let files = self.parts.config.spool.options.files.as_ref();
+            folder.place().write_info(&info, files).map_err(|error| error.to_string())
         } else {
             // The ring stays for recovery, and also for whoever finds a folder that was moved: there
             // it does not say that its writer has ended.

@@ -422,7 +422,10 @@ impl Drain {
             series: series.into_iter().filter_map(|own| self.series_cursor(own)).collect(),
             environments: envs.into_iter().filter_map(|own| self.env_cursor(own)).collect(),
         };
-        self.folder.place.write_cursors(&cursors).map_err(|error| error.to_string())
+        self.folder
+            .place
+            .write_cursors(&cursors, self.spool.files())
+            .map_err(|error| error.to_string())
     }
 
     fn series_cursor(&self, own: (MetricNo, EnvNo, Position)) -> Option<SeriesCursor> {

@@ -55,7 +55,7 @@ impl Drain {
             if acked > Seq(0) {
                 write_acked(self.folder.place.path(), acked)?;
             }
-            self.folder.place.write_info(&self.info())?;
+            self.folder.place.write_info(&self.info(), self.spool.files())?;
             self.folder.is_announced = true;
         }
         let rescued = self.spool.rescue(acked).map_err(SealError::from)?;

@@ -119,33 +119,6 @@ pub enum Durability {
     Lazy,
 }
 
-/// Replaces a file by what `write` writes, so that a reader sees the old or the new and never half
-/// of one. The new one is its owner's alone.
-///
-/// # Errors
-///
-/// When it cannot be written or renamed; the old file stays then.
-pub fn replace_file(
-    path: &Path,
-    durability: Durability,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let temporary = temporary_path(path)?;
-    let written = (|| {
-        let mut file = private_file().write(true).create_new(true).open(&temporary)?;
-        write(&mut file)?;
-        // A rename that outlives its contents would leave an empty file after a power cut.
-        if durability == Durability::Durable {
-            file.sync_data()?;
-        }
-        std::fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
-}
-
 /// A name beside `path` that nobody else uses, and that no listing takes for something else.
 ///
 /// # Errors

@@ -397,7 +397,7 @@ impl Recovery<'_> {
         let (mut cursors, unread) = positions::of_spool(self.lock.path(), first_seq)?;
         unknown.extend(unread);
         cursors.merge(earlier.unwrap_or_default());
-        self.lock.write_cursors(&cursors)?;
+        self.lock.write_cursors(&cursors, self.options.spool.files.as_ref())?;
         Ok(unknown)
     }
 
@@ -411,7 +411,7 @@ impl Recovery<'_> {
                 acked: Some(first_seq.0 - 1),
                 ..self.lock.info().clone()
             };
-            self.lock.write_info(info)?;
+            self.lock.write_info(info, self.options.spool.files.as_ref())?;
         }
         let info = self.lock.info();
         if info.ring_capacity == 0 && !self.lock.is_forced() {

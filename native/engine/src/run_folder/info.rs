@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::{Liveness, RunFolderError};
 use crate::platform::{self, Durability, LockFile};
 use crate::ring::POINT_BYTES;
+use crate::spool::{SpoolFiles, replace_file};
 use crate::transport::WriterIdentity;
 use crate::types::{RunId, WriterId};
 
@@ -202,8 +203,10 @@ pub(super) fn replace<T: Serialize>(
     path: &Path,
     info: &T,
     durability: Durability,
+    files: &dyn SpoolFiles,
 ) -> Result<(), RunFolderError> {
-    platform::replace_file(path, durability, |file| file.write_all(&text(info)?))
+    text(info)
+        .and_then(|text| replace_file(files, path, durability, &text))
         .map_err(RunFolderError::io("writing", path))
 }
 

@@ -8,7 +8,7 @@ use super::info::{self, RunInfo, WriterInfo};
 use super::writer_folder::{self, LOCK, WRITER_JSON};
 use super::{RUN_JSON, RunFolder, RunFolderError, read_run};
 use crate::platform::{self, Durability, FileId};
-use crate::spool::{CursorSet, CursorsError};
+use crate::spool::{CursorSet, CursorsError, SpoolFiles};
 
 /// What a [`WriterFolder`](super::WriterFolder) knows without its lock's file. So it can be asked,
 /// and written to, while somebody forks: it holds no descriptor that a child would keep the writer
@@ -56,8 +56,12 @@ impl WriterPlace {
     /// # Errors
     ///
     /// When it cannot be written; the old one stays.
-    pub fn write_info(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path.join(WRITER_JSON), info, Durability::Durable)
+    pub fn write_info(
+        &self,
+        info: &WriterInfo,
+        files: &dyn SpoolFiles,
+    ) -> Result<(), RunFolderError> {
+        info::replace(&self.path.join(WRITER_JSON), info, Durability::Durable, files)
     }
 
     /// Writes the greatest positions of this writer, beside the writers' folders: they outlive it.
@@ -65,8 +69,12 @@ impl WriterPlace {
     /// # Errors
     ///
     /// When they cannot be written; the old ones stay.
-    pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
-        writer_folder::write_cursors(&self.path, self.number, cursors)
+    pub fn write_cursors(
+        &self,
+        cursors: &CursorSet,
+        files: &dyn SpoolFiles,
+    ) -> Result<(), CursorsError> {
+        writer_folder::write_cursors(&self.path, self.number, cursors, files)
     }
 
     /// Makes the run's folder anew that went with this one, if nobody else did.

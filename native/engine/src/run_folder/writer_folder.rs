@@ -1,7 +1,7 @@
 //! One writer's folder: claimed by its living writer, or taken over from a dead one.
 
-use std::ffi::OsStr;
-use std::io::{self, Write as _};
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::info::{self, WriterInfo};
@@ -10,7 +10,7 @@ use super::place::WriterPlace;
 use super::{CURSORS, OLD, RunFolder, RunFolderError, is_older};
 use crate::named_spool::has_nameless;
 use crate::platform::{self, Durability, LockFile};
-use crate::spool::{self, CursorSet, CursorsError};
+use crate::spool::{self, CursorSet, CursorsError, Disk, SpoolFiles, replace_file};
 use crate::types::{Seq, WriterId};
 
 pub(super) const LOCK: &str = "lock";
@@ -99,7 +99,7 @@ impl WriterFolder {
     ///
     /// When it cannot be written; the old one stays.
     pub fn write_info(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
-        self.place.write_info(info)
+        self.place.write_info(info, &Disk)
     }
 
     /// Writes `writer.json` for the first time, before the ring is there: it outlives the process,
@@ -109,7 +109,7 @@ impl WriterFolder {
     ///
     /// When it cannot be written.
     pub fn announce(&self, info: &WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path().join(WRITER_JSON), info, Durability::Lazy)
+        info::replace(&self.path().join(WRITER_JSON), info, Durability::Lazy, &Disk)
     }
 
     /// What somebody did to the folder since it was claimed.
@@ -218,8 +218,12 @@ impl WriterLock {
     /// # Errors
     ///
     /// When it cannot be written; the old one stays.
-    pub fn write_info(&mut self, info: WriterInfo) -> Result<(), RunFolderError> {
-        info::replace(&self.path.join(WRITER_JSON), &info, Durability::Durable)?;
+    pub fn write_info(
+        &mut self,
+        info: WriterInfo,
+        files: &dyn SpoolFiles,
+    ) -> Result<(), RunFolderError> {
+        info::replace(&self.path.join(WRITER_JSON), &info, Durability::Durable, files)?;
         self.info = info;
         Ok(())
     }
@@ -244,8 +248,12 @@ impl WriterLock {
     /// # Errors
     ///
     /// When they cannot be written; the old ones stay.
-    pub fn write_cursors(&self, cursors: &CursorSet) -> Result<(), CursorsError> {
-        write_cursors(&self.path, self.info.number, cursors)
+    pub fn write_cursors(
+        &self,
+        cursors: &CursorSet,
+        files: &dyn SpoolFiles,
+    ) -> Result<(), CursorsError> {
+        write_cursors(&self.path, self.info.number, cursors, files)
     }
 
     /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay. If its
@@ -273,6 +281,7 @@ pub(super) fn write_cursors(
     writer_folder: &Path,
     number: u32,
     cursors: &CursorSet,
+    files: &dyn SpoolFiles,
 ) -> Result<(), CursorsError> {
     let folder = writer_folder.with_file_name(CURSORS);
     platform::create_private_folders(&folder).map_err(|source| CursorsError::Io {
@@ -280,7 +289,7 @@ pub(super) fn write_cursors(
         path: folder.clone(),
         source,
     })?;
-    cursors.write(&folder.join(format!("{number:06}")))
+    cursors.write(&folder.join(format!("{number:06}")), files)
 }
 
 /// The watermark that a follower keeps in the folder: all up to it is acknowledged.
@@ -318,16 +327,17 @@ fn acked_text(acked: Seq) -> String {
 pub fn write_acked(writer_folder: &Path, acked: Seq) -> Result<(), RunFolderError> {
     let path = writer_folder.join(ACKED);
     let text = acked_text(acked);
-    platform::replace_file(&path, Durability::Lazy, |file| file.write_all(text.as_bytes()))
+    replace_file(&Disk, &path, Durability::Lazy, text.as_bytes())
         .map_err(RunFolderError::io("writing", &path))
 }
 
 /// Whether the folder is that of a writer that died before it wrote who it is: nothing but a free lock
-/// is in it, for longer than a claim takes.
+/// is in it, and what was on its way in, for longer than a claim takes.
 pub(super) fn is_stillborn(path: &Path) -> bool {
     let holds_only_a_lock = || {
         let mut entries = std::fs::read_dir(path).ok()?;
-        Some(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)))
+        let is_no_data = |name: OsString| name == LOCK || name.as_encoded_bytes().starts_with(b".");
+        Some(entries.all(|entry| entry.is_ok_and(|entry| is_no_data(entry.file_name()))))
     };
     let lock = path.join(LOCK);
     !path.join(WRITER_JSON).exists()

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, Write};
 use std::path::Path;
 
-use crate::platform;
+use crate::platform::{self, Durability};
 
 /// A deleted file is copied in pieces of this size.
 const COPY_BYTES: usize = 64 << 10;
@@ -155,6 +155,34 @@ impl SpoolFile for DiskFile {
             }
         }
     }
+}
+
+/// Replaces a file by these bytes, so that a reader sees the old or the new and never half of one. The
+/// new one is its owner's alone.
+///
+/// # Errors
+///
+/// When it cannot be written or renamed; the old file stays then.
+pub(crate) fn replace_file(
+    files: &dyn SpoolFiles,
+    path: &Path,
+    durability: Durability,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let temporary = platform::temporary_path(path)?;
+    let written = (|| {
+        let mut file = files.create(&temporary)?;
+        write_all(file.as_mut(), bytes)?;
+        // A rename that outlives its contents would leave an empty file after a power cut.
+        if durability == Durability::Durable {
+            file.sync()?;
+        }
+        files.rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = files.remove(&temporary);
+    }
+    written
 }
 
 /// `write(2)` until all is written.

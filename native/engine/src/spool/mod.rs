@@ -28,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use cursors::{CursorSet, CursorsError, EnvironmentCursor, SeriesCursor};
+pub(crate) use files::replace_file;
 pub use files::{Disk, SpoolFile, SpoolFiles};
 pub use frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameHeader, FrameHeaderError, FrameKind,

@@ -158,6 +158,11 @@ impl SpoolWriter {
         writer
     }
 
+    /// What its files are made with.
+    pub fn files(&self) -> &dyn SpoolFiles {
+        self.options.files.as_ref()
+    }
+
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
         let current = self.current.as_ref().map_or(0, |segment| segment.bytes);

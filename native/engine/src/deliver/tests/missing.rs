@@ -1,7 +1,7 @@
 //! Spools of which somebody deleted or cut files.
 
 use super::*;
-use crate::spool::{CursorSet, segment_numbers, segment_path};
+use crate::spool::{CursorSet, Disk, segment_numbers, segment_path};
 
 #[test]
 fn test_what_a_living_writer_saw_acknowledged_and_deleted_is_not_missed() {
@@ -9,7 +9,7 @@ fn test_what_a_living_writer_saw_acknowledged_and_deleted_is_not_missed() {
     let run = run_folder(data_dir.path(), "local", "run");
     let (folder, info) = write(&run, 9, None);
     folder.write_info(&WriterInfo { sender: SenderKind::Grpc, ..info.clone() }).unwrap();
-    folder.place().write_cursors(&CursorSet::default()).unwrap();
+    folder.place().write_cursors(&CursorSet::default(), &Disk).unwrap();
     std::fs::remove_file(segment_path(folder.path(), 1)).unwrap();
     drop(folder);
     let server = MemoryServer::new();
@@ -51,7 +51,7 @@ fn closed_sender(run: &RunFolder, acked: Option<u64>) -> (WriterFolder, WriterIn
     let (folder, info) = write(run, 20, Some(WriterEnd::Closed));
     let info = WriterInfo { sender: SenderKind::Grpc, last_seq: Some(20), acked, ..info };
     folder.write_info(&info).unwrap();
-    folder.place().write_cursors(&CursorSet::default()).unwrap();
+    folder.place().write_cursors(&CursorSet::default(), &Disk).unwrap();
     (folder, info)
 }
 

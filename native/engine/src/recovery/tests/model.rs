@@ -184,3 +184,34 @@ fn test_every_operation_of_a_recovery_may_be_short_interrupted_or_out_of_space()
         }
     }
 }
+
+/// Names and cursors too: their files are replaced with the same disk.
+#[test]
+fn test_a_recovery_may_die_at_every_operation() {
+    for fault in [Fault::DiesBefore, Fault::DiesWithin, Fault::DiesAfter, Fault::Full] {
+        for at in 0.. {
+            let folder = memory_folder();
+            let place = RingPlace::Folder(folder.path().into());
+            let mut life = Life::begin(folder.path(), place, sound());
+            life.log_point(1, 1.0);
+            life.seal().unwrap();
+            life.log_point(2, 2.0);
+            life.log_attribute("a".to_owned(), 10);
+            let (number, ring) = (life.info.number, life.ring.kind().path().unwrap().to_owned());
+            let (path, logged) = life.die();
+            let disk = FaultyDisk::new(at, fault);
+            let done = recover(&mut WriterLock::take(&path, false).unwrap(), &options(&disk));
+            assert!(done.is_ok() || disk.is_dead() || fault == Fault::Full, "{done:?}");
+            let report = recovered(&path);
+            assert!(report.is_complete() && report.problems.is_empty(), "{fault:?} {at}");
+            assert_eq!(contents(&frames(&path)), logged, "{fault:?} {at}");
+            let lock = WriterLock::take(&path, false).unwrap();
+            assert_eq!(lock.info().ended, Some(WriterEnd::Recovered), "{fault:?} {at}");
+            assert_eq!(lock.read_cursors().unwrap().unwrap().series.len(), 2, "{fault:?} {at}");
+            assert!(run_folder(folder.path()).has_cursors(number) && !ring.exists());
+            if disk.count() <= at {
+                break;
+            }
+        }
+    }
+}

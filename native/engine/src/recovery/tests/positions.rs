@@ -51,7 +51,10 @@ fn test_positions_written_while_the_writer_lived_are_merged_with_those_in_its_sp
         position: Position { step, ..Position::NONE },
     };
     let series = vec![cursor("m1", 90), cursor("m2", 3), cursor("m3", 7)];
-    life.folder.place().write_cursors(&CursorSet { series, environments: Vec::new() }).unwrap();
+    life.folder
+        .place()
+        .write_cursors(&CursorSet { series, environments: Vec::new() }, &sound())
+        .unwrap();
     let (path, _) = life.die();
     recovered(&path);
     let run = run_folder(folder.path());
@@ -63,7 +66,7 @@ fn test_damaged_positions_are_told_and_found_out_anew() {
     let folder = memory_folder();
     let mut life = Life::begin(folder.path(), RingPlace::Folder(folder.path().into()), sound());
     life.log_point(1, 1.0);
-    life.folder.place().write_cursors(&CursorSet::default()).unwrap();
+    life.folder.place().write_cursors(&CursorSet::default(), &sound()).unwrap();
     let (path, _) = life.die();
     let run = run_folder(folder.path());
     std::fs::write(run.path().join("cursors/000001"), "METRCURS").unwrap();

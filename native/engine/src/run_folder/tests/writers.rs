@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::run_folder::liveness::is_free;
-use crate::spool::{SeriesCursor, SpoolOptions};
+use crate::spool::faults::{Fault, FaultyDisk};
+use crate::spool::{Disk, SeriesCursor, SpoolOptions};
 use crate::types::{BatchKind, EnvNo, Lsn, MetricNo, Position, Scale};
 
 #[test]
@@ -13,7 +14,7 @@ fn test_numbers_rise_over_writers_and_cursors() {
     let second = writer(&run);
     assert_eq!((first.number(), second.number()), (1, 2));
     assert!(second.path().ends_with("000002") && second.is_locked());
-    second.place().write_cursors(&CursorSet::default()).unwrap();
+    second.place().write_cursors(&CursorSet::default(), &Disk).unwrap();
     let path = second.path().to_owned();
     drop(second);
     WriterLock::take(&path, false).unwrap().remove_delivered().unwrap();
@@ -86,6 +87,24 @@ fn test_a_writer_that_died_before_it_wrote_who_it_is_is_no_writer() {
     run.remove_stillborn().unwrap();
     assert_eq!(paths.map(|path| path.exists()), [false, true]);
     assert_eq!(writer(&run).number(), 3);
+}
+
+#[test]
+fn test_a_writer_that_died_while_it_wrote_who_it_is_is_no_writer() {
+    for fault in [Fault::DiesBefore, Fault::DiesWithin] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path());
+        for at in 0..4 {
+            let writer = run.claim_writer().unwrap();
+            let disk = FaultyDisk::new(at, fault);
+            assert!(writer.place().write_info(&info(1), &disk).is_err());
+            age(writer.path());
+            drop(writer);
+        }
+        assert_eq!(run.writers().unwrap(), [], "{fault:?}");
+        run.remove_stillborn().unwrap();
+        assert_eq!(numbers(run.path()).unwrap(), [0; 0], "{fault:?}");
+    }
 }
 
 #[test]
@@ -307,7 +326,7 @@ fn test_cursors_of_all_writers_are_merged_and_damage_is_told() {
         environments: Vec::new(),
     };
     for step in [7, 9, 8] {
-        writer(&run).place().write_cursors(&at(step)).unwrap();
+        writer(&run).place().write_cursors(&at(step), &Disk).unwrap();
     }
     let (cursors, problems) = run.cursors();
     assert_eq!((cursors, problems.len()), (at(9), 0));

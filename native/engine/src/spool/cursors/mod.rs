@@ -16,10 +16,11 @@
 mod bytes;
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::platform::{self, Durability};
+use super::files::{SpoolFiles, replace_file};
+use crate::platform::Durability;
 use crate::types::{Position, Scale, UNUSED};
 
 /// The version of the layout above.
@@ -149,11 +150,10 @@ impl CursorSet {
     /// # Errors
     ///
     /// When it cannot be written; the old file stays then.
-    pub fn write(&self, path: &Path) -> Result<(), CursorsError> {
+    pub fn write(&self, path: &Path, files: &dyn SpoolFiles) -> Result<(), CursorsError> {
         let failed =
             |doing| move |source| CursorsError::Io { doing, path: path.to_owned(), source };
-        platform::replace_file(path, Durability::Durable, |file| file.write_all(&self.encode()))
-            .map_err(failed("writing"))
+        replace_file(files, path, Durability::Durable, &self.encode()).map_err(failed("writing"))
     }
 
     /// Reads a file of cursors.

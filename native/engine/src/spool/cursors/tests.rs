@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::spool::Disk;
 use crate::spool::golden::hex;
 
 fn set() -> CursorSet {
@@ -98,8 +99,8 @@ fn test_an_environment_known_by_a_series_alone_is_nowhere() {
 fn test_writing_replaces_the_file_and_leaves_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("000001");
-    CursorSet::default().write(&path).unwrap();
-    set().write(&path).unwrap();
+    CursorSet::default().write(&path, &Disk).unwrap();
+    set().write(&path, &Disk).unwrap();
     assert_eq!(CursorSet::read(&path).unwrap(), set());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     let missing = CursorSet::read(&folder.path().join("x"));

@@ -1,6 +1,7 @@
 //! A disk that is full, short of breath, or gone from one operation to the next.
 
 use super::*;
+use crate::platform::Durability;
 
 const FAULT_BATCHES: u64 = 12;
 const FAULT_SEGMENT: u64 = 500;
@@ -94,4 +95,28 @@ fn test_acknowledged_segments_can_be_deleted_while_the_disk_is_full() {
     disk.repair();
     append(&mut writer, done + 1).unwrap();
     assert_eq!(batches(&all_events(folder.path())).last(), Some(&(done + 1)));
+}
+
+#[test]
+fn test_a_replaced_file_is_the_old_or_the_new_at_every_operation() {
+    let faults = [Fault::DiesBefore, Fault::DiesWithin, Fault::DiesAfter];
+    for fault in faults.into_iter().chain([Fault::ShortWrite, Fault::Interrupted, Fault::Full]) {
+        for at in 0.. {
+            let folder = memory_folder();
+            let path = folder.path().join("file");
+            std::fs::write(&path, "the old one").unwrap();
+            let disk = FaultyDisk::new(at, fault);
+            let replaced = replace_file(&disk, &path, Durability::Durable, b"the new one");
+            let found = std::fs::read(&path).unwrap();
+            let is_old = found == b"the old one";
+            assert!(is_old || found == b"the new one", "{fault:?} at {at}: {found:?}");
+            assert!(replaced.is_err() || !is_old, "{fault:?} at {at}");
+            if !disk.is_dead() {
+                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{fault:?} {at}");
+            }
+            if disk.count() <= at {
+                break;
+            }
+        }
+    }
 }
