@@ -273,8 +273,8 @@ impl Engine {
             let files = self.parts.config.spool.options.files.as_ref();
             folder.place().write_info(&info, files).map_err(|error| error.to_string())
         } else {
-            // The ring stays for recovery, and also for whoever finds a folder that was moved: there
-            // it does not say that its writer has ended.
+            // The ring stays for recovery, and for whoever finds a folder that was moved: it does
+            // not say there that its writer has ended.
             return;
         };
         if let Err(problem) = ended {

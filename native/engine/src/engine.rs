@@ -60,6 +60,8 @@ pub(crate) struct Parts {
 pub struct Identity {
     pub run_id: RunId,
     pub writer_id: WriterId,
+    /// As it was claimed. If somebody deletes the folder and another writer comes by the number,
+    /// this writer goes on under the next.
     pub writer_number: u32,
     pub workspace_name: String,
     pub project_name: String,

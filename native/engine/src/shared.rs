@@ -146,7 +146,7 @@ impl Shared {
         self.ask(|request| request.seal = true);
     }
 
-    /// Waits for a request at most `timeout` and takes it; `end_by` stays, and is not waited beyond.
+    /// Waits for a request at most `timeout`, and not beyond `end_by`, and takes it; `end_by` stays.
     pub fn next_request(&self, timeout: Duration) -> DrainRequest {
         let mut request = self.request.lock();
         if !request.is_new {

@@ -157,8 +157,8 @@ impl SpoolFile for DiskFile {
     }
 }
 
-/// Replaces a file by these bytes, so that a reader sees the old or the new and never half of one. The
-/// new one is its owner's alone.
+/// Replaces a file by these bytes, so that a reader sees the old or the new and never half of one.
+/// The new one is its owner's alone.
 ///
 /// # Errors
 ///

@@ -134,9 +134,9 @@ impl SpoolReader {
         self.has_writer_ended = true;
     }
 
-    /// While the owner's folder is somewhere else, another writer's may be in its place: its segments
-    /// do not follow the owner's, and to begin with one is an error. To be called before anything is
-    /// read.
+    /// While the owner's folder is somewhere else, another writer's may be in its place: its
+    /// segments do not follow the owner's, and to begin with one is an error. To be called before
+    /// anything is read.
     pub fn only_of(&mut self, owner: WriterId) {
         self.owner = Some(owner);
     }
@@ -145,8 +145,8 @@ impl SpoolReader {
         self.owner.zip(header).is_some_and(|(owner, header)| owner != header.writer_id)
     }
 
-    /// Finds the next segment in another folder: the writer goes on there, and has copied the segment
-    /// that it was writing.
+    /// Finds the next segment in another folder: the writer goes on there, and has copied the
+    /// segment that it was writing.
     pub fn go_on_in(&mut self, folder: &Path) {
         if self.folder != folder {
             folder.clone_into(&mut self.folder);
