@@ -10,7 +10,10 @@ use super::section::{SECOND_ENCODING, SectionReader};
 use super::values::{f32s, f64s, widen};
 use super::varint::Reader;
 use super::{BatchInfo, read_header, series_flags};
-use crate::types::{BatchKind, MAX_BATCH_POINTS, MAX_EPISODE, MAX_ML_STEP, MAX_RL_STEP, UNUSED};
+use crate::types::{
+    BatchKind, MAX_BATCH_POINTS, MAX_ENVIRONMENT_STEP, MAX_EPISODE, MAX_ML_STEP, MAX_RL_STEP,
+    UNUSED,
+};
 
 /// Most bytes of an entry of the series section.
 const MAX_SERIES_BYTES: usize = 14;
@@ -131,6 +134,23 @@ impl Series {
     }
 }
 
+/// Refuses coordinates that are in range each, but not together: a store that packs them into one
+/// number would take them for others.
+fn check_positions(rl_steps: &[i64], episodes: &[i64], steps: &[i64]) -> Result<(), DecodeError> {
+    let (mut is_above, mut is_bare) = (false, false);
+    for ((rl_step, episode), step) in rl_steps.iter().zip(episodes).zip(steps) {
+        is_above |= *step > MAX_ENVIRONMENT_STEP && *episode != UNUSED;
+        is_bare |= *step != UNUSED && *episode == UNUSED && *rl_step != UNUSED;
+    }
+    if is_above {
+        return Err(DecodeError::Limit("a step of an episode"));
+    }
+    if is_bare {
+        return Err(DecodeError::Malformed("a step with an rl_step has no episode"));
+    }
+    Ok(())
+}
+
 impl PointsDecoder {
     /// A decoder without buffers yet.
     #[must_use]
@@ -165,10 +185,12 @@ impl PointsDecoder {
         let points = point_count(&info)?;
         self.read_series(&mut reader, points)?;
         out.reserve(points);
+        let begin = out.step.len();
         self.append_keys(out);
         self.read_position(&mut reader, points, MAX_RL_STEP, &mut out.rl_step)?;
         self.read_position(&mut reader, points, MAX_EPISODE, &mut out.episode)?;
         self.read_position(&mut reader, points, MAX_ML_STEP, &mut out.step)?;
+        check_positions(&out.rl_step[begin..], &out.episode[begin..], &out.step[begin..])?;
         self.read_times(&mut reader, points, &mut out.timestamp_ms)?;
         self.read_rewound(&mut reader, points, &mut out.rewound)?;
         self.read_ordinals(&mut reader, points, &mut out.ordinal)?;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::varint::put_varint;
 use super::*;
+use crate::types::{MAX_ENVIRONMENT_STEP, MAX_EPISODE};
 
 /// Decodes behind a point that is there already; it must still be there alone after an error.
 fn decode_behind(payload: &[u8]) -> Result<PointColumns, DecodeError> {
@@ -42,6 +43,26 @@ fn truncated_payloads_are_refused_at_every_byte() {
         }
         assert!(decode_behind(&[&payload[..], &[0]].concat()).is_err());
     }
+}
+
+#[test]
+fn positions_that_a_store_would_take_for_others_are_refused() {
+    let payload = |rl_step, episode, step| {
+        let mut encoder = PointsEncoder::new();
+        let start = Position { rl_step, episode, step };
+        let segment = Segment { start, axis: Axis::Step, count: 1, rewound: false };
+        let (one, all) = (Values::F32(&[1.0]), Timestamps::All(5));
+        encoder.push(key(1, 1), &segment, all, one, false).unwrap();
+        encode(&mut encoder, Compression::None)
+    };
+    for (rl_step, episode) in [(UNUSED, 0), (7, 0), (7, MAX_EPISODE)] {
+        assert!(decode_behind(&payload(rl_step, episode, MAX_ENVIRONMENT_STEP)).is_ok());
+        let error = decode_behind(&payload(rl_step, episode, MAX_ENVIRONMENT_STEP + 1));
+        assert_eq!(error.unwrap_err(), DecodeError::Limit("a step of an episode"));
+    }
+    assert!(decode_behind(&payload(UNUSED, UNUSED, MAX_ENVIRONMENT_STEP + 1)).is_ok());
+    let error = decode_behind(&payload(7, UNUSED, 0)).unwrap_err();
+    assert!(error.to_string().contains("has no episode"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{MAX_EPISODE, MAX_ML_STEP, MAX_RL_STEP};
+use crate::types::{MAX_ENVIRONMENT_STEP, MAX_EPISODE, MAX_ML_STEP, MAX_RL_STEP};
 
 /// One call of `push`.
 #[derive(Clone, Debug)]
@@ -113,9 +113,15 @@ fn segments() -> impl Strategy<Value = Segment> {
     let positions = (coordinate(MAX_RL_STEP), coordinate(MAX_EPISODE), coordinate(MAX_ML_STEP));
     (positions, any::<bool>(), 0..20_u32, any::<bool>()).prop_map(
         |((rl_step, episode, step), along_step, count, rewound)| {
+            // A step is one of an episode, or stands alone.
+            let (rl_step, step) = match (episode, step) {
+                (UNUSED, UNUSED) => (rl_step, step),
+                (UNUSED, _) => (UNUSED, step),
+                _ => (rl_step, step.min(MAX_ENVIRONMENT_STEP)),
+            };
+            let max_step = if episode == UNUSED { MAX_ML_STEP } else { MAX_ENVIRONMENT_STEP };
             let axis = if along_step { Axis::Step } else { Axis::Episode };
-            let (along, max) =
-                if along_step { (step, MAX_ML_STEP) } else { (episode, MAX_EPISODE) };
+            let (along, max) = if along_step { (step, max_step) } else { (episode, MAX_EPISODE) };
             let room = if along < 0 { 1 } else { (max - along + 1).min(20) as u32 };
             let start = Position { rl_step, episode, step };
             Segment { start, axis, count: count.min(room), rewound }
