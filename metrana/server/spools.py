@@ -304,7 +304,8 @@ class SpoolDelivery:
         writers = folder.writers()
         if folder.run["destination"] == LOCAL and writers:
             return folder, writers
-        if time.time_ns() - changed > _YOUNG_NS:
+        # A clock that was set back leaves times in the future.
+        if abs(time.time_ns() - changed) > _YOUNG_NS:
             self._idle[str(path)] = changed
         return None
 

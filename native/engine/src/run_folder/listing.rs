@@ -10,10 +10,11 @@ use super::writer_folder::WRITER_JSON;
 use crate::platform;
 use crate::ring::{DeadRing, dead_rings};
 
-/// Whether a file or folder was last changed so long ago; not known counts as no.
+/// Whether a file or folder was last changed so long ago; not known counts as no. One from as far in
+/// the future counts as old: the clock was wrong then or is now, and waiting would take as long.
 pub fn is_older(path: &Path, age: Duration) -> bool {
     let changed = path.metadata().and_then(|metadata| metadata.modified());
-    changed.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age))
+    changed.is_ok_and(|at| at.elapsed().unwrap_or_else(|is_ahead| is_ahead.duration()) > age)
 }
 
 /// The names in a folder; a missing folder has none.

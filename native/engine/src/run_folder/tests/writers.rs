@@ -108,6 +108,17 @@ fn test_a_writer_that_died_while_it_wrote_who_it_is_is_no_writer() {
 }
 
 #[test]
+fn test_a_time_in_the_future_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::open(folder.path()).unwrap();
+    let minute = Duration::from_secs(60);
+    for (ahead, is_old) in [(minute / 2, false), (minute * 60, true)] {
+        file.set_modified(SystemTime::now() + ahead).unwrap();
+        assert_eq!(is_older(folder.path(), minute), is_old);
+    }
+}
+
+#[test]
 fn test_a_folder_that_was_deleted_is_claimed_again_by_its_number_until_another_writer_has_it() {
     let data_dir = tempfile::tempdir().unwrap();
     let run = run(data_dir.path());
