@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{DeliverError, Delivered, DeliveryOptions, OnProgress, deliver};
-use crate::recovery::{RecoveryOptions, recover};
+use crate::recovery::{RecoveryOptions, RecoveryReport, RingOutcome, recover};
 use crate::run_folder::{Liveness, RunFolder, RunFolderError, WriterEntry, WriterLock};
 use crate::sender::{BackgroundJob, Cancel};
 use crate::types::Seq;
@@ -33,7 +33,7 @@ pub enum DeliveryEvent<'a> {
         number: u32,
         error: DeliverError,
     },
-    /// What a writer lost, of which nothing is left to deliver, or why it is not known.
+    /// What a writer lost that is not delivered, now or ever, or why it is not known.
     Lost {
         run: &'a RunFolder,
         number: u32,
@@ -159,14 +159,26 @@ impl DeadWriters {
             }
             return Ok(None);
         }
-        let (on_event, progress_run) = (Arc::clone(on_event), run.clone());
+        let (on_progress, progress_run) = (Arc::clone(on_event), run.clone());
         let number = entry.number;
         let progress: OnProgress = Arc::new(move |acked, last| {
-            on_event(DeliveryEvent::Progress { run: &progress_run, number, acked, last });
+            on_progress(DeliveryEvent::Progress { run: &progress_run, number, acked, last });
         });
-        let mut delivered = deliver(run, lock, &recovered, &self.options, cancel, progress)?;
-        delivered.problems.splice(0..0, recovered.problems);
-        Ok(Some(delivered))
+        let delivered = deliver(run, lock, &recovered, &self.options, cancel, progress);
+        let RecoveryReport { ring, problems, .. } = recovered;
+        match delivered {
+            Ok(mut delivered) => {
+                delivered.problems.splice(0..0, problems);
+                Ok(Some(delivered))
+            }
+            Err(error) => {
+                // What became of its ring the next recovery does not find out any more.
+                if ring != RingOutcome::Ended && !problems.is_empty() {
+                    on_event(DeliveryEvent::Lost { run, number, problems });
+                }
+                Err(error)
+            }
+        }
     }
 }
 

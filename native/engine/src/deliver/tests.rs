@@ -385,6 +385,9 @@ fn test_folders_that_cannot_be_read_are_told_of() {
     drop(folder);
     let (told, _) = sweep_twice(data_dir.path());
     assert!(told.len() == 1 && told[0].contains("writer.json cannot be read"), "{told:?}");
+    std::fs::remove_file(run.path().join("000001/writer.json")).unwrap();
+    let (told, _) = sweep_twice(data_dir.path());
+    assert!(told.len() == 1 && told[0].contains("writer.json"), "{told:?}");
     std::fs::remove_file(run.path().join("run.json")).unwrap();
     let (told, _) = sweep_twice(data_dir.path());
     assert!(told.len() == 1 && told[0].contains("run.json"), "{told:?}");

@@ -112,3 +112,18 @@ fn test_what_a_recovery_left_is_missed_if_it_is_gone_before_the_delivery() {
     let told = sweep(data_dir.path(), &MemoryServer::new());
     assert!(told.len() == 1 && told[0].contains(" to 20 are lost"), "{told:?}");
 }
+
+#[test]
+fn test_a_lost_ring_is_told_though_the_rest_cannot_be_delivered_yet() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (folder, info) = write(&run, 3, None);
+    let ring = Some(Path::new("/dev/shm/metrana-gone").to_owned());
+    let boot_id = Some("0".repeat(32));
+    folder.write_info(&WriterInfo { boot_id, ring, ring_capacity: 4096, ..info }).unwrap();
+    drop(folder);
+    let is_lost = |told: &str| told.contains("up to 128 points, is lost");
+    let told = sweep(data_dir.path(), &MemoryServer::with_script(|_| Action::Drop));
+    assert_eq!((told.len(), told.iter().filter(|told| is_lost(told)).count()), (2, 1), "{told:?}");
+    assert_eq!(sweep(data_dir.path(), &MemoryServer::new()), [""; 0]);
+}
