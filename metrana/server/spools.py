@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,9 @@ class DeliveryReport:
 class _WriterDelivery:
     """One writer's spool on its way into the stores."""
 
-    def __init__(self, folder: Any, writer: Any, ingestor: Ingestor) -> None:
+    def __init__(
+        self, folder: Any, writer: Any, ingestor: Ingestor, say: Callable[[str], None]
+    ) -> None:
         self.name = f"{folder.run['project_name']}/{folder.run['run_name']}"
         self.number: int = writer.number
         self.batch_count = 0
@@ -73,7 +75,8 @@ class _WriterDelivery:
         self._submitted = 0
         self._is_whole = True
         self._end_submitted = False
-        self._problems: list[str] = []
+        # At once: whatever else goes wrong, what a recovery found out is not found out again.
+        self._say = say
         self._damage_count = 0
         try:
             self._record, is_new = self._open_run(writer)
@@ -117,7 +120,7 @@ class _WriterDelivery:
         messages = self._follower.read(_PUMP_BYTES)
         self._session.lost = [(first, last) for first, last, _ in self._follower.damage()]
         found = damage_sentences(self._follower)
-        self._problems += found[self._damage_count :]
+        self._tell(found[self._damage_count :])
         self._damage_count = len(found)
         for message in messages:
             self._take(message)
@@ -127,11 +130,6 @@ class _WriterDelivery:
             self._ingestor.end(self._session, died=True)
             self._end_submitted = True
         return not messages
-
-    def take_problems(self) -> list[str]:
-        """Gives what was found damaged or lost since the last call."""
-        taken, self._problems = self._problems, []
-        return taken
 
     def finish(self) -> None:
         """Removes the folder of a writer whose every batch is durable."""
@@ -161,11 +159,15 @@ class _WriterDelivery:
             self._follower.acknowledge(acked)
             self._noted = acked
 
+    def _tell(self, problems: list[str]) -> None:
+        for problem in problems:
+            self._say(f"writer {self.number} of run {self.name}: {problem}")
+
     def _recover(self, recovery: Any) -> None:
         self._held.enter_context(recovery)
         self.is_dead = True
         self._is_whole = recovery.report["is_complete"]
-        self._problems += recovery.report["problems"]
+        self._tell(recovery.report["problems"])
 
     def _open_run(self, writer: Any) -> tuple[WriterRecord, bool]:
         """Opens the writer's run; True if the catalog met the writer only now."""
@@ -324,8 +326,6 @@ class SpoolDelivery:
             raise delivery.problem
         before = delivery.batch_count
         exhausted = delivery.pump()
-        for problem in delivery.take_problems():
-            self._say(f"writer {delivery.number} of run {delivery.name}: {problem}")
         self.report.batch_count += delivery.batch_count - before
         if delivery.is_complete:
             del self._active[key]
@@ -336,7 +336,7 @@ class SpoolDelivery:
 
     def _begin(self, folder: Any, writer: Any) -> _WriterDelivery:
         """Opens a writer's run, and takes over from one that is dead."""
-        delivery = _WriterDelivery(folder, writer, self._ingestor)
+        delivery = _WriterDelivery(folder, writer, self._ingestor, self._say)
         if delivery.warning:
             self.report.warnings.append(delivery.warning)
             _log.warning("%s", delivery.warning)

@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,22 @@ def test_a_spool_whose_beginning_its_server_may_have_had_is_delivered(tmp_path: 
         (run,) = stores.catalog.runs()
         assert 0 < stores.points.point_counts([run.run_no])[run.run_no] <= 400
     assert (report.problems, report.delivered) == ([], [("default/killed", 1)])
+
+
+def test_a_lost_ring_is_said_though_the_rest_cannot_be_delivered_yet(tmp_path: Path) -> None:
+    kill_a_writer(tmp_path, SEALED_BEFORE)
+    (path,) = (tmp_path / "spool").rglob("writer.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "0" * 32}))
+    with open_stores(tmp_path) as stores:
+        (catalog_file,) = tmp_path.rglob("catalog.sqlite")
+        with closing(sqlite3.connect(catalog_file)) as catalog:
+            catalog.execute(
+                "CREATE TRIGGER rule BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        report = deliver_spools(tmp_path, stores)
+    lost, failed = report.problems
+    assert "is lost: the machine was restarted" in lost
+    assert "was not delivered" in failed
 
 
 def test_a_live_run_without_a_sender_is_seen_while_it_trains(tmp_path: Path) -> None:
