@@ -349,14 +349,21 @@ class SpoolDelivery:
             _log.warning("%s", sentence)
 
     def _fail(self, key: tuple[str, int], folder: Any, writer: Any, error: Exception) -> None:
-        """Puts a writer off; says why, once as long as the reason is the same."""
+        """Puts a writer off; says why, once as long as the reason is the same.
+
+        That somebody else delivers it, or asks whether it lives, is not worth a word.
+        """
         delivery = self._active.pop(key, None)
         run = folder.run
         sentence = (
             f"writer {writer.number} of run {run['project_name']}/{run['run_name']} was not "
             f"delivered: {error}"
         )
-        if not self._stop.is_set():  # else the server is going away, which is not worth a word
+        if isinstance(error, BlockingIOError) or not Path(writer.path).exists():
+            _log.debug("%s", sentence)
+            _, said = self._put_off.get(key, (0.0, ""))
+            self._put_off[key] = (time.monotonic() + _PASS_S, said)
+        elif not self._stop.is_set():  # else the server is going away, which is not worth a word
             self._put_off_with(key, sentence)
         if delivery is not None:
             delivery.close()

@@ -14,7 +14,7 @@ use metrana_engine::seal::SealSettings;
 use metrana_engine::spool::{Damage, Frame, FrameKind, SpoolEvent, SpoolOptions};
 use metrana_engine::sync::Mutex;
 use metrana_engine::types::{Compression, Seq};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -351,6 +351,10 @@ pub struct Recovery {
 #[pymethods]
 impl Recovery {
     /// Take the lock, cut the torn tail, seal the ring's rest. Blocks on the disk.
+    ///
+    /// Raises:
+    ///     BlockingIOError: If the writer lives, or somebody else has the lock.
+    ///     RuntimeError: If it cannot be recovered.
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let this = slf.get();
         slf.py().detach(|| this.take())?;
@@ -390,8 +394,11 @@ impl Recovery {
 
 impl Recovery {
     fn take(&self) -> PyResult<()> {
-        let mut lock =
-            WriterLock::take(&self.path, self.force).map_err(|error| runtime_error(&error))?;
+        let mut lock = WriterLock::take(&self.path, self.force).map_err(|error| match error {
+            // Nothing is wrong with it: whoever asks comes again.
+            RunFolderError::WriterLives(_) => PyBlockingIOError::new_err(error.to_string()),
+            error => runtime_error(&error),
+        })?;
         let report =
             recover(&mut lock, &recovery_options()).map_err(|error| runtime_error(&error))?;
         *self.report.lock() = Some(report);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -84,6 +85,23 @@ def test_a_finished_run_is_delivered_once_and_its_writer_folder_removed(tmp_path
     (folder,) = (tmp_path / "spool").iterdir()
     assert not (folder / "000001").exists()
     assert (folder / "run.json").exists()
+
+
+def test_a_writer_that_somebody_else_looks_after_is_no_problem(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    log_offline(tmp_path, "done", 10)
+    (lock,) = (tmp_path / "spool").rglob("lock")
+    with open_stores(tmp_path) as stores:
+        with lock.open() as file:
+            # As whoever asks whether it lives has it for an instant.
+            fcntl.flock(file, fcntl.LOCK_SH)
+            meanwhile = deliver_spools(tmp_path, stores)
+        after = deliver_spools(tmp_path, stores)
+    assert (meanwhile.delivered, meanwhile.problems) == ([], [])
+    assert caplog.records == []
+    assert after.delivered == [("default/done", 1)]
 
 
 def test_every_accepted_point_of_a_killed_process_is_delivered(tmp_path: Path) -> None:

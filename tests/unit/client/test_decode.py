@@ -181,7 +181,7 @@ def test_a_dead_writer_is_taken_over_and_removed(data_dir: Path) -> None:
 def test_a_live_writer_cannot_be_taken_over(data_dir: Path) -> None:
     with metrana.init(mode="offline"):
         (folder,) = run_folders(data_dir)
-        with pytest.raises(RuntimeError, match="lives"):
+        with pytest.raises(BlockingIOError, match="lives"):
             folder.recover(1).__enter__()
         folder.remove_delivered(1)
         assert len(folder.writers()) == 1
