@@ -24,33 +24,44 @@ pub struct DeadRing {
     pub unsealed_bytes: u64,
 }
 
-/// The rings in a folder that no process holds, those left out that cannot be read: another user's,
-/// or of a newer version.
+/// The rings in a folder that no process holds, if `is_wanted` says so of whose they are. Those are
+/// left out that cannot be read: another user's, or of a newer version.
 ///
 /// # Errors
 ///
 /// When the folder cannot be listed.
-pub fn dead_rings(folder: &Path) -> io::Result<Vec<DeadRing>> {
+pub fn dead_rings(
+    folder: &Path,
+    is_wanted: impl Fn(WriterId, Option<&Path>) -> bool,
+) -> io::Result<Vec<DeadRing>> {
     let mut rings = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
         if let Some(writer_id) = id.and_then(|id| id.parse().ok()) {
-            rings.extend(look(entry.path(), writer_id));
+            rings.extend(look(entry.path(), writer_id, &is_wanted));
         }
     }
     rings.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(rings)
 }
 
-fn look(path: PathBuf, writer_id: WriterId) -> Option<DeadRing> {
-    // Held until it was looked at, so that nobody else seals it meanwhile.
+fn look(
+    path: PathBuf,
+    writer_id: WriterId,
+    is_wanted: impl Fn(WriterId, Option<&Path>) -> bool,
+) -> Option<DeadRing> {
+    let memory = Memory::look(&path, writer_id).ok()?;
+    let folder = memory.folder();
+    if !is_wanted(writer_id, folder.as_deref()) {
+        // Its lock is left alone: somebody may be about to recover it.
+        return None;
+    }
     let lock = LockFile::open(OpenOptions::new().read(true), &path).ok()?;
     lock.try_lock_shared().ok()?;
-    let memory = Memory::look(&path, writer_id).ok()?;
     Some(DeadRing {
-        folder: memory.folder(),
+        folder,
         bytes: lock.metadata().ok()?.len(),
         unsealed_bytes: memory.committed().0 - memory.tail().0 + memory.unsealed(),
         path,

@@ -399,7 +399,7 @@ fn test_dead_rings_are_found_with_what_they_say_of_themselves() {
     ring.set_folder(Path::new("/spool/é/000001"));
     std::fs::write(folder.path().join("metrana-of-somebody"), "no ring").unwrap();
     std::fs::write(path_in(folder.path(), WriterId([8; 16])), "damaged").unwrap();
-    assert_eq!(dead_rings(folder.path()).unwrap(), [], "its process lives");
+    assert_eq!(dead_rings(folder.path(), |_, _| true).unwrap(), [], "its process lives");
     assert!(put(&mut producer, 1, 64));
     producer.commit();
     drain(&mut consumer);
@@ -413,7 +413,9 @@ fn test_dead_rings_are_found_with_what_they_say_of_themselves() {
         bytes: 8192,
         unsealed_bytes: 32,
     };
-    assert_eq!(dead_rings(folder.path()).unwrap(), [left]);
+    assert_eq!(dead_rings(folder.path(), |_, _| true).unwrap(), [left]);
+    let is_wanted = |id, of: Option<&Path>| id != ID || of != Some(Path::new("/spool/é/000001"));
+    assert_eq!(dead_rings(folder.path(), is_wanted).unwrap(), []);
 }
 
 #[test]
@@ -424,7 +426,7 @@ fn test_a_folder_that_a_ring_has_no_room_for_is_left_out() {
         let place = format!("/{}", "x".repeat(length)).split_off(usize::from(length == 0));
         ring.memory.set_folder(Path::new(&place));
         drop(ring);
-        let found = dead_rings(folder.path()).unwrap().remove(0);
+        let found = dead_rings(folder.path(), |_, _| true).unwrap().remove(0);
         assert_eq!(found.folder, is_there.then(|| place.into()));
         std::fs::remove_file(found.path).unwrap();
     }

@@ -9,6 +9,7 @@ use super::info::{self, WriterInfo};
 use super::writer_folder::WRITER_JSON;
 use crate::platform;
 use crate::ring::{DeadRing, dead_rings};
+use crate::types::WriterId;
 
 /// Whether a file or folder was last changed so long ago; not known counts as no. One from as far in
 /// the future counts as old: the clock was wrong then or is now, and waiting would take as long.
@@ -52,15 +53,15 @@ pub fn numbers(folder: &Path) -> Result<Vec<u32>, RunFolderError> {
 /// When the memory's folder cannot be listed.
 pub fn orphaned_rings() -> io::Result<Vec<DeadRing>> {
     let Some(memory) = platform::shared_memory_folder() else { return Ok(Vec::new()) };
-    let mut rings = dead_rings(memory)?;
-    rings.retain(|ring| ring.folder.as_deref().is_some_and(|folder| !is_known(folder, ring)));
-    Ok(rings)
+    dead_rings(memory, |writer_id, folder| {
+        folder.is_some_and(|folder| !is_writers(folder, writer_id))
+    })
 }
 
-/// Not knowing counts as yes.
-fn is_known(folder: &Path, ring: &DeadRing) -> bool {
+/// Whether it is the writer's folder. Not knowing counts as yes.
+fn is_writers(folder: &Path, writer_id: WriterId) -> bool {
     match info::read::<WriterInfo>(&folder.join(WRITER_JSON)) {
-        Ok(info) => info.writer_id == ring.writer_id,
+        Ok(info) => info.writer_id == writer_id,
         Err(RunFolderError::Io { source, .. }) => source.kind() != io::ErrorKind::NotFound,
         Err(_) => true,
     }
