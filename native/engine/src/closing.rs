@@ -24,7 +24,7 @@ const OVERTIME: Duration = Duration::from_millis(900);
 
 /// Even a close without patience waits this long for room in ring and spool. A spool at its limit
 /// gets none from a server that is stuck, and that may not cost the caller a second.
-const LEAST_PATIENCE: Duration = Duration::from_millis(800);
+const LEAST_PATIENCE: Duration = Duration::from_millis(600);
 
 /// What a timeout beyond the reach of clocks comes to: a century.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -204,7 +204,7 @@ impl Engine {
             if !is_interrupted && check_interrupt() {
                 is_interrupted = true;
                 by = by.min(Instant::now() + LEAST_PATIENCE);
-                stop_by = stop_by.min(Instant::now() + OVERTIME);
+                stop_by = stop_by.min(by + OVERTIME);
                 self.shared().ask(|request| request.end_by = Some(by));
             }
         }
