@@ -22,7 +22,7 @@ mod writer_folder;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
@@ -39,6 +39,7 @@ use listing::{is_older, names, numbers};
 use liveness::Here;
 use writer_folder::{LOCK, WRITER_JSON, is_stillborn};
 
+use crate::clock::now_ms;
 use crate::platform;
 use crate::spool::{self, CursorSet, CursorsError};
 use crate::transport::WriterIdentity;
@@ -491,10 +492,6 @@ fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFol
     let last = spool::last_seq(path, info.writer_id)?;
     let has_ring = info.ended.is_none() && info.ring.as_deref().is_some_and(Path::exists);
     Ok(has_ring || last > read_acked(path).unwrap_or(Seq(0)))
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::files::{Disk, SpoolFile, SpoolFiles, write_all};
 use super::frame::{FrameHeader, FrameKind, MAX_PAYLOAD_BYTES};
@@ -14,6 +14,7 @@ use super::numbers::{DeclarationSource, NumberSet, Numbers};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::summary::SpoolSummary;
 use super::{FsyncPolicy, SpoolError};
+use crate::clock::now_ms;
 use crate::types::{BatchKind, Lsn, Seq, WriterId};
 
 pub use rescue::Rescued;
@@ -378,9 +379,7 @@ impl SpoolWriter {
         declared: &Numbers,
         source: &mut dyn DeclarationSource,
     ) -> Result<(), SpoolError> {
-        let created_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as i64);
+        let created_ms = now_ms();
         let header = SegmentHeader { writer_id: self.writer_id, number, first_seq, created_ms };
         self.write(&header.encode())?;
         self.write_declarations(declared, source)?;

@@ -102,6 +102,6 @@ fn test_run_json_and_writer_json_are_these_texts() {
 
 /// As if it had last been changed an hour ago.
 fn age(path: &Path) {
-    let then = SystemTime::now() - Duration::from_secs(3600);
+    let then = std::time::SystemTime::now() - Duration::from_secs(3600);
     std::fs::File::open(path).unwrap().set_modified(then).unwrap();
 }

@@ -113,7 +113,7 @@ fn test_a_time_in_the_future_is_not_waited_for() {
     let file = std::fs::File::open(folder.path()).unwrap();
     let minute = Duration::from_secs(60);
     for (ahead, is_old) in [(minute / 2, false), (minute * 60, true)] {
-        file.set_modified(SystemTime::now() + ahead).unwrap();
+        file.set_modified(std::time::SystemTime::now() + ahead).unwrap();
         assert_eq!(is_older(folder.path(), minute), is_old);
     }
 }
