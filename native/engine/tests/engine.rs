@@ -57,7 +57,7 @@ fn test_a_folder_that_is_made_anew_says_what_was_acknowledged() {
     write_acked(&writer, acked).unwrap();
     wait_until("a segment is deleted", || engine.status().spooled_bytes < before);
     std::fs::remove_dir_all(writer.parent().unwrap()).unwrap();
-    wait_until("the folder is back", || writer.join("lock").exists());
+    wait_until("the folder is back", || writer.join("writer.json").exists());
     assert_eq!(Watermark::read(&writer).unwrap(), Watermark::Known(acked));
     close(&engine);
 }
