@@ -71,6 +71,19 @@ fn test_flush_waits_for_the_server_and_close_leaves_no_spool() {
 }
 
 #[test]
+fn test_an_engine_that_is_dropped_does_not_end_its_writer_at_the_server() {
+    let server = MemoryServer::new();
+    for _ in 0..100 {
+        let folder = common::folder();
+        let engine = open(online(folder.path(), &server));
+        log(&engine, 1);
+        engine.flush(None, &mut || false).unwrap();
+        drop(engine);
+    }
+    assert!(server.records().writers.values().all(|writer| writer.end.is_none()));
+}
+
+#[test]
 fn test_a_server_that_breaks_every_stream_gets_everything_once() {
     let folder = common::folder();
     let server = MemoryServer::with_script(|event| match event {

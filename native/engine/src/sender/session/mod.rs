@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
         commands: &mut watch::Receiver<Command>,
     ) -> Result<Option<Outcome>, Failure> {
         // Looked at before the spool: what was sealed before the close is then surely seen.
-        let closing = *commands.borrow_and_update() != Command::Run;
+        let closing = *commands.borrow_and_update() == Command::Close;
         self.fill()?;
         if closing && self.is_complete() {
             return Ok(self.end());
