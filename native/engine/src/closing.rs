@@ -100,6 +100,8 @@ impl Engine {
         }
         let drain = self.end_drain(seal_by, stop_by, &mut is_stopped);
         let Some(drain) = drain else {
+            // Nobody is told that no more will come: what is not sealed is somewhere still.
+            self.stop_sender(stop_by);
             return Err(if is_interrupted { FlushError::Interrupted } else { self.late(begun) });
         };
         let wait = match self.connection_state() {
