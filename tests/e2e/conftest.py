@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metrana.query import Client
+from tests.e2e.families import Stored
 from tests.e2e.killed.nursery import Nursery
 from tests.local_server import LocalServer
 from tests.processes import Machine
@@ -74,3 +75,29 @@ def machine(
 def client(mode: str, machine: Callable[[str], Machine], reader: Client) -> Client:
     """Reads what the machines logged."""
     return reader if mode == "online" else machine("any").client()
+
+
+@pytest.fixture
+def family(machine: Callable[[str], Machine]) -> Machine:
+    """Where the processes live; none of their points may be dropped."""
+    machine_of_all = machine("family")
+    machine_of_all.environ["METRANA_BACKPRESSURE_STRATEGY"] = "block"
+    return machine_of_all
+
+
+@pytest.fixture
+def stored(
+    mode: str, family: Machine, elsewhere: LocalServer, client: Client, project: str
+) -> Stored:
+    """Delivers what dead processes left; then every stored value by metric, repeats too."""
+
+    def stored() -> dict[str, list[float]]:
+        if mode == "online":
+            family.command("sync", "--url", elsewhere.grpc_url, "--api-key", KEY)
+        points = client.points("r", project_name=project, duplicates="all")
+        by_metric: dict[str, list[float]] = {}
+        for metric, value in zip(points["metric_name"], points["value"], strict=True):
+            by_metric.setdefault(metric, []).append(value)
+        return {metric: sorted(values) for metric, values in by_metric.items()}
+
+    return stored
