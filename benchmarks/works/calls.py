@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +32,14 @@ _BLOCK_BURST = 5
 
 def measure_scalar_step(place: Place) -> Figures:
     """Times scalars as a training logs them: its own work has taken the caches in between."""
-    step = busy_step()
-    return _timed(place, 'metrana.log("loss", x)', {}, burst=_CALLS_PER_STEP, between=step)
+    return _timed(
+        place,
+        'metrana.log("loss", x)',
+        {},
+        more=_first_and_rest,
+        burst=_CALLS_PER_STEP,
+        between=busy_step(),
+    )
 
 
 def measure_scalar_dd(place: Place) -> Figures:
@@ -118,15 +124,31 @@ def _timed_envs(place: Place, ids: str, setup: str = "pass") -> Figures:
     return _timed(place, call, names, setup=setup, **_paced(_ENV_COUNT))
 
 
-def _timed(place: Place, call: str, names: dict[str, Any], **pace: Any) -> Figures:
+def _first_and_rest(samples: np.ndarray) -> Figures:
+    steps = samples[: len(samples) // _CALLS_PER_STEP * _CALLS_PER_STEP]
+    calls = steps.reshape(-1, _CALLS_PER_STEP)
+    return {
+        "first_p50_us": percentiles(calls[:, 0])["p50_us"],
+        "rest_p99_us": percentiles(calls[:, 1:].ravel())["p99_us"],
+    }
+
+
+def _timed(
+    place: Place,
+    call: str,
+    names: dict[str, Any],
+    *,
+    more: Callable[[np.ndarray], Figures] = lambda _: {},
+    **pace: Any,
+) -> Figures:
     logger = logger_of(place.logger)
     with opened(logger, place.folder) as own:
         names = {**own, **names}
         warm_up = sample(call, names, place.seconds(0.5), **pace)
         # An rl_step must not go back, so the counter goes on where the warm-up ended.
         call = call.replace(", i,", f", i + {len(warm_up)},")
-        figures = percentiles(sample(call, names, place.seconds(_SECONDS), **pace))
-        return {**figures, **logger.dropped()}
+        samples = sample(call, names, place.seconds(_SECONDS), **pace)
+        return {**percentiles(samples), **more(samples), **logger.dropped()}
 
 
 def _paced(point_count: int) -> dict[str, Any]:

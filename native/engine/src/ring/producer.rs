@@ -6,7 +6,13 @@ use std::sync::Arc;
 
 use super::PAD;
 use super::memory::Memory;
+use crate::platform;
 use crate::types::Lsn;
+
+/// Bytes of a line of a cache.
+const LINE: u64 = 64;
+/// Most bytes that are fetched ahead: more would wait for each other.
+const FETCHED_BYTES: u64 = 128 * LINE;
 
 /// Appends records to a ring. There is one; the callers' lock holds it.
 ///
@@ -81,8 +87,22 @@ impl Producer {
     /// Publishes every record reserved since the last commit.
     #[inline]
     pub fn commit(&mut self) {
+        let bytes = self.head - self.committed;
         self.committed = self.head;
         self.memory.set_committed(self.head);
+        if bytes > LINE {
+            self.fetch_next(bytes);
+        }
+    }
+
+    /// Brings the place of a next record that is like the last ones into the caches, while the caller
+    /// does something else: a ring is larger than they are, so its own writes have left them long ago.
+    #[inline]
+    fn fetch_next(&self, bytes: u64) {
+        let end = self.capacity.min(self.offset + bytes.min(FETCHED_BYTES));
+        for at in (self.offset..end).step_by(LINE as usize) {
+            platform::fetch_for_write(self.data.wrapping_add(at as usize));
+        }
     }
 
     /// Forgets every record reserved since the last commit.
