@@ -1,10 +1,13 @@
 //! Ending a writer, and what `fork` needs.
 
+mod last_work;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use last_work::LastWork;
 
 use crate::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
 use crate::chunk::{AttributesChunk, Chunk};
@@ -14,13 +17,15 @@ use crate::counters::Tally;
 use crate::drain::Drain;
 use crate::engine::{Engine, InterruptCheck, LOOK_INTERVAL};
 use crate::error::FlushError;
-use crate::run_folder::{WriterEnd, WriterInfo};
 use crate::sender::ConnectionState;
 use crate::shared::{AllLocks, Shared};
 
 /// Stopping takes milliseconds: a thread that needs this much longer, because a disk or a network
 /// file system does not answer, is left to itself. A close is over a second after its time.
-const OVERTIME: Duration = Duration::from_millis(900);
+const OVERTIME: Duration = Duration::from_millis(800);
+
+/// What the last work on the disk is given however late it begins: a disk that is well needs less.
+const LEAST_FOR_DISK: Duration = Duration::from_millis(100);
 
 /// Even a close without patience waits this long for room in ring and spool. A spool at its limit
 /// gets none from a server that is stuck, and that may not cost the caller a second.
@@ -57,6 +62,35 @@ impl fmt::Display for Delivery {
     }
 }
 
+/// How long a close waits for what does not answer.
+struct Patience<'a> {
+    check_interrupt: InterruptCheck<'a>,
+    was_interrupted: bool,
+    /// What has not stopped by then is left to itself.
+    stop_by: Instant,
+}
+
+impl Patience<'_> {
+    /// Looks for an interrupt, and remembers it. It leaves no more time than a close without patience
+    /// has.
+    fn is_interrupted(&mut self) -> bool {
+        if !self.was_interrupted && (self.check_interrupt)() {
+            self.was_interrupted = true;
+            self.stop_by = self.stop_by.min(Instant::now() + LEAST_PATIENCE + OVERTIME);
+        }
+        self.was_interrupted
+    }
+
+    fn left(&self) -> Duration {
+        self.stop_by.saturating_duration_since(Instant::now())
+    }
+
+    /// Lasts for the disk's last work, too.
+    fn extend_for_disk(&mut self) {
+        self.stop_by = self.stop_by.max(Instant::now() + LEAST_FOR_DISK);
+    }
+}
+
 thread_local! {
     /// What [`Engine::fork_prepare`] took in this thread.
     static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
@@ -77,7 +111,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`FlushError::Timeout`]: closed, the rest lies in ring or spool for whoever delivers it.
+    /// [`FlushError::Timeout`]: closed, the rest lies in ring or spool for whoever delivers it; a disk
+    /// that does not answer is left a thread that holds the folder's lock until it does.
     /// [`FlushError::Interrupted`]: the same, and the interrupt was seen. [`FlushError::Lost`]: the
     /// ring was not one that outlives the process.
     pub fn close(
@@ -90,19 +125,15 @@ impl Engine {
         let is_dropping = timeout.is_zero() && self.has_run_at_server();
         let seal_by = begun + timeout.clamp(LEAST_PATIENCE, FOR_EVER);
         let stop_by = begun + timeout.min(FOR_EVER) + OVERTIME;
-        let mut is_interrupted = false;
-        let mut is_stopped = || {
-            is_interrupted = is_interrupted || check_interrupt();
-            is_interrupted
-        };
-        if !self.take_last_record(status, seal_by, &mut is_stopped) {
+        let mut patience = Patience { check_interrupt, was_interrupted: false, stop_by };
+        if !self.take_last_record(status, seal_by, &mut patience) {
             return Ok(());
         }
-        let drain = self.end_drain(seal_by, stop_by, &mut is_stopped);
-        let Some(drain) = drain else {
+        let Some(drain) = self.end_drain(seal_by, &mut patience) else {
             // Nobody is told that no more will come: what is not sealed is somewhere still.
-            self.stop_sender(stop_by);
-            return Err(if is_interrupted { FlushError::Interrupted } else { self.late(begun) });
+            self.stop_sender(&patience);
+            let was_interrupted = patience.was_interrupted;
+            return Err(if was_interrupted { FlushError::Interrupted } else { self.late(begun) });
         };
         let wait = match self.connection_state() {
             Some(ConnectionState::Connected) if is_dropping => LAST_WORD,
@@ -111,27 +142,23 @@ impl Engine {
         let is_sealed = drain.is_empty();
         // The server is not told that no more will come as long as the ring holds more.
         let mut delivery = if is_sealed || is_dropping {
-            self.end_sender(wait, stop_by, &mut is_stopped)
+            self.end_sender(wait, &mut patience)
         } else {
-            self.stop_sender(stop_by)
+            self.stop_sender(&patience)
         };
         if is_dropping && (delivery != Delivery::Done || !is_sealed) {
             self.shared().discard_pending();
             delivery = Delivery::Dropped;
         }
         let lost = if drain.has_lasting_ring() { 0 } else { self.shared().lose_unsealed().total() };
-        if lost > 0 {
-            self.shared().report(format!(
-                "{lost} points and attributes are lost: nothing could be written to the spool, and \
-                 the ring was in this process's memory"
-            ));
-        }
-        self.give_up(drain, delivery);
+        let files = Arc::clone(&self.parts.config.spool.options.files);
+        patience.extend_for_disk();
+        let is_done = LastWork { drain, delivery, files, lost }.do_within(&mut patience);
         match delivery {
-            _ if is_interrupted => Err(FlushError::Interrupted),
+            _ if patience.was_interrupted => Err(FlushError::Interrupted),
             _ if lost > 0 => Err(FlushError::Lost { lost, waited: begun.elapsed() }),
             Delivery::Unfinished => Err(self.late(begun)),
-            _ if !is_sealed => Err(self.late(begun)),
+            _ if !is_done || !is_sealed => Err(self.late(begun)),
             Delivery::Done | Delivery::Dropped | Delivery::Kept => Ok(()),
         }
     }
@@ -146,7 +173,7 @@ impl Engine {
         &self,
         status: CloseStatus,
         by: Instant,
-        check_interrupt: InterruptCheck<'_>,
+        patience: &mut Patience<'_>,
     ) -> bool {
         if self.is_inherited() {
             return false;
@@ -178,21 +205,17 @@ impl Engine {
             self.shared().await_progress(seen, LOOK_INTERVAL);
             // Outside the lock: a caller's check may wait for one who waits for it, as the
             // interpreter's does while another thread forks.
-            is_last_try = check_interrupt() || self.has_drain_stopped() || Instant::now() >= by;
+            is_last_try =
+                patience.is_interrupted() || self.has_drain_stopped() || Instant::now() >= by;
         }
     }
 
-    /// `None`: the disk is not done by then, and the thread is left to itself. An interrupt leaves
-    /// it no more time than a close without patience would.
-    fn end_drain(
-        &self,
-        mut by: Instant,
-        mut stop_by: Instant,
-        check_interrupt: InterruptCheck<'_>,
-    ) -> Option<Drain> {
+    /// `None`: the disk is not done in time, and the thread is left to itself. An interrupt leaves it
+    /// no more time than a close without patience would.
+    fn end_drain(&self, by: Instant, patience: &mut Patience<'_>) -> Option<Drain> {
         let handle = self.parts.drain.lock().take()?;
         self.shared().ask(|request| request.end_by = Some(by));
-        let mut is_interrupted = false;
+        let mut is_hurried = false;
         let mut seen = u64::MAX;
         loop {
             let progress = self.shared().await_progress(seen, LOOK_INTERVAL);
@@ -200,13 +223,12 @@ impl Engine {
             if progress.has_ended || handle.is_finished() {
                 return handle.join().ok();
             }
-            if Instant::now() >= stop_by {
+            if patience.left().is_zero() {
                 return None;
             }
-            if !is_interrupted && check_interrupt() {
-                is_interrupted = true;
-                by = by.min(Instant::now() + LEAST_PATIENCE);
-                stop_by = stop_by.min(by + OVERTIME);
+            if !is_hurried && patience.is_interrupted() {
+                is_hurried = true;
+                let by = by.min(Instant::now() + LEAST_PATIENCE);
                 self.shared().ask(|request| request.end_by = Some(by));
             }
         }
@@ -216,12 +238,7 @@ impl Engine {
         self.parts.sender.as_ref().map(|sender| sender.connection().state)
     }
 
-    fn end_sender(
-        &self,
-        timeout: Duration,
-        stop_by: Instant,
-        check_interrupt: InterruptCheck<'_>,
-    ) -> Delivery {
+    fn end_sender(&self, timeout: Duration, patience: &mut Patience<'_>) -> Delivery {
         let Some(sender) = &self.parts.sender else { return Delivery::Kept };
         sender.close();
         let begun = Instant::now();
@@ -231,64 +248,19 @@ impl Engine {
             if let Some(report) = sender.wait(left.min(LOOK_INTERVAL)) {
                 return if report.ended { Delivery::Done } else { Delivery::Unfinished };
             }
-            if left.is_zero() || check_interrupt() {
+            if left.is_zero() || patience.is_interrupted() {
                 break;
             }
         }
-        self.stop_sender(stop_by)
+        self.stop_sender(patience)
     }
 
     /// Whatever is unacknowledged.
-    fn stop_sender(&self, by: Instant) -> Delivery {
+    fn stop_sender(&self, patience: &Patience<'_>) -> Delivery {
         let Some(sender) = &self.parts.sender else { return Delivery::Kept };
         sender.stop();
-        sender.wait(by.saturating_duration_since(Instant::now()));
+        sender.wait(patience.left());
         if self.has_run_at_server() { Delivery::Unfinished } else { Delivery::Kept }
-    }
-
-    /// Leaves the folder as the next process is to find it, and lets go of its lock.
-    fn give_up(&self, mut drain: Drain, delivery: Delivery) {
-        let shared = self.shared();
-        if let Err(problem) = drain.write_cursors() {
-            shared.report(problem);
-        }
-        drain.delete_acked();
-        if let Err(error) = drain.spool.sync() {
-            shared.report(format!("the spool could not be forced to the disk: {error}"));
-        }
-        let (is_sealed, info) = (drain.is_empty(), drain.info());
-        drop(drain);
-        shared.log.info(format_args!("closed: {delivery}, all sealed: {is_sealed}"));
-        let Some(folder) = shared.folder.lock().take() else { return };
-        let is_over = match delivery {
-            Delivery::Dropped => true,
-            Delivery::Done => is_sealed,
-            Delivery::Kept | Delivery::Unfinished => false,
-        };
-        let ended = if is_over {
-            // Nobody needs it any more; what is worth keeping are the cursors beside it.
-            folder.withdraw().map_err(|error| error.to_string())
-        } else if is_sealed && folder.place().is_kept() {
-            let last_seq = Some(shared.ring.lock().next_seq().0 - 1);
-            let acked = Some(shared.acked.load(Ordering::Acquire));
-            let info = WriterInfo { ended: Some(WriterEnd::Closed), last_seq, acked, ..info };
-            let files = self.parts.config.spool.options.files.as_ref();
-            folder.place().write_info(&info, files).map_err(|error| error.to_string())
-        } else {
-            // The ring stays for recovery, and for whoever finds a folder that was moved: it does
-            // not say there that its writer has ended.
-            return;
-        };
-        if let Err(problem) = ended {
-            shared.report(problem);
-            if !is_over {
-                // As far as anybody can read, the ring is still to be looked into.
-                return;
-            }
-        }
-        if let Err(error) = shared.ring.lock().unlink() {
-            shared.report(error.to_string());
-        }
     }
 
     // ── Fork ───────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@
 //! ring, and only then is the sender told. When the spool cannot be written, everything stays in
 //! the ring, is reported once, and tried again.
 
+mod acked;
 mod folder;
 
 pub(crate) use folder::OwnFolder;
@@ -16,13 +17,12 @@ use std::time::{Duration, Instant};
 
 use crate::platform;
 use crate::ring::{Consumer, OutsideRing, Ring, RingOptions, RingStart};
-use crate::run_folder::{self, RunFolderError, RunInfo, WriterInfo};
+use crate::run_folder::{RunFolderError, RunInfo, WriterInfo};
 use crate::seal::{Piece, SealError, SealState, Sealer};
 use crate::sender::Sender;
 use crate::shared::{DrainRequest, Shared};
-use crate::spool::{CursorSet, EnvironmentCursor, SeriesCursor, SpoolWriter};
-use crate::steps::EnvCursor;
-use crate::types::{EnvNo, Lsn, MetricNo, Position, Seq, WriterId};
+use crate::spool::SpoolWriter;
+use crate::types::{Lsn, Seq, WriterId};
 
 /// Longest and shortest sleep of an idle thread.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
@@ -372,76 +372,6 @@ impl Drain {
             "{} bytes are free on the disk, and {spared} are left to others",
             space.free_bytes
         )))
-    }
-
-    // ── Acknowledged segments ──────────────────────────────────────────────────────────────────
-
-    /// Without a sender, whoever follows the spool says in it how far it is.
-    fn hear_follower(&self) {
-        if self.sender.is_some() || !self.folder.place.is_kept() {
-            return;
-        }
-        match run_folder::read_acked(self.folder.place.path()) {
-            // It may have read a batch whose window is not whole in the spool yet. Nothing of that
-            // may be deleted: it says where recovery goes on.
-            Ok(acked) => self.shared.take_ack(acked.min(Seq(self.consumer.next_seq().0 - 1))),
-            Err(error) => {
-                self.shared.problems.lock().note(error.to_string());
-            }
-        }
-    }
-
-    /// Deletes what the server has. Before that the cursors are written: without the segments
-    /// nobody could find them out.
-    pub fn delete_acked(&mut self) {
-        let acked = Seq(self.shared.acked.load(Ordering::Acquire));
-        if !self.spool.has_acked_segments(acked) || !self.folder.place.is_kept() {
-            return;
-        }
-        if let Err(problem) = self.write_cursors() {
-            return self.shared.note(problem);
-        }
-        if let Err(error) = self.spool.delete_acked(acked) {
-            self.shared.note(error.to_string());
-        }
-        self.shared.spooled_bytes.store(self.spool.bytes(), Ordering::Relaxed);
-    }
-
-    /// Writes where this writer's series and environments stand, unless its folder is not there:
-    /// whoever finds the spool finds them out.
-    pub fn write_cursors(&self) -> Result<(), String> {
-        if !self.folder.place.is_kept() {
-            return Ok(());
-        }
-        // Numbers under the lock, names after it.
-        let (series, envs): (Vec<_>, Vec<_>) = {
-            let intake = self.shared.intake.lock();
-            (intake.steps.own_series().collect(), intake.steps.own_envs().collect())
-        };
-        let cursors = CursorSet {
-            series: series.into_iter().filter_map(|own| self.series_cursor(own)).collect(),
-            environments: envs.into_iter().filter_map(|own| self.env_cursor(own)).collect(),
-        };
-        self.folder
-            .place
-            .write_cursors(&cursors, self.spool.files())
-            .map_err(|error| error.to_string())
-    }
-
-    fn series_cursor(&self, own: (MetricNo, EnvNo, Position)) -> Option<SeriesCursor> {
-        let (metric, env, position) = own;
-        let (scale, name, labels) = self.sealer.declarations.metric_parts(metric)?;
-        let env_id = match env {
-            EnvNo::NONE => None,
-            env => Some(self.sealer.declarations.env_id(env)?),
-        };
-        Some(SeriesCursor { name, scale, labels, env_id, position })
-    }
-
-    fn env_cursor(&self, (env, cursor): (EnvNo, EnvCursor)) -> Option<EnvironmentCursor> {
-        let EnvCursor { rl_step, episode, ended_episode } = cursor;
-        let env_id = self.sealer.declarations.env_id(env)?;
-        Some(EnvironmentCursor { env_id, rl_step, episode, ended_episode })
     }
 
     // ── The ring ───────────────────────────────────────────────────────────────────────────────

@@ -84,7 +84,8 @@ pub enum LogError {
 /// Why a flush or a close came back early.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FlushError {
-    /// What is pending stays in ring and spool.
+    /// What is pending stays in ring and spool. If nothing is, the server or the disk has not said in
+    /// time that it took the writer's end.
     #[error("{}", undelivered(*pending, *waited))]
     Timeout { pending: u64, waited: Duration },
     /// The spool took nothing, and without shared memory there is nothing else that keeps it.
@@ -104,7 +105,7 @@ fn undelivered(pending: u64, waited: Duration) -> String {
     let waited = waited.as_secs_f64();
     if pending == 0 {
         return format!(
-            "everything is delivered, but its end was not confirmed after {waited:.1} s"
+            "nothing is undelivered, but the run's end was not confirmed after {waited:.1} s"
         );
     }
     format!("{pending} points and attributes are still undelivered after {waited:.1} s")

@@ -1,5 +1,5 @@
 //! Closing and flushing when something is in the way: a disk that takes nothing, an interrupt, a
-//! timeout beyond every clock, a drain thread that died.
+//! timeout beyond every clock, a drain thread that died, a disk that never answers.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
@@ -7,17 +7,18 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::gate::Gate;
 use common::{close, config, open};
 use metrana_engine::attributes::CloseStatus;
 use metrana_engine::batch::peek;
 use metrana_engine::calls::Point;
-use metrana_engine::config::{BackpressureStrategy, Connect, ServerConfig};
+use metrana_engine::config::{BackpressureStrategy, Connect, EngineConfig, ServerConfig};
 use metrana_engine::engine::Engine;
 use metrana_engine::error::{FlushError, LogError};
 use metrana_engine::ring::RingPlace;
+use metrana_engine::run_folder::{Liveness, RunFolder, WriterEntry};
 use metrana_engine::spool::{Disk, segment_path};
 use metrana_engine::transport::memory::{MemoryServer, MemoryTransport};
 use metrana_engine::types::Scale;
@@ -204,4 +205,107 @@ fn test_nobody_waits_for_a_drain_thread_that_died() {
     // The ring has it all.
     close(&open(config(folder.path())));
     assert_eq!(common::contents(folder.path(), 1).points.len(), accepted);
+}
+
+/// An engine before a disk that forces nothing to itself any more, with `count` points.
+fn before_stuck_disk(mut config: EngineConfig, count: u32) -> (Engine, Gate) {
+    let gate = Gate::default();
+    config.spool.options.files = Arc::new(gate.clone());
+    let engine = open(config);
+    for _ in 0..count {
+        log(&engine).unwrap();
+    }
+    gate.get_stuck();
+    (engine, gate)
+}
+
+fn writer(data_dir: &Path) -> WriterEntry {
+    let folder = common::writer_folder(data_dir, 1);
+    let run = RunFolder::open(folder.parent().unwrap()).unwrap();
+    run.writers().unwrap().remove(0)
+}
+
+fn rings(data_dir: &Path) -> usize {
+    let files = std::fs::read_dir(data_dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.is_file()).count()
+}
+
+#[test]
+fn test_a_close_before_a_disk_that_does_not_answer_ends_in_time_and_finishes_once_it_does() {
+    let folder = common::folder();
+    let (engine, gate) = before_stuck_disk(config(folder.path()), 3);
+    let begun = Instant::now();
+    let closed = engine.close(Duration::from_secs(1), CloseStatus::Finished, &mut || false);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(matches!(closed, Err(FlushError::Timeout { pending: 3, .. })), "{closed:?}");
+    assert!(engine.is_closed());
+    // Somebody works on it still, and a fork does not wait for that.
+    engine.fork_prepare();
+    engine.fork_in_parent();
+    drop(engine);
+    let left = writer(folder.path());
+    assert_eq!((left.liveness, left.info.unwrap().ended), (Liveness::Live, None));
+    assert_eq!(rings(folder.path()), 1);
+    gate.open();
+    common::wait_until("the end", || writer(folder.path()).liveness == Liveness::Dead);
+    assert!(writer(folder.path()).info.unwrap().ended.is_some());
+    assert_eq!(rings(folder.path()), 0);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn test_a_process_that_ends_before_its_disk_answered_leaves_each_point_to_recovery_once() {
+    let folder = common::folder();
+    // SAFETY: the child uses nothing of its parent's but the folder's name, and ends at once.
+    let child = match unsafe { libc::fork() } {
+        0 => {
+            let (engine, _gate) = before_stuck_disk(config(folder.path()), 3);
+            let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false);
+            let is_late = matches!(closed, Err(FlushError::Timeout { pending: 3, .. }));
+            // SAFETY: ends the process, whatever its threads do.
+            unsafe { libc::_exit(i32::from(!is_late)) }
+        }
+        child => child,
+    };
+    let mut status = 0;
+    // SAFETY: waits for the child just made.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert_eq!((rings(folder.path()), writer(folder.path()).liveness), (1, Liveness::Dead));
+    close(&open(config(folder.path())));
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 3);
+    assert!(writer(folder.path()).info.unwrap().ended.is_some());
+    assert_eq!(rings(folder.path()), 0);
+}
+
+#[test]
+fn test_a_close_whose_disk_does_not_answer_says_that_the_server_has_everything() {
+    let folder = common::folder();
+    let server = MemoryServer::new();
+    let mut online = config(folder.path());
+    let mut settings = ServerConfig::new(Arc::new(MemoryTransport(Arc::clone(&server))));
+    settings.connect = Connect::Required(Duration::from_secs(20));
+    online.server = Some(settings);
+    let (engine, gate) = before_stuck_disk(online, 3);
+    let closed = engine.close(Duration::from_secs(1), CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { pending: 0, .. })), "{closed:?}");
+    assert!(closed.unwrap_err().to_string().starts_with("nothing is undelivered, but"));
+    assert!(server.records().writers.values().all(|writer| writer.end.is_some()));
+    let path = common::writer_folder(folder.path(), 1);
+    assert!(path.exists());
+    gate.open();
+    common::wait_until("the end", || !path.exists());
+}
+
+#[test]
+fn test_an_interrupt_ends_a_close_whose_disk_does_not_answer() {
+    let folder = common::folder();
+    let (engine, gate) = before_stuck_disk(config(folder.path()), 1);
+    let closed = engine.close(HOUR, CloseStatus::Finished, &mut || {
+        // Not before the points are in the spool, and the disk's last work has begun.
+        engine.counters().spooled == engine.counters().added
+    });
+    assert_eq!(closed, Err(FlushError::Interrupted));
+    gate.open();
 }

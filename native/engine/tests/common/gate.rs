@@ -1,4 +1,4 @@
-//! A disk that can be made full, or broken.
+//! A disk that can be made full, stuck, or broken.
 
 use std::io;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
+use metrana_engine::sync::{Condvar, Mutex};
 
 const OPEN: u8 = 0;
 const SHUT: u8 = 1;
@@ -17,22 +18,31 @@ pub struct Gate(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    state: AtomicU8,
+    mode: AtomicU8,
     refused: AtomicU64,
+    is_stuck: Mutex<bool>,
+    unstuck: Condvar,
 }
 
 impl Gate {
     pub fn shut(&self) {
-        self.0.state.store(SHUT, Ordering::SeqCst);
+        self.0.mode.store(SHUT, Ordering::SeqCst);
     }
 
     /// Whatever is written from now on panics, as a driver with a bug would.
     pub fn break_down(&self) {
-        self.0.state.store(BROKEN, Ordering::SeqCst);
+        self.0.mode.store(BROKEN, Ordering::SeqCst);
+    }
+
+    /// Whoever forces something to the disk waits until it is opened.
+    pub fn get_stuck(&self) {
+        *self.0.is_stuck.lock() = true;
     }
 
     pub fn open(&self) {
-        self.0.state.store(OPEN, Ordering::SeqCst);
+        self.0.mode.store(OPEN, Ordering::SeqCst);
+        *self.0.is_stuck.lock() = false;
+        self.0.unstuck.notify_all();
     }
 
     /// How often something could not be written.
@@ -40,8 +50,15 @@ impl Gate {
         self.0.refused.load(Ordering::SeqCst)
     }
 
+    fn wait(&self) {
+        let mut is_stuck = self.0.is_stuck.lock();
+        while *is_stuck {
+            is_stuck = self.0.unstuck.wait(is_stuck);
+        }
+    }
+
     fn pass(&self) -> io::Result<()> {
-        match self.0.state.load(Ordering::SeqCst) {
+        match self.0.mode.load(Ordering::SeqCst) {
             OPEN => Ok(()),
             SHUT => {
                 self.0.refused.fetch_add(1, Ordering::SeqCst);
@@ -71,6 +88,7 @@ impl SpoolFiles for Gate {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.wait();
         Disk.sync_folder(path)
     }
 }
@@ -93,6 +111,7 @@ impl SpoolFile for GateFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.gate.wait();
         self.file.sync()
     }
 
