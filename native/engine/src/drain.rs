@@ -8,6 +8,7 @@
 
 mod acked;
 mod folder;
+mod left_alone;
 
 pub(crate) use folder::OwnFolder;
 
@@ -63,6 +64,8 @@ pub(crate) struct Drain {
     folder: OwnFolder,
     /// Points and attributes that found no room, as far as the log tells.
     dropped: u64,
+    /// When it gives up, because only our threads are left of the process.
+    leave_by: Option<Instant>,
 }
 
 /// How and when to seal.
@@ -129,6 +132,7 @@ impl Drain {
             has_space: true,
             folder,
             dropped: 0,
+            leave_by: None,
         }
     }
 
@@ -146,6 +150,7 @@ impl Drain {
             }
         }
         self.log_dropped();
+        self.leave();
         self.shared.advance(|progress| progress.has_ended = true);
         self
     }
@@ -164,6 +169,7 @@ impl Drain {
             }
             self.hear_follower();
             self.log_dropped();
+            self.look_for_others();
             // What the deleted ring holds has no other place, so it does not wait to be old enough.
             if self.successor.is_some() && self.is_due(request, now) {
                 let _ = self.seal_and_report(request);

@@ -120,15 +120,39 @@ pub fn is_running(pid: u32, at_ms: i64) -> bool {
     }
 }
 
-/// `stat` is the process's line in `/proc`: behind the name in brackets, which may hold anything,
-/// its state and, as the 20th word from there, its start in ticks since the boot.
+/// The 20th word is the process's start in ticks since the boot.
 fn is_alive_since(stat: &str, boot_s: i64, at_ms: i64) -> Option<bool> {
-    let (_, words) = stat.rsplit_once(')')?;
-    let mut words = words.split_ascii_whitespace();
+    let mut words = words_from_state(stat)?;
     let is_dead = matches!(words.next()?, "Z" | "X");
     let ticks: i64 = words.nth(18)?.parse().ok()?;
     let started_ms = boot_s * 1000 + ticks * 1000 / TICKS_PER_SECOND;
     Some(!is_dead && started_ms <= at_ms + START_SLACK_MS)
+}
+
+/// `stat` is the process's line in `/proc`: behind the name in brackets, which may hold anything, are
+/// its state and more words.
+fn words_from_state(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    let (_, words) = stat.rsplit_once(')')?;
+    Some(words.split_ascii_whitespace())
+}
+
+/// Whether the process's first thread has ended and the names of all others begin with `prefix`. Not
+/// knowing counts as no.
+#[must_use]
+pub fn is_left_to_threads(prefix: &str) -> bool {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return false };
+    let Some(first) = stat.split_ascii_whitespace().next() else { return false };
+    let state = words_from_state(&stat).and_then(|mut words| words.next());
+    // Its line stays as long as any thread runs.
+    if state != Some("Z") {
+        return false;
+    }
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return false };
+    threads.into_iter().all(|thread| {
+        let Ok(thread) = thread else { return false };
+        let name = || std::fs::read_to_string(thread.path().join("comm"));
+        thread.file_name() == first || name().is_ok_and(|name| name.starts_with(prefix))
+    })
 }
 
 fn read_id(path: &Path) -> Option<String> {
@@ -167,6 +191,11 @@ mod tests {
         assert_eq!(is_alive_since(&stat("S"), 10, 13_000), Some(true));
         assert_eq!(is_alive_since(&stat("S"), 10, 10_999), Some(false));
         assert_eq!(is_alive_since(&stat("Z"), 10, 13_000), Some(false));
+    }
+
+    #[test]
+    fn test_a_process_whose_first_thread_runs_is_nobodys() {
+        assert!(!is_left_to_threads(""));
     }
 
     #[test]

@@ -21,8 +21,8 @@ mod signals;
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    boot_id, filesystem, host_name, is_running, machine_id, prefault, reserve_space,
-    shared_memory_folder,
+    boot_id, filesystem, host_name, is_left_to_threads, is_running, machine_id, prefault,
+    reserve_space, shared_memory_folder,
 };
 #[cfg(unix)]
 pub use lock_file::{LockFile, fork_count, watch_forks};
@@ -30,8 +30,8 @@ pub use lock_file::{LockFile, fork_count, watch_forks};
 pub use lock_file_portable::{LockFile, fork_count, watch_forks};
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    boot_id, filesystem, host_name, is_running, machine_id, prefault, reserve_space,
-    shared_memory_folder,
+    boot_id, filesystem, host_name, is_left_to_threads, is_running, machine_id, prefault,
+    reserve_space, shared_memory_folder,
 };
 pub use signals::without_signals;
 

@@ -61,6 +61,12 @@ pub fn is_running(_pid: u32, _at_ms: i64) -> bool {
     true
 }
 
+/// Not known, which counts as no.
+#[must_use]
+pub fn is_left_to_threads(_prefix: &str) -> bool {
+    false
+}
+
 /// The name of this host, if its environment tells.
 #[must_use]
 pub fn host_name() -> String {

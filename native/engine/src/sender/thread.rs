@@ -240,7 +240,8 @@ fn spawn(
 
 fn runtime() -> io::Result<Runtime> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_time();
+    // Of those that look up names: it says whose they are.
+    runtime.thread_name("metrana-lookup").enable_time();
     #[cfg(feature = "grpc")]
     runtime.enable_io();
     runtime.build()
