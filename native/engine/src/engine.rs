@@ -60,8 +60,8 @@ pub(crate) struct Parts {
 pub struct Identity {
     pub run_id: RunId,
     pub writer_id: WriterId,
-    /// As it was claimed. If somebody deletes the folder and another writer comes by the number,
-    /// this writer goes on under the next.
+    /// Its place in the run. If somebody deletes the folder and another writer comes by the number,
+    /// this writer goes on under the next, and this is that one from then on.
     pub writer_number: u32,
     pub workspace_name: String,
     pub project_name: String,
@@ -101,12 +101,15 @@ impl Engine {
         if self.is_inherited() { Err(LogError::Closed) } else { Ok(()) }
     }
 
-    /// Who the run is; the server may have named it differently since it was opened.
+    /// Who the run is; the server may have named it differently since it was opened, and the writer
+    /// may have another number.
     pub fn identity(&self) -> Identity {
         let mut identity = self.parts.identity.clone();
-        if let Ok(()) = self.check_own()
-            && let Some(opened) = &*self.shared().opened.lock()
-        {
+        if self.check_own().is_err() {
+            return identity;
+        }
+        identity.writer_number = self.shared().writer_number.load(Ordering::Relaxed);
+        if let Some(opened) = &*self.shared().opened.lock() {
             identity.run_id = opened.run_id.unwrap_or(identity.run_id);
             identity.workspace_name.clone_from(&opened.workspace_name);
             identity.project_name.clone_from(&opened.project_name);

@@ -3,7 +3,7 @@
 //! Where locks nest, it is in the order of the fields; `fork` takes all of them in it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub sealed_points: Arc<AtomicU64>,
     pub spooled_bytes: AtomicU64,
     pub acked: AtomicU64,
+    /// Another than at the start if somebody took its folder's place.
+    pub writer_number: AtomicU32,
     pub log: Arc<EngineLog>,
     /// A server has this run: what is unacked is not kept by a close that does not wait.
     pub has_reached_server: AtomicBool,
@@ -93,6 +95,7 @@ impl Shared {
         log: EngineLog,
     ) -> Self {
         let progress = Progress { sealed: ring.tail(), ..Progress::default() };
+        let writer_number = AtomicU32::new(folder.number());
         Self {
             intake: Mutex::new(intake),
             progress: Mutex::new(progress),
@@ -107,6 +110,7 @@ impl Shared {
             sealed_points,
             spooled_bytes: AtomicU64::new(0),
             acked: AtomicU64::new(0),
+            writer_number,
             log: Arc::new(log),
             has_reached_server: AtomicBool::new(false),
         }

@@ -138,12 +138,14 @@ fn test_a_writer_that_was_moved_sends_nothing_of_the_one_in_its_place() {
 fn test_a_writer_whose_number_was_taken_takes_the_next_with_all_that_is_open() {
     let folder = common::folder();
     let engine = open(config(folder.path()));
+    assert_eq!(engine.identity().writer_number, 1);
     log(&engine, 100);
     drop(change_places(folder.path(), &engine));
     let theirs = common::writer_folder(folder.path(), 1);
     let before = files(&theirs);
     log(&engine, 10);
     assert!(engine.take_errors()[0].contains("is another writer's now"));
+    assert_eq!(engine.identity().writer_number, 2);
     close(&engine);
     assert_eq!(files(&theirs), before);
     assert_eq!(common::contents(folder.path(), 2).points.len(), 110);

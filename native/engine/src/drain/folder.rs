@@ -98,6 +98,7 @@ impl Drain {
             folder.claim_again(&run, self.settings.writer_id)?;
             self.folder.place = folder.place().clone();
         }
+        self.shared.writer_number.store(self.folder.place.number(), Ordering::Relaxed);
         self.folder.is_announced = false;
         self.spool.go_on_in(self.folder.place.path());
         self.folder.spool_place.set(self.folder.place.path());
