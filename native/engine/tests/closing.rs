@@ -20,7 +20,7 @@ use metrana_engine::error::{FlushError, LogError};
 use metrana_engine::ring::RingPlace;
 use metrana_engine::run_folder::{Liveness, RunFolder, WriterEntry};
 use metrana_engine::spool::{Disk, segment_path};
-use metrana_engine::transport::memory::{MemoryServer, MemoryTransport};
+use metrana_engine::transport::memory::{Action, Event, MemoryServer, MemoryTransport};
 use metrana_engine::types::Scale;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,6 +40,14 @@ fn behind_shut_gate(data_dir: &Path) -> Engine {
     config.queue.strategy = BackpressureStrategy::DropNew;
     config.queue.enqueue_timeout = Duration::ZERO;
     open(config)
+}
+
+fn online(data_dir: &Path, server: &Arc<MemoryServer>) -> EngineConfig {
+    let mut config = config(data_dir);
+    let mut server = ServerConfig::new(Arc::new(MemoryTransport(Arc::clone(server))));
+    server.connect = Connect::Required(Duration::from_secs(20));
+    config.server = Some(server);
+    config
 }
 
 #[test]
@@ -90,11 +98,7 @@ fn test_what_an_interrupted_close_could_not_seal_is_sent_by_the_next_process() {
     let folder = common::folder();
     let server = MemoryServer::new();
     let gate = Gate::default();
-    let mut online = config(folder.path());
-    let transport = Arc::new(MemoryTransport(Arc::clone(&server)));
-    let mut settings = ServerConfig::new(transport);
-    settings.connect = Connect::Required(Duration::from_secs(20));
-    online.server = Some(settings);
+    let mut online = online(folder.path(), &server);
     online.spool.options.files = Arc::new(gate.clone());
     let engine = open(online);
     log(&engine).unwrap();
@@ -283,15 +287,28 @@ fn test_a_process_that_ends_before_its_disk_answered_leaves_each_point_to_recove
 fn test_a_close_whose_disk_does_not_answer_says_that_the_server_has_everything() {
     let folder = common::folder();
     let server = MemoryServer::new();
-    let mut online = config(folder.path());
-    let mut settings = ServerConfig::new(Arc::new(MemoryTransport(Arc::clone(&server))));
-    settings.connect = Connect::Required(Duration::from_secs(20));
-    online.server = Some(settings);
-    let (engine, gate) = before_stuck_disk(online, 3);
+    let (engine, gate) = before_stuck_disk(online(folder.path(), &server), 3);
     let closed = engine.close(Duration::from_secs(1), CloseStatus::Finished, &mut || false);
     assert!(matches!(closed, Err(FlushError::Timeout { pending: 0, .. })), "{closed:?}");
     assert!(closed.unwrap_err().to_string().starts_with("nothing is undelivered, but"));
     assert!(server.records().writers.values().all(|writer| writer.end.is_some()));
+    let path = common::writer_folder(folder.path(), 1);
+    assert!(path.exists());
+    gate.open();
+    common::wait_until("the end", || !path.exists());
+}
+
+#[test]
+fn test_a_close_whose_disk_does_not_answer_drops_what_it_was_to_drop() {
+    let folder = common::folder();
+    let server = MemoryServer::with_script(|event| match event {
+        Event::Message { .. } => Action::FallSilent,
+        _ => Action::Serve,
+    });
+    let (engine, gate) = before_stuck_disk(online(folder.path(), &server), 3);
+    let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { pending: 0, .. })), "{closed:?}");
+    assert_eq!(engine.counters().dropped.points(), 3);
     let path = common::writer_folder(folder.path(), 1);
     assert!(path.exists());
     gate.open();
