@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -137,7 +138,6 @@ impl Memory {
 
     fn write_header(&self, start: RingStart) {
         let mut fixed = [0; FIXED_BYTES];
-        fixed[..8].copy_from_slice(&MAGIC);
         fixed[AT_VERSION..][..2].copy_from_slice(&RING_VERSION.to_le_bytes());
         fixed[AT_HEADER_BYTES..][..4].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
         fixed[AT_WRITER_ID..][..16].copy_from_slice(&self.writer_id.0);
@@ -146,36 +146,40 @@ impl Memory {
         self.atomic(AT_TAIL).store(start.lsn.0, Ordering::Relaxed);
         self.atomic(AT_NEXT_SEQ).store(start.next_seq.0, Ordering::Relaxed);
         self.atomic(AT_UNSEALED).store(start.unsealed_bytes, Ordering::Relaxed);
-        // SAFETY: the header is mapped and at least this long, and nobody else has the ring yet.
-        unsafe { ptr::copy_nonoverlapping(fixed.as_ptr(), self.map.as_mut_ptr(), FIXED_BYTES) };
+        self.put(AT_VERSION, &fixed[AT_VERSION..]);
+        // Whoever finds the file before this is done finds no ring in it.
+        fence(Ordering::Release);
+        self.put(0, &MAGIC);
     }
 
     /// Writes down whose ring it is; a path that is too long or no text is left out.
+    ///
+    /// Others may read it at any time, whether the writer lives or not: what it is in the middle of is
+    /// no text.
     pub(super) fn set_folder(&self, folder: &Path) {
         let text = folder.to_str().unwrap_or_default();
         if text.len() > HEADER_BYTES - AT_FOLDER - 4 {
             return;
         }
-        let length = (text.len() as u32).to_le_bytes();
-        // SAFETY: both end inside the header, and nobody reads this part while the writer lives. The
-        // length comes last: what a process that died in between left is no text.
-        unsafe {
-            let at = self.map.as_mut_ptr().add(AT_FOLDER);
-            ptr::copy_nonoverlapping(text.as_ptr(), at.add(4), text.len());
-            ptr::copy_nonoverlapping(length.as_ptr(), at, 4);
-        }
+        let length = self.word(AT_FOLDER);
+        length.store(0, Ordering::Relaxed);
+        // Whoever reads a byte of the new text finds the old length gone.
+        fence(Ordering::Release);
+        self.put(AT_FOLDER + 4, text.as_bytes());
+        length.store(text.len() as u32, Ordering::Release);
     }
 
-    /// What was written down; `None`: nothing.
+    /// What was written down; `None`: nothing, or it is being changed. Of a writer that lives it may
+    /// be two texts of one length, if one took the other's place meanwhile.
     pub(super) fn folder(&self) -> Option<PathBuf> {
-        let mut field = [0; HEADER_BYTES - AT_FOLDER];
-        // SAFETY: as in `set_folder`.
-        unsafe {
-            let at = self.map.as_mut_ptr().add(AT_FOLDER);
-            ptr::copy_nonoverlapping(at, field.as_mut_ptr(), field.len());
+        let mut text = [0; HEADER_BYTES - AT_FOLDER - 4];
+        let length = self.word(AT_FOLDER).load(Ordering::Acquire);
+        let text = text.get_mut(..length as usize)?;
+        self.get(AT_FOLDER + 4, text);
+        fence(Ordering::Acquire);
+        if self.word(AT_FOLDER).load(Ordering::Relaxed) != length {
+            return None;
         }
-        let (length, text) = field.split_first_chunk::<4>()?;
-        let text = text.get(..u32::from_le_bytes(*length) as usize)?;
         let text = std::str::from_utf8(text).ok().filter(|text| !text.is_empty())?;
         Some(PathBuf::from(text))
     }
@@ -183,8 +187,9 @@ impl Memory {
     fn check_header(&self, path: &Path) -> Result<(), RingError> {
         let invalid = |what: String| Err(RingError::Invalid { path: path.to_owned(), what });
         let mut fixed = [0; FIXED_BYTES];
-        // SAFETY: as in `write_header`; nobody writes to this part once it is there.
-        unsafe { ptr::copy_nonoverlapping(self.map.as_mut_ptr(), fixed.as_mut_ptr(), FIXED_BYTES) };
+        self.get(0, &mut fixed[..AT_VERSION]);
+        fence(Ordering::Acquire);
+        self.get(AT_VERSION, &mut fixed[AT_VERSION..]);
         let number = |at: usize, bytes: usize| {
             fixed[at..at + bytes].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
         };
@@ -289,6 +294,31 @@ impl Memory {
         // never accessed but atomically. Offsets are little-endian on disk, and so are all targets
         // (checked below).
         unsafe { self.access.offset(&self.map, at) }
+    }
+
+    /// Stores bytes into the header, word by word.
+    fn put(&self, at: usize, bytes: &[u8]) {
+        for (bytes, at) in bytes.chunks(4).zip((at..).step_by(4)) {
+            let mut word = [0; 4];
+            word[..bytes.len()].copy_from_slice(bytes);
+            self.word(at).store(u32::from_le_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    /// Loads bytes from the header, word by word.
+    fn get(&self, at: usize, bytes: &mut [u8]) {
+        for (bytes, at) in bytes.chunks_mut(4).zip((at..).step_by(4)) {
+            let word = self.word(at).load(Ordering::Relaxed).to_le_bytes();
+            bytes.copy_from_slice(&word[..bytes.len()]);
+        }
+    }
+
+    /// A word of the header outside the four offsets.
+    fn word(&self, at: usize) -> &AtomicU32 {
+        debug_assert!(at.is_multiple_of(4) && at < HEADER_BYTES);
+        // SAFETY: 4-aligned, as the mapping is, and inside the header; never accessed but by this, so
+        // that other processes may read what this one writes.
+        unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
     }
 }
 

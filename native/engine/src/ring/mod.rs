@@ -16,7 +16,7 @@
 //! 192    next_seq u64            seq of the next batch to be sealed   (stored before `tail`)
 //! 256    unsealed u64            bytes before the ring's first that its deleted predecessor held and
 //!                                nobody has sealed (0 in all rings but a successor, and there soon)
-//! 512    folder                  of the writer: length u32 (0: not known), UTF-8
+//! 512    folder                  of the writer: length u32 (0: not known, or being changed), UTF-8
 //! 4096   data
 //! ```
 //!

@@ -53,13 +53,16 @@ fn look(
     is_wanted: impl Fn(WriterId, Option<&Path>) -> bool,
 ) -> Option<DeadRing> {
     let memory = Memory::look(&path, writer_id).ok()?;
-    let folder = memory.folder();
-    if !is_wanted(writer_id, folder.as_deref()) {
-        // Its lock is left alone: somebody may be about to recover it.
-        return None;
-    }
+    let wanted_folder = || {
+        let folder = memory.folder();
+        is_wanted(writer_id, folder.as_deref()).then_some(folder)
+    };
+    // Otherwise its lock is left alone: somebody may be about to recover it.
+    wanted_folder()?;
     let lock = LockFile::open(OpenOptions::new().read(true), &path).ok()?;
     lock.try_lock_shared().ok()?;
+    // Nobody writes to it any more: before, it may have been a writer's in the middle of a change.
+    let folder = wanted_folder()?;
     Some(DeadRing {
         folder,
         bytes: lock.metadata().ok()?.len(),

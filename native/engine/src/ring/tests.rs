@@ -431,3 +431,26 @@ fn test_a_folder_that_a_ring_has_no_room_for_is_left_out() {
         std::fs::remove_file(found.path).unwrap();
     }
 }
+
+#[test]
+fn test_a_folder_that_changes_is_read_whole_or_not_at_all() {
+    const LONGEST: usize = 3000;
+    let folder = memory_folder();
+    let (ring, ..) = in_folder(folder.path(), 4096);
+    // As whoever wonders what takes its room sees the ring of a writer that lives.
+    let seen = Memory::look(&path_in(folder.path(), ID), ID).unwrap();
+    // The letter tells the length, and no length comes twice.
+    let place = |length: usize| char::from(b'a' + (length % 26) as u8).to_string().repeat(length);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            (1..=LONGEST).for_each(|length| ring.memory.set_folder(Path::new(&place(length))));
+        });
+        while !writing.is_finished() {
+            if let Some(found) = seen.folder() {
+                let found = found.to_str().unwrap();
+                assert_eq!(found, place(found.len()));
+            }
+        }
+    });
+    assert_eq!(seen.folder(), Some(place(LONGEST).into()));
+}
