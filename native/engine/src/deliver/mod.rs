@@ -146,7 +146,7 @@ pub fn deliver(
         log: Arc::new(EngineLog::off()),
         background: None,
     };
-    let report = send_all(config, ending(lock.info(), recovered), cancel)?;
+    let report = send_all(config, recovered.last_seq, ending(lock.info(), recovered), cancel)?;
     let heard = std::mem::take(&mut *host.heard.lock());
     // What another server has says nothing about the run's own.
     if is_own && report.acked >= first {

@@ -193,6 +193,23 @@ fn test_a_broken_delivery_keeps_the_rest_and_goes_on_there() {
 }
 
 #[test]
+fn test_a_server_that_says_it_has_more_than_there_is_is_not_believed() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    for claimed in [21, u64::MAX] {
+        let info = dead(&run, 20);
+        let server = MemoryServer::with_script(move |event| match event {
+            Event::Message { attempt: 1, index: 1, .. } => Action::Claim(Seq(claimed)),
+            _ => Action::Serve,
+        });
+        let delivered = deliver_first(&run, &options(&server, "local")).unwrap();
+        assert!(delivered.is_removed);
+        assert_eq!(server.applied(info.writer_id), seqs(1..=20));
+        assert_eq!(server.records().hellos.len(), 2, "its stream is given up");
+    }
+}
+
+#[test]
 fn test_another_destination_gets_everything_whatever_the_runs_own_has() {
     let data_dir = tempfile::tempdir().unwrap();
     let run = run_folder(data_dir.path(), "local", "run");

@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     /// Rung when there may be new frames.
     wake: Notify,
     sealed: AtomicU64,
+    /// The last batch of a spool that grows no more.
+    last: Seq,
     command: watch::Sender<Command>,
     connection_attempts: AtomicU64,
     requests_sent: AtomicU64,
@@ -86,9 +88,20 @@ pub(crate) struct Shared {
 impl Shared {
     /// `sealed`: frames up to here may be sent.
     pub fn new(sealed: Seq) -> Arc<Self> {
+        Self::with(sealed, Seq(u64::MAX))
+    }
+
+    /// Of a spool that grows no more: all that is in it may be sent. `last`: the last batch there
+    /// ever was.
+    pub fn of_ended(last: Seq) -> Arc<Self> {
+        Self::with(Seq(u64::MAX), last)
+    }
+
+    fn with(sealed: Seq, last: Seq) -> Arc<Self> {
         Arc::new(Self {
             wake: Notify::new(),
             sealed: AtomicU64::new(sealed.0),
+            last,
             command: watch::Sender::new(Command::Run),
             connection_attempts: AtomicU64::new(0),
             requests_sent: AtomicU64::new(0),
@@ -107,6 +120,11 @@ impl Shared {
 
     pub fn sealed(&self) -> Seq {
         Seq(self.sealed.load(Ordering::Acquire))
+    }
+
+    /// The last batch that a server can have.
+    pub fn last(&self) -> Seq {
+        self.sealed().min(self.last)
     }
 
     /// Resolves when [`Shared::notify`] was called since the last time.

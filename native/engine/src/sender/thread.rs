@@ -196,17 +196,19 @@ async fn open_run(
     }
 }
 
-/// Sends all that a finished spool holds, in this thread. Blocks.
+/// Sends all that a finished spool holds, in this thread. `last` is the last batch there ever was:
+/// a server that says it has more is not believed. Blocks.
 ///
 /// # Errors
 ///
 /// The system has no descriptors to spare.
 pub(crate) fn send_all(
     config: SenderConfig,
+    last: Seq,
     ending: Ending,
     cancel: &Cancel,
 ) -> io::Result<CloseReport> {
-    let shared = Shared::new(Seq(u64::MAX));
+    let shared = Shared::of_ended(last);
     shared.close();
     let supervisor = Supervisor::new(config, Arc::clone(&shared), ending);
     let runtime = runtime()?;

@@ -247,7 +247,7 @@ impl<'a> Session<'a> {
         match message.ok_or_else(|| unreachable("the server ended the stream"))?? {
             ServerMessage::Welcome { server_version } => self.welcome(server_version),
             ServerMessage::Ack(seq) => {
-                if seq > self.around.shared.sealed().max(self.window.last_read()) {
+                if seq > self.around.shared.last().max(self.window.last_read()) {
                     let text = format!("the server acknowledged batch {seq}, which does not exist");
                     return Err(unreachable(text).into());
                 }
