@@ -157,6 +157,7 @@ pub fn recover(
     let ring = recovery.ring()?;
     let first_seq = recovery.first_seq()?;
     recovery.tell_unread(&ring, first_seq);
+    recovery.tell_unread_start();
     let unknown_positions = recovery.keep_cursors(first_seq)?;
     if !matches!(ring, RingOutcome::OutOfReach { .. }) {
         recovery.end(first_seq)?;
@@ -300,6 +301,20 @@ impl Recovery<'_> {
         } else {
             format!("{which}, the spool is damaged: {}", reasons.join("; "))
         });
+    }
+
+    /// The beginning of the spool, if it is not known how far the writer had deleted it: then no gap
+    /// shows it to whoever reads from the first batch on.
+    fn tell_unread_start(&mut self) {
+        let SpoolSummary { first_seq, unread_start: reasons, .. } = self.summary;
+        let is_told = matches!(self.watermark, Watermark::Known(_)) || *first_seq == Seq(0);
+        if !is_told && !reasons.is_empty() {
+            self.problems.push(format!(
+                "batches up to {} are lost that were not acknowledged, the spool is damaged: {}",
+                first_seq.0 - 1,
+                reasons.join("; ")
+            ));
+        }
     }
 
     fn seal(&mut self, ring: &Ring, mut consumer: Consumer) -> Result<RingOutcome, RecoveryError> {

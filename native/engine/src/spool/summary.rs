@@ -24,6 +24,9 @@ pub struct SpoolSummary {
     /// What lies behind the last batch and cannot be read, a sentence each. What is damaged before a
     /// batch is told by whoever reads the batches: there the gap shows what it cost.
     pub unread: Vec<String>,
+    /// What lies before the first batch and cannot be read, a sentence each, if nothing tells with
+    /// which batch the spool began: those before are deleted when they are acknowledged.
+    pub unread_start: Vec<String>,
     /// Segments that are empty or end inside a frame, a sentence each: a killed process leaves such,
     /// and so does a power cut.
     pub torn: Vec<String>,
@@ -107,6 +110,9 @@ pub fn summarize(
                     // The payloads of batches are not checked here.
                     summary.has_damaged_declarations = true;
                     let text = format!("{}: no frame in {bytes} bytes at {offset}", path.display());
+                    if begins_at.is_none() {
+                        summary.unread_start.push(text.clone());
+                    }
                     summary.unread.push(text);
                 }
                 Step::Partial { offset, bytes } => {

@@ -1,5 +1,7 @@
 //! Spools of which somebody deleted or cut files.
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::spool::{CursorSet, Disk, segment_numbers, segment_path};
 
@@ -126,4 +128,77 @@ fn test_a_lost_ring_is_told_though_the_rest_cannot_be_delivered_yet() {
     let told = sweep(data_dir.path(), &MemoryServer::with_script(|_| Action::Drop));
     assert_eq!((told.len(), told.iter().filter(|told| is_lost(told)).count()), (2, 1), "{told:?}");
     assert_eq!(sweep(data_dir.path(), &MemoryServer::new()), [""; 0]);
+}
+
+/// The segments that a writer left whose server had the first one, which is deleted. Nothing says so.
+fn behind_acknowledged(run: &RunFolder) -> (WriterInfo, Vec<PathBuf>) {
+    let (folder, info) = write(run, 20, None);
+    folder.write_info(&WriterInfo { sender: SenderKind::Grpc, ..info.clone() }).unwrap();
+    folder.place().write_cursors(&CursorSet::default(), &Disk).unwrap();
+    let numbers = segment_numbers(folder.path()).unwrap();
+    let mut paths: Vec<_> = numbers.iter().map(|no| segment_path(folder.path(), *no)).collect();
+    std::fs::remove_file(paths.remove(0)).unwrap();
+    (info, paths)
+}
+
+/// Where the frames of a segment begin, its end included, behind the header's 64 bytes.
+fn borders(segment: &[u8]) -> Vec<usize> {
+    let magics = (0..segment.len()).filter(|at| segment[*at..].starts_with(b"MTRF"));
+    magics.chain([segment.len()]).collect()
+}
+
+#[test]
+fn test_a_beginning_that_cannot_be_read_is_told_though_nothing_says_where_it_began() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    for frames in 0.. {
+        let (info, paths) = behind_acknowledged(&run);
+        let mut bytes = std::fs::read(&paths[0]).unwrap();
+        let borders = borders(&bytes);
+        let Some(end) = borders.get(frames) else { break };
+        bytes[..*end].fill(0);
+        std::fs::write(&paths[0], bytes).unwrap();
+        let server = MemoryServer::new();
+        let told = sweep(data_dir.path(), &server);
+        let applied = server.applied(info.writer_id);
+        assert_eq!(applied, seqs(applied[0].0..=20), "{frames}");
+        if frames == 0 {
+            // The header alone is no loss: what it says, the first frame says too.
+            assert_eq!(told, [""; 0]);
+        } else {
+            let lost = format!(
+                "batches up to {} are lost that were not acknowledged, the spool is damaged: ",
+                applied[0].0 - 1
+            );
+            assert!(told.len() == 1 && told[0].contains(&lost), "{frames}: {told:?}");
+        }
+        assert!(run.writers().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn test_a_beginning_that_cannot_be_read_is_missed_from_where_it_began_if_that_is_known() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    for is_header_whole in [true, false] {
+        let (info, paths) = behind_acknowledged(&run);
+        let mut bytes = std::fs::read(&paths[0]).unwrap();
+        let begin = if is_header_whole { 64 } else { 0 };
+        let first = u64::from_le_bytes(bytes[40..48].try_into().unwrap());
+        let second_frame = borders(&bytes)[1];
+        bytes[begin..second_frame].fill(0);
+        std::fs::write(&paths[0], bytes).unwrap();
+        if !is_header_whole {
+            let folder = paths[0].parent().unwrap();
+            // A writer that sent nothing itself, and whoever delivered it wrote down how far.
+            let info = WriterInfo { sender: SenderKind::None, ..info.clone() };
+            WriterLock::take(folder, false).unwrap().write_info(info, &Disk).unwrap();
+            write_acked(folder, Seq(first - 1)).unwrap();
+        }
+        let server = MemoryServer::new();
+        let told = sweep(data_dir.path(), &server);
+        assert_eq!(server.applied(info.writer_id), seqs(first + 1..=20));
+        let lost = format!("batches {first} to {first} are lost");
+        assert!(told.len() == 1 && told[0].contains(&lost), "{told:?}");
+    }
 }
