@@ -367,22 +367,22 @@ impl Recovery {
         self.lock.lock().take();
     }
 
-    /// What was found: `ring` (`ended`, `sealed`, `lost` or `out_of_reach`), `up_to_points` that
-    /// may be lost or out of reach, `torn_bytes`, `first_seq`, `last_seq`, `is_complete` (the spool
-    /// holds all there will ever be), `problems`. None before it was entered.
+    /// What was found: `ring` (`ended`, `sealed`, `lost` or `out_of_reach`), `up_to_bytes` of
+    /// points that may be lost or out of reach, `torn_bytes`, `first_seq`, `last_seq`,
+    /// `is_complete` (the spool holds all there will ever be), `problems`. None before it was entered.
     #[getter]
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let report = self.report.lock().clone();
         let Some(report) = report else { return Ok(None) };
-        let (ring, up_to_points) = match report.ring {
+        let (ring, up_to_bytes) = match report.ring {
             RingOutcome::Ended => ("ended", 0),
             RingOutcome::Sealed { .. } => ("sealed", 0),
-            RingOutcome::Lost { up_to_points } => ("lost", up_to_points),
-            RingOutcome::OutOfReach { up_to_points } => ("out_of_reach", up_to_points),
+            RingOutcome::Lost { up_to_bytes } => ("lost", up_to_bytes),
+            RingOutcome::OutOfReach { up_to_bytes } => ("out_of_reach", up_to_bytes),
         };
         let dict = PyDict::new(py);
         dict.set_item("ring", ring)?;
-        dict.set_item("up_to_points", up_to_points)?;
+        dict.set_item("up_to_bytes", up_to_bytes)?;
         dict.set_item("torn_bytes", report.torn_bytes)?;
         dict.set_item("first_seq", report.first_seq.0)?;
         dict.set_item("last_seq", report.last_seq.0)?;

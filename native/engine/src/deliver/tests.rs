@@ -389,7 +389,7 @@ fn test_a_ring_that_was_lost_before_its_first_batch_is_told_of_once() {
     assert!(entry.is_undelivered);
     assert!(entry.problem.unwrap().contains("is lost: the machine was restarted"));
     let (told, again) = sweep_twice(data_dir.path());
-    assert!(told.len() == 1 && told[0].contains("up to 128 points, is lost"), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains("up to 4096 bytes of points, is lost"), "{told:?}");
     assert_eq!(again, [""; 0]);
 }
 

@@ -21,7 +21,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::declarations::decode_declarations;
-use crate::ring::{Consumer, OutsideRing, POINT_BYTES, Ring, RingError};
+use crate::ring::{Consumer, OutsideRing, Ring, RingError};
 use crate::run_folder::{RunFolderError, Watermark, WriterEnd, WriterInfo, WriterLock};
 use crate::seal::{SealError, SealSettings, SealState, Sealer};
 use crate::spool::{
@@ -73,13 +73,13 @@ pub enum RingOutcome {
     },
     /// It is gone: the machine was restarted, or it was memory of the process.
     Lost {
-        /// So many points may have been in it.
-        up_to_points: u64,
+        /// So many bytes of points may have been in it.
+        up_to_bytes: u64,
     },
     /// It may still be there, but not for us: the writer stays open for its tail.
     OutOfReach {
-        /// So many points may be in it.
-        up_to_points: u64,
+        /// So many bytes of points may be in it.
+        up_to_bytes: u64,
     },
 }
 
@@ -231,20 +231,20 @@ impl Recovery<'_> {
             }
             return Ok(RingOutcome::Ended);
         }
-        let up_to_points = self.lock.info().ring_points();
-        if up_to_points == 0 {
+        let up_to_bytes = self.lock.info().ring_capacity;
+        if up_to_bytes == 0 {
             // It died while it made its ring, so it never logged.
-            return Ok(RingOutcome::Lost { up_to_points });
+            return Ok(RingOutcome::Lost { up_to_bytes });
         }
         match self.find_ring() {
             Found::Ring(ring, consumer) => self.seal(&ring, consumer),
             Found::Gone(why) => {
                 self.problems.push(self.lock.info().about_ring("is lost", &why));
-                Ok(RingOutcome::Lost { up_to_points })
+                Ok(RingOutcome::Lost { up_to_bytes })
             }
             Found::OutOfReach(why) => {
                 self.problems.push(self.lock.info().about_ring("cannot be reached", &why));
-                Ok(RingOutcome::OutOfReach { up_to_points })
+                Ok(RingOutcome::OutOfReach { up_to_bytes })
             }
         }
     }
@@ -318,12 +318,12 @@ impl Recovery<'_> {
     }
 
     fn seal(&mut self, ring: &Ring, mut consumer: Consumer) -> Result<RingOutcome, RecoveryError> {
-        let unsealed_points = ring.unsealed_bytes() / POINT_BYTES as u64;
+        let unsealed_bytes = ring.unsealed_bytes();
         let WriterInfo { writer_id, host, .. } = self.lock.info();
-        if unsealed_points > 0 {
+        if unsealed_bytes > 0 {
             self.problems.push(format!(
-                "up to {unsealed_points} points of writer {writer_id} on host {host} are lost: its \
-                 ring was deleted, and it died before they were sealed"
+                "up to {unsealed_bytes} bytes of points of writer {writer_id} on host {host} are lost: \
+                 its ring was deleted, and it died before they were sealed"
             ));
         }
         self.find_missing(ring.next_seq());

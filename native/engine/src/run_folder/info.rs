@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 
 use super::{Liveness, RunFolderError};
 use crate::platform::{self, Durability, LockFile};
-use crate::ring::POINT_BYTES;
 use crate::spool::{SpoolFiles, replace_file};
 use crate::transport::WriterIdentity;
 use crate::types::{RunId, WriterId};
@@ -114,11 +113,6 @@ pub enum WriterEnd {
 }
 
 impl WriterInfo {
-    /// Most points that its ring may hold.
-    pub fn ring_points(&self) -> u64 {
-        self.ring_capacity / POINT_BYTES as u64
-    }
-
     /// Why nobody will ever read the ring of this writer, which is dead; `None`: somebody may.
     pub fn ring_loss(&self) -> Option<String> {
         let Some(path) = self.ring.as_deref() else {
@@ -135,11 +129,13 @@ impl WriterInfo {
         is_deleted.then(|| format!("{} was deleted", path.display()))
     }
 
-    /// A sentence for the user.
+    /// A sentence for the user. In bytes: a point alone takes several times what one of an array
+    /// does.
     pub fn about_ring(&self, what: &str, why: &str) -> String {
-        let Self { writer_id, host, .. } = self;
-        let points = self.ring_points();
-        format!("ring of writer {writer_id} on host {host}, up to {points} points, {what}: {why}")
+        let Self { writer_id, host, ring_capacity: bytes, .. } = self;
+        format!(
+            "ring of writer {writer_id} on host {host}, up to {bytes} bytes of points, {what}: {why}"
+        )
     }
 }
 

@@ -384,7 +384,7 @@ impl RunFolder {
         if let Some(info) = &info
             && liveness == Liveness::Dead
             && info.ended.is_none()
-            && info.ring_points() > 0
+            && info.ring_capacity > 0
             && let Some(why) = info.ring_loss()
         {
             problem.get_or_insert(info.about_ring("is lost", &why));

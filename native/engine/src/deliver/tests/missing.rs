@@ -124,7 +124,7 @@ fn test_a_lost_ring_is_told_though_the_rest_cannot_be_delivered_yet() {
     let boot_id = Some("0".repeat(32));
     folder.write_info(&WriterInfo { boot_id, ring, ring_capacity: 4096, ..info }).unwrap();
     drop(folder);
-    let is_lost = |told: &str| told.contains("up to 128 points, is lost");
+    let is_lost = |told: &str| told.contains("up to 4096 bytes of points, is lost");
     let told = sweep(data_dir.path(), &MemoryServer::with_script(|_| Action::Drop));
     assert_eq!((told.len(), told.iter().filter(|told| is_lost(told)).count()), (2, 1), "{told:?}");
     assert_eq!(sweep(data_dir.path(), &MemoryServer::new()), [""; 0]);

@@ -17,7 +17,7 @@ use crate::platform;
 use crate::record::{
     attributes_bytes, declare_bytes, write_attributes, write_declare_metric, write_point,
 };
-use crate::ring::{Producer, RingOptions, RingPlace, RingStart};
+use crate::ring::{POINT_BYTES, Producer, RingOptions, RingPlace, RingStart};
 use crate::run_folder::{
     ResumeStrategy, RunFolder, RunNames, RunRequest, SenderKind, WriterFolder, WriterOptions,
     write_acked,
@@ -343,13 +343,16 @@ fn test_rings_that_are_gone_are_told_from_rings_out_of_reach() {
         let report = recovered(&path);
         (report.ring.clone(), report.is_complete(), report.problems.join(" "))
     };
-    let up_to_points = 4096 / 32;
-    let lost = (RingOutcome::Lost { up_to_points }, true);
-    let out_of_reach = (RingOutcome::OutOfReach { up_to_points }, false);
+    let up_to_bytes = 4096;
+    let lost = (RingOutcome::Lost { up_to_bytes }, true);
+    let out_of_reach = (RingOutcome::OutOfReach { up_to_bytes }, false);
     let check = |change: &dyn Fn(&mut WriterInfo), expected: &(RingOutcome, bool), word: &str| {
         let (ring, is_complete, problems) = outcome(change);
         assert_eq!((ring, is_complete), *expected, "{problems}");
-        assert!(problems.contains(word) && problems.contains("up to 128 points"), "{problems}");
+        assert!(
+            problems.contains(word) && problems.contains("up to 4096 bytes of points"),
+            "{problems}"
+        );
     };
     let elsewhere = || Some(PathBuf::from("/nowhere/metrana-0"));
     check(&|info| info.ring = None, &lost, "memory of its process");
@@ -392,7 +395,10 @@ fn test_what_died_with_a_deleted_ring_is_told_once() {
         Ring::create(&options, life.info.writer_id, start).unwrap();
     let (path, _) = life.die();
     let problems = recovered(&path).problems.join(" ");
-    assert!(problems.contains("up to 2 points") && problems.contains("deleted"), "{problems}");
+    assert!(
+        problems.contains("up to 64 bytes of points") && problems.contains("deleted"),
+        "{problems}"
+    );
     assert_eq!(recovered(&path).problems, [""; 0]);
 }
 
