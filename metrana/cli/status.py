@@ -1,4 +1,4 @@
-"""`metrana status`: what is not delivered yet. Reads the spools alone, so it needs no extra."""
+"""`metrana status`: what is not delivered yet. Reads spools and rings, so it needs no extra."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     for row in () if arguments.json else rows:
         show(
             f"{_place(row)}  writer {row['writer']} ({row['state']}) "
-            f"for {row['destination']}: {row['spooled_bytes']:,} bytes in the spool"
+            f"for {row['destination']}: {row['spooled_bytes']:,} bytes in the spool, "
+            f"{_in_memory(row['ring_bytes'])}"
         )
         for problem in row["problems"]:
             show(f"  {problem}")
@@ -82,6 +83,12 @@ def _orphaned(ring: dict[str, Any]) -> str:
     return f"{left} {ring['folder']} is gone; {what}"
 
 
+def _in_memory(ring_bytes: int | None) -> str:
+    if ring_bytes is None:
+        return "those in memory are not known"
+    return f"{ring_bytes:,} bytes in memory"
+
+
 def _place(row: dict[str, Any]) -> str:
     names = [row["project_name"], row["run_name"]]
     if row["workspace_name"] != "default":
@@ -101,6 +108,7 @@ def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
         "state": writer.state,
         "sender": writer.sender,
         "spooled_bytes": _spooled_bytes(Path(writer.path)),
+        "ring_bytes": writer.ring_bytes,
         "problems": _problems(writer),
     }
 

@@ -218,6 +218,8 @@ pub struct WriterInfo {
     info: Py<PyDict>,
     /// Whether spool or ring hold anything that nobody acknowledged.
     undelivered: bool,
+    /// Bytes in its ring that are in no spool yet; None if that cannot be told from here.
+    ring_bytes: Option<u64>,
     /// Why `info` is empty or `undelivered` a guess; None: neither is the case.
     problem: Option<String>,
 }
@@ -304,6 +306,8 @@ impl RunFolder {
 }
 
 fn writer_info(py: Python<'_>, entry: run_folder::WriterEntry) -> PyResult<WriterInfo> {
+    let ring_bytes =
+        py.detach(|| entry.info.as_ref().and_then(|info| info.ring_bytes(entry.liveness)));
     let info = match &entry.info {
         Some(info) => as_dict(py, &serde_json::to_string(info))?,
         None => PyDict::new(py),
@@ -327,6 +331,7 @@ fn writer_info(py: Python<'_>, entry: run_folder::WriterEntry) -> PyResult<Write
         }),
         info: info.unbind(),
         undelivered: entry.is_undelivered,
+        ring_bytes,
         problem: entry.problem,
     })
 }

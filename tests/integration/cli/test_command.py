@@ -203,6 +203,50 @@ def test_status_then_sync_then_status(tmp_path: Path) -> None:
     assert json.loads(without_extras(tmp_path, "status", "--json").stdout) == []
 
 
+def test_status_tells_what_is_in_the_spool_from_what_is_in_memory(tmp_path: Path) -> None:
+    import metrana
+
+    run = metrana.init(run_name="r", data_dir=tmp_path, mode="offline", spool_max_bytes=1)
+
+    def undelivered() -> tuple[str, int, int]:
+        (row,) = json.loads(without_extras(tmp_path, "status", "--json").stdout)
+        sizes = (
+            f"{row['spooled_bytes']:,} bytes in the spool, {row['ring_bytes']:,} bytes in memory"
+        )
+        assert sizes in without_extras(tmp_path, "status").stdout
+        return row["state"], row["spooled_bytes"], row["ring_bytes"]
+
+    run.log("loss", 1.0)
+    run.flush()
+    state, spooled, in_memory = undelivered()
+    assert (state, in_memory) == ("live", 0)
+    assert spooled > 0
+    # The spool is full now.
+    run.log("loss", [2.0] * 1000)
+    state, still_spooled, in_memory = undelivered()
+    assert (state, still_spooled) == ("live", spooled)
+    assert in_memory >= 8000
+    with pytest.warns(metrana.MetranaWarning):
+        run.close(0.1)
+    assert undelivered()[:2] == ("dead", spooled)
+    assert undelivered()[2] >= in_memory
+    del run  # its memory is this process's until then
+    run_command("sync", "--data-dir", str(tmp_path), code=0, environment={})
+    assert "is delivered" in without_extras(tmp_path, "status").stderr
+
+
+def test_status_says_when_memory_cannot_be_looked_into(tmp_path: Path) -> None:
+    writer = offline_run(tmp_path)
+    info = json.loads((writer / "writer.json").read_text())
+    # Another container's, whose memory is not here.
+    info |= {"ended": None, "ring": "/elsewhere/ring", "ring_device": 0}
+    (writer / "writer.json").write_text(json.dumps(info))
+    (row,) = json.loads(without_extras(tmp_path, "status", "--json").stdout)
+    assert row["ring_bytes"] is None
+    shown = without_extras(tmp_path, "status").stdout
+    assert "bytes in the spool, those in memory are not known" in shown
+
+
 def test_status_and_sync_say_what_a_spool_lost(tmp_path: Path) -> None:
     import metrana
 

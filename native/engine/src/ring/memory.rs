@@ -209,7 +209,7 @@ impl Memory {
         if number(AT_CAPACITY, 8) != self.capacity {
             return invalid(format!("it says {} bytes", number(AT_CAPACITY, 8)));
         }
-        let (committed, tail) = (self.committed().0, self.tail().0);
+        let (tail, committed) = self.span();
         let is_sane = committed >= tail
             && committed - tail <= self.capacity
             && committed.is_multiple_of(8)
@@ -257,6 +257,16 @@ impl Memory {
 
     pub(super) fn tail(&self) -> Lsn {
         Lsn(self.atomic(AT_TAIL).load(Ordering::Acquire))
+    }
+
+    /// Tail and committed of one moment: in a ring that is in use both go on while they are read.
+    pub(super) fn span(&self) -> (u64, u64) {
+        loop {
+            let (tail, committed) = (self.tail(), self.committed());
+            if self.tail() == tail {
+                return (tail.0, committed.0);
+            }
+        }
     }
 
     pub(super) fn next_seq(&self) -> Seq {

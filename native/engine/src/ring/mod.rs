@@ -48,7 +48,7 @@ use std::sync::Arc;
 pub use consumer::{Consumer, OutsideRing};
 pub use producer::{Producer, Slot};
 pub use records::{BadRecord, RawRecord, Records, records};
-pub use survey::{DeadRing, dead_rings};
+pub use survey::{DeadRing, dead_rings, unsealed_bytes};
 
 use memory::Memory;
 

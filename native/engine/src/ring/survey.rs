@@ -1,11 +1,11 @@
-//! What dead writers left in memory, for whoever wonders what takes its room.
+//! What writers have in memory, for whoever wonders where points are, or what takes its room.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::PREFIX;
 use super::memory::Memory;
+use super::{PREFIX, RingError};
 use crate::platform::LockFile;
 use crate::types::WriterId;
 
@@ -45,6 +45,17 @@ pub fn dead_rings(
     }
     rings.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(rings)
+}
+
+/// How much of a writer's ring is in no spool, padding included, whether the writer lives or not.
+/// Takes no lock and changes nothing.
+///
+/// # Errors
+///
+/// When the file is missing, of a newer version or another writer, or its offsets make no sense.
+pub fn unsealed_bytes(path: &Path, writer_id: WriterId) -> Result<u64, RingError> {
+    let (tail, committed) = Memory::look(path, writer_id)?.span();
+    Ok(committed - tail)
 }
 
 fn look(

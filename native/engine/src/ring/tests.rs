@@ -419,6 +419,30 @@ fn test_dead_rings_are_found_with_what_they_say_of_themselves() {
 }
 
 #[test]
+fn test_a_ring_in_use_is_measured_at_any_moment() {
+    let folder = memory_folder();
+    let (ring, mut producer, mut consumer) = in_folder(folder.path(), 4096);
+    let path = ring.kind().path().unwrap();
+    std::thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            let measured = (0..20_000).map(|_| unsealed_bytes(path, ID).unwrap());
+            measured.max()
+        });
+        while !measuring.is_finished() {
+            assert!(put(&mut producer, 1, 64));
+            producer.commit();
+            let end = consumer.committed();
+            consumer.release(end, Seq(1)).unwrap();
+        }
+        assert!(measuring.join().unwrap() <= Some(4096));
+    });
+    drain(&mut consumer);
+    assert!(put(&mut producer, 2, 32));
+    producer.commit();
+    assert_eq!(unsealed_bytes(path, ID).unwrap(), 32);
+}
+
+#[test]
 fn test_a_folder_that_a_ring_has_no_room_for_is_left_out() {
     let folder = memory_folder();
     for (length, is_there) in [(0, false), (3578, true), (3579, true), (3580, false)] {

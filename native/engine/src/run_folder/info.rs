@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Liveness, RunFolderError};
 use crate::platform::{self, Durability, LockFile};
+use crate::ring;
 use crate::spool::{SpoolFiles, replace_file};
 use crate::transport::WriterIdentity;
 use crate::types::{RunId, WriterId};
@@ -127,6 +128,15 @@ impl WriterInfo {
         let is_here = here.is_some() && here == self.ring_device;
         let is_deleted = is_here && path.try_exists().is_ok_and(|exists| !exists);
         is_deleted.then(|| format!("{} was deleted", path.display()))
+    }
+
+    /// Bytes of its ring that are in no spool; `None`: that cannot be told from here.
+    pub fn ring_bytes(&self, liveness: Liveness) -> Option<u64> {
+        let is_empty = self.ended.is_some() || self.ring_capacity == 0;
+        if is_empty || (liveness == Liveness::Dead && self.ring_loss().is_some()) {
+            return Some(0);
+        }
+        ring::unsealed_bytes(self.ring.as_deref()?, self.writer_id).ok()
     }
 
     /// A sentence for the user. In bytes: a point alone takes several times what one of an array

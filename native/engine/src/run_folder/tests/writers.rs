@@ -1,6 +1,7 @@
 //! Writers: their numbers, their locks, who is alive, and what they left.
 
 use super::*;
+use crate::ring::{Ring, RingOptions, RingPlace, RingStart};
 use crate::run_folder::liveness::is_free;
 use crate::spool::faults::{Fault, FaultyDisk};
 use crate::spool::{Disk, SeriesCursor, SpoolOptions};
@@ -300,6 +301,33 @@ fn test_undelivered_is_what_lies_behind_the_watermark() {
     write_acked(writer.path(), Seq(2)).unwrap();
     assert!(!is_undelivered());
     assert_eq!(read_acked(writer.path()).unwrap(), Seq(2));
+}
+
+#[test]
+fn test_a_ring_is_measured_whether_its_writer_lives_or_not() {
+    let folder = tempfile::tempdir_in(platform::shared_memory_folder().unwrap()).unwrap();
+    let place = RingPlace::Folder(folder.path().to_owned());
+    let options = RingOptions { capacity_bytes: 4096, place };
+    let (ring, mut producer, consumer) =
+        Ring::create(&options, info(1).writer_id, RingStart::ORIGIN).unwrap();
+    let path = ring.kind().path().unwrap().to_owned();
+    let info = WriterInfo {
+        ring: Some(path.clone()),
+        ring_device: platform::device(folder.path()).unwrap(),
+        ..info(1)
+    };
+    producer.reserve(64).unwrap().fill();
+    producer.commit();
+    assert_eq!(info.ring_bytes(Liveness::Live), Some(64));
+    drop((ring, producer, consumer));
+    assert_eq!(info.ring_bytes(Liveness::Dead), Some(64));
+    let ended = WriterInfo { ended: Some(WriterEnd::Closed), ..info.clone() };
+    assert_eq!(ended.ring_bytes(Liveness::Dead), Some(0));
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(info.ring_bytes(Liveness::Dead), Some(0), "nothing is there any more");
+    assert_eq!(info.ring_bytes(Liveness::Live), None, "another is about to take its place");
+    let elsewhere = WriterInfo { ring_device: Some(0), ..info };
+    assert_eq!(elsewhere.ring_bytes(Liveness::Foreign), None);
 }
 
 #[test]
