@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _DEFAULT_CLOSE_TIMEOUT_S: Final = 15.0
 _RAISING: Final = (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE)
 _MAX_EPISODE: Final = 2**40 - 1
+_KINDS: Final = (
+    ("point", ("float_points", "rl_float_points")),
+    ("attribute", ("attribute_updates", "env_attribute_updates")),
+)
 
 
 class Run(_native.RunCore):
@@ -391,25 +395,38 @@ class Run(_native.RunCore):
         status = self._status()
         if status is None or status["server_url"] is None:
             return None
-        left = _pending(Metrics(**self._counters()))
+        metrics = Metrics(**self._counters())
+        left = _pending(metrics)
         if not left:
             return None
+        unsealed = _unsealed(metrics) if status["ring"] == "tmpfs" else 0
+        in_memory, when = "", "now"
+        if unsealed:
+            in_memory = (
+                f", {unsealed:,} of them only in this machine's memory until it is restarted,"
+            )
+            when = "once this process has ended"
         url = self._settings.ingestion_url
         command = "metrana sync" if url is None else f"metrana sync --url {url}"
         return (
             f"the run {self.run_name!r} ended with {left} that "
             f"{status['server_url']} has not acknowledged; they are kept in "
-            f"{self._settings.data_dir} and delivered by the next metrana.init() with this server, "
-            f"or now by: {command}"
+            f"{self._settings.data_dir}{in_memory} and delivered by the next metrana.init() with "
+            f"this server, or {when} by: {command}"
         )
+
+
+def _unsealed(metrics: Metrics) -> int:
+    """How much was taken and is on no disk."""
+    return sum(
+        getattr(metrics, f"{kind}_enqueued") - getattr(metrics, f"{kind}_spooled")
+        for _, members in _KINDS
+        for kind in members
+    )
 
 
 def _pending(metrics: Metrics) -> str:
     """How much is neither delivered nor dropped, in words; empty if nothing is."""
-    kinds = (
-        ("point", ("float_points", "rl_float_points")),
-        ("attribute", ("attribute_updates", "env_attribute_updates")),
-    )
     counts = {
         noun: sum(
             getattr(metrics, f"{kind}_added")
@@ -417,7 +434,7 @@ def _pending(metrics: Metrics) -> str:
             - getattr(metrics, f"{kind}_dropped")
             for kind in members
         )
-        for noun, members in kinds
+        for noun, members in _KINDS
     }
     return " and ".join(
         f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items() if count

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -88,6 +89,11 @@ impl Engine {
 
     pub(crate) fn queue(&self) -> &QueueConfig {
         &self.parts.config.queue
+    }
+
+    /// Where its spool and everything else of it lies.
+    pub fn data_dir(&self) -> &Path {
+        &self.parts.config.data_dir
     }
 
     /// Whether this is a forked child's copy of its parent's: nothing of it may be touched.

@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::writer::Writer;
+
 macro_rules! exceptions {
     ($($name:ident = $class:literal),* $(,)?) => {$(
         #[doc = concat!("Makes a `", $class, "`.")]
@@ -58,14 +60,41 @@ pub fn log_error(py: Python<'_>, error: LogError) -> PyErr {
     }
 }
 
-pub fn flush_error(py: Python<'_>, error: FlushError) -> PyErr {
+pub fn flush_error(py: Python<'_>, error: FlushError, writer: &Writer) -> PyErr {
     match error {
-        FlushError::Timeout { .. } => closing(
+        FlushError::Timeout { pending: 1.., .. } => closing(
             py,
-            format!("{error}; they are kept in the spool and delivered later (metrana status)"),
+            format!(
+                "{error}; {}; metrana sync delivers them once this process has ended",
+                whereabouts(py, writer)
+            ),
         ),
-        FlushError::Lost { .. } | FlushError::Interrupted => closing(py, error.to_string()),
+        FlushError::Timeout { .. } | FlushError::Lost { .. } | FlushError::Interrupted => {
+            closing(py, error.to_string())
+        }
         FlushError::Closed => run_is_closed(py),
+    }
+}
+
+/// Where what a writer has not delivered yet is.
+fn whereabouts(py: Python<'_>, writer: &Writer) -> String {
+    let (Some(engine), Some(counters), Some(status)) =
+        (writer.engine(), writer.counters(py), writer.status(py))
+    else {
+        return String::new();
+    };
+    let memory = match status.ring {
+        "tmpfs" => "this machine's memory until it is restarted",
+        _ => "the memory of this process until it ends",
+    };
+    let spool = engine.data_dir().join("spool");
+    let spool = spool.display();
+    let pending = counters.pending.total();
+    let unsealed = counters.enqueued.total().saturating_sub(counters.spooled.total());
+    match pending.saturating_sub(unsealed) {
+        0 => format!("they are in {memory}"),
+        _ if unsealed == 0 => format!("they are in {spool}"),
+        sealed => format!("{sealed} of them are in {spool}, {unsealed} in {memory}"),
     }
 }
 

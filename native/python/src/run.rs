@@ -441,7 +441,11 @@ impl RunCore {
         let writer = Self::writer(slf)?;
         let Some(engine) = writer.engine() else { return Ok(()) };
         let timeout = timeout_secs.map(seconds);
-        waiting(py, |check| engine.flush(timeout, check), flush_error)?;
+        waiting(
+            py,
+            |check| engine.flush(timeout, check),
+            |py, error| flush_error(py, error, writer),
+        )?;
         writer.faults.show(py, engine)
     }
 
@@ -457,7 +461,11 @@ impl RunCore {
         };
         let status = if failed { CloseStatus::Failed } else { CloseStatus::Finished };
         let timeout = seconds(timeout_secs);
-        let closed = waiting(py, |check| engine.close(timeout, status, check), flush_error);
+        let closed = waiting(
+            py,
+            |check| engine.close(timeout, status, check),
+            |py, error| flush_error(py, error, writer),
+        );
         let shown = writer.faults.show_at_close(py, engine);
         if let (Err(error), Err(fault)) = (&closed, &shown) {
             // Why it could not end in time is among them.

@@ -116,8 +116,35 @@ def test_a_close_that_could_not_seal_says_so(data_dir: Path) -> None:
         run.close(0.2)
     said = " ".join(str(one.message) for one in warned)
     assert "spool_max_bytes" in said
-    assert "not" in said
-    assert data_dir.exists()
+    assert f"of them are in {data_dir / 'spool'}, 1 in this machine's memory" in said
+    assert "metrana sync delivers them" in said
+
+
+def test_what_was_not_delivered_in_time_is_said_to_be_where_it_is(data_dir: Path) -> None:
+    run = metrana.init(mode="offline", run_name="r", spool_max_bytes=1)
+    run.log("x", 0)
+    run.flush()
+    run.log("x", [1, 2])
+    with pytest.raises(metrana.MetranaClosingError) as raised:
+        run.flush(0.1)
+    sealed_and_not = f"of them are in {data_dir / 'spool'}, 2 in this machine's memory"
+    assert sealed_and_not in str(raised.value)
+    with pytest.warns(metrana.MetranaWarning):
+        run.close(0.1)
+    alone = metrana.init(
+        run_name="s",
+        ingestion_url="http://127.0.0.1:9",
+        connect_timeout_secs=0.1,
+        spool_max_bytes=1,
+    )
+    alone.log("x", 0)
+    alone.flush()
+    alone.log("x", [1, 2])
+    with pytest.warns(metrana.MetranaWarning) as warned:
+        alone.close(0.1)
+    said = " ".join(str(one.message) for one in warned)
+    assert f"kept in {data_dir}, 2 of them only in this machine's memory" in said
+    assert "metrana sync --url" in said
 
 
 def test_warnings_made_errors_leave_no_run_open(data_dir: Path) -> None:
