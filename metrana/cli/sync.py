@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from metrana import _native, checks
 from metrana.cli.output import DONE, FAILED, complain, note
+from metrana.cli.status import undelivered
 from metrana.settings import (
     checked_data_dir,
     default_api_key,
@@ -30,11 +33,14 @@ def run(arguments: argparse.Namespace) -> int:
     source = _source(arguments, data_dir)
     if not (source / "spool").is_dir():
         note(f"nothing to deliver: {source} has no spool")
+        if url is not None:
+            _tell_of_store(data_dir)
         return DONE
     if url is not None:
-        return _to_server(source, url=url, token=arguments.api_key or default_api_key())
+        token = arguments.api_key or default_api_key()
+        return _to_server(source, data_dir, url=url, token=token)
     if _native.find_local_server(data_dir, _LOCAL_PROBE_S) is not None:
-        return _to_server(source, server_dir=data_dir)
+        return _to_server(source, data_dir, server_dir=data_dir)
     return _to_store(source, data_dir)
 
 
@@ -62,14 +68,48 @@ def _to_store(source: Path, data_dir: Path) -> int:
     return _summary(report.batch_count, len(report.delivered), report.problems)
 
 
-def _to_server(source: Path, **server: Any) -> int:
+def _to_server(source: Path, data_dir: Path, **server: Any) -> int:
     def delivered(event: dict[str, Any]) -> None:
         note(f"delivered {event['project_name']}/{event['run_name']}, writer {event['number']}")
         if event["warning"] is not None:
             complain(event["warning"])
 
-    report = _native.deliver_spools(source, on_delivered=delivered, **server)
+    def retrying(error: str) -> None:
+        note(f"{error}; trying again for about 20 s")
+
+    report = _native.deliver_spools(source, on_delivered=delivered, on_retry=retrying, **server)
+    if "url" in server and not report["writer_count"] and not report["problems"]:
+        _tell_why_nothing(source, data_dir)
     return _summary(report["batch_count"], report["writer_count"], report["problems"])
+
+
+def _tell_why_nothing(source: Path, data_dir: Path) -> None:
+    left, _ = undelivered(source)
+    if left:
+        note(f"left alone, because alive or another machine's: {len(left):,} (metrana status)")
+    else:
+        note(f"nothing is undelivered in {source}")
+    _tell_of_store(data_dir)
+
+
+def _tell_of_store(data_dir: Path) -> None:
+    """Says of runs in the local store that they stay there: one might expect them at the server."""
+    catalog = data_dir / "server" / "catalog.sqlite"
+    if not catalog.exists():
+        return
+    import sqlite3  # no other way of delivering needs it
+
+    try:
+        # A reader never waits for the store's owner, nor the owner for it.
+        reader = sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True)
+        with contextlib.closing(reader):
+            query = "SELECT count(*) FROM runs WHERE deleted_at IS NULL"
+            (count,) = reader.execute(query).fetchone()
+    except sqlite3.Error:
+        runs = ""
+    else:
+        runs = f": {count:,} run{'' if count == 1 else 's'}"
+    note(f"sync does not copy what is in the local store of {data_dir}{runs}")
 
 
 def _summary(batch_count: int, writer_count: int, problems: list[str]) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from metrana.query import Client
 from tests.e2e.conftest import KEY
+from tests.leash import LEASH
 from tests.local_server import LocalServer, wait_until
 from tests.processes import Machine
 
@@ -63,9 +66,24 @@ def test_sync_to_a_server_elsewhere_needs_its_key(
 def test_sync_says_that_no_server_is_there(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     log_offline(machine)
-    failed = machine.command("sync", "--url", "http://127.0.0.1:1", code=1)
-    assert "127.0.0.1:1" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    with subprocess.Popen(
+        [*LEASH, sys.executable, "-m", "metrana.cli", "sync", "--url", "http://127.0.0.1:1"],
+        cwd=machine.folder,
+        env=machine.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as syncing:
+        assert syncing.stderr is not None
+        first = syncing.stderr.readline()
+        # It is told before the last attempt is made, which is seconds later.
+        assert syncing.poll() is None
+        rest = syncing.stderr.read()
+    assert syncing.returncode == 1
+    assert "127.0.0.1:1" in first
+    assert "trying again" in first
+    assert "trying again" not in rest
+    assert "could not be delivered" in rest
+    assert "Traceback" not in rest
     assert len(spooled_writers(machine)) == 1
 
 

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use metrana_engine::deliver::{DeadWriters, DeliveryEvent, DeliveryOptions, OnEvent};
+use metrana_engine::deliver::{DeadWriters, DeliveryEvent, DeliveryOptions, OnEvent, OnRetry};
 use metrana_engine::sender::{Cancel, Destination};
 use metrana_engine::sync::Mutex;
 use pyo3::exceptions::PyRuntimeError;
@@ -28,6 +29,8 @@ enum Told {
         warning: Option<String>,
     },
     Problem(String),
+    /// Why the first attempt failed that is made again.
+    Retry(String),
 }
 
 /// Deliver every dead writer of a data directory to a server.
@@ -45,6 +48,7 @@ enum Told {
 ///     on_delivered: Called with `project_name`, `run_name`, `number`, `batch_count` and `warning`
 ///         (None, or that the run is stored under another name) of each writer that is done.
 ///     server_dir: Without a URL, the data directory whose local server it is. Default: `data_dir`.
+///     on_retry: Called once, at the first attempt that fails and is made again, with its error.
 ///
 /// Returns:
 ///     `writer_count`, `batch_count` and `problems`.
@@ -53,7 +57,8 @@ enum Told {
 ///     KeyboardInterrupt: For Ctrl-C.
 ///     RuntimeError: If no thread could be started.
 #[pyfunction]
-#[pyo3(signature = (data_dir, url=None, token=None, force=false, on_delivered=None, server_dir=None))]
+#[pyo3(signature = (data_dir, url=None, token=None, force=false, on_delivered=None, server_dir=None, on_retry=None))]
+#[expect(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn deliver_spools<'py>(
     py: Python<'py>,
     data_dir: PathBuf,
@@ -62,6 +67,7 @@ pub fn deliver_spools<'py>(
     force: bool,
     on_delivered: Option<&Bound<'py, PyAny>>,
     server_dir: Option<PathBuf>,
+    on_retry: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (told, heard) = mpsc::channel();
     // A receiver may not be lent to the code that runs without the GIL as it is.
@@ -74,7 +80,8 @@ pub fn deliver_spools<'py>(
         let data_dir = server_dir.unwrap_or_else(|| data_dir.clone());
         (Destination::Local { data_dir }, "local".to_owned())
     };
-    let writers = dead_writers(data_dir, destination, force);
+    let mut writers = dead_writers(data_dir, destination, force);
+    writers.options.on_retry = tell_once(told.clone());
     thread::Builder::new()
         .name("metrana-deliver".to_owned())
         .spawn(move || sweep(&writers, &cancel, told))
@@ -83,6 +90,11 @@ pub fn deliver_spools<'py>(
     loop {
         match py.detach(|| heard.lock().recv_timeout(LOOK_INTERVAL)) {
             Ok(Told::Problem(problem)) => problems.push(problem),
+            Ok(Told::Retry(error)) => {
+                if let Some(call) = on_retry {
+                    call.call1((error,))?;
+                }
+            }
             Ok(Told::Delivered { project_name, run_name, number, batch_count, warning }) => {
                 writer_count += 1;
                 total += batch_count;
@@ -120,6 +132,16 @@ fn dead_writers(
         recovery: recovery_options(),
         force,
     }
+}
+
+fn tell_once(told: mpsc::Sender<Told>) -> OnRetry {
+    let is_told = AtomicBool::new(false);
+    Arc::new(move |error| {
+        if !is_told.swap(true, Ordering::Relaxed) {
+            // As in `sweep`.
+            let _ = told.send(Told::Retry(error.to_owned()));
+        }
+    })
 }
 
 fn sweep(writers: &DeadWriters, cancel: &Cancel, told: mpsc::Sender<Told>) {

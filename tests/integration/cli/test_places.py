@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -94,6 +94,35 @@ def test_sync_with_nothing_to_deliver_makes_nothing(tmp_path: Path) -> None:
     done = run_command("sync", code=0, environment={"METRANA_DIR": str(tmp_path / "data")})
     assert "nothing to deliver" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_sync_to_a_server_elsewhere_says_what_the_local_store_keeps(
+    tmp_path: Path, is_served: bool
+) -> None:
+    for name in ("first", "second"):
+        log_run(tmp_path, name)
+    with Client(data_dir=tmp_path) as client:
+        assert len(client.runs()) == 2
+
+    def sync(*arguments: str) -> str:
+        named = ["sync", "--url", "http://127.0.0.1:1", *arguments]
+        return run_command(*named, code=0, environment={"METRANA_DIR": str(tmp_path)}).stderr
+
+    kept = f"sync does not copy what is in the local store of {tmp_path}: 2 runs"
+    with LocalServer(tmp_path) if is_served else nullcontext():
+        told = sync()
+        assert f"nothing is undelivered in {tmp_path}" in told
+        assert kept in told
+        copied = tmp_path / "copied"
+        copied.mkdir()
+        assert kept in sync(str(copied))
+        with metrana.init(run_name="now", data_dir=copied, mode="offline"):
+            told = sync(str(copied))
+            assert "left alone, because alive or another machine's: 1 " in told
+            assert "nothing is undelivered" not in told
+    (tmp_path / "server" / "catalog.sqlite").write_text("damaged")
+    assert kept.rpartition(":")[0] in sync()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "ftp://x", "http://"])

@@ -35,6 +35,9 @@ use crate::types::Seq;
 /// server.
 pub type OnProgress = Arc<dyn Fn(Seq, Seq) + Send + Sync>;
 
+/// Hears why an attempt failed that is made again.
+pub type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How deliveries are made.
 #[derive(Clone)]
 pub struct DeliveryOptions {
@@ -44,6 +47,8 @@ pub struct DeliveryOptions {
     /// another one too (`sync --url`), from its beginning.
     pub destination: String,
     pub settings: SenderSettings,
+    /// For one who waits and would see nothing; by default nobody hears of it.
+    pub on_retry: OnRetry,
 }
 
 impl DeliveryOptions {
@@ -55,7 +60,7 @@ impl DeliveryOptions {
             when_spent: WhenSpent::GiveUp,
             ..SenderSettings::default()
         };
-        Self { connector, destination: destination.into(), settings }
+        Self { connector, destination: destination.into(), settings, on_retry: Arc::new(|_| {}) }
     }
 }
 
@@ -133,7 +138,12 @@ pub fn deliver(
     let is_own = run.run().destination == options.destination;
     let acked = if is_own { read_acked(&folder)? } else { Seq(0) };
     let first = recovered.first_seq.max(Seq(acked.0 + 1));
-    let host = Arc::new(Host { last: recovered.last_seq, progress, heard: Mutex::default() });
+    let host = Arc::new(Host {
+        last: recovered.last_seq,
+        progress,
+        on_retry: Arc::clone(&options.on_retry),
+        heard: Mutex::default(),
+    });
     let config = SenderConfig {
         connector: Arc::clone(&options.connector),
         spool: Box::new(SpoolSource::ended(&folder)),
@@ -207,6 +217,7 @@ fn open_run(run: &RunInfo, writer: &WriterInfo, earlier_writers: Vec<WriterIdent
 struct Host {
     last: Seq,
     progress: OnProgress,
+    on_retry: OnRetry,
     heard: Mutex<Heard>,
 }
 
@@ -229,6 +240,10 @@ impl SenderHost for Host {
             SenderProblem::RetriesSpent { .. } => {}
             problem => self.heard.lock().problems.push(problem.to_string()),
         }
+    }
+
+    fn on_retry(&self, error: &str) {
+        (self.on_retry)(error);
     }
 
     fn on_opened(&self, opened: &OpenedRun) {

@@ -179,8 +179,14 @@ fn test_a_broken_delivery_keeps_the_rest_and_goes_on_there() {
         }
         _ => Action::Serve,
     });
-    let options = options(&server, "local");
+    let mut options = options(&server, "local");
+    let retries = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&retries);
+    options.on_retry = Arc::new(move |error| heard.lock().push(error.to_owned()));
     let error = deliver_first(&run, &options).unwrap_err();
+    // The last failure is the delivery's own.
+    assert_eq!(retries.lock().len(), 10);
+    assert!(error.to_string().contains(&retries.lock()[9]), "{error}");
     let DeliverError::Incomplete { acked: Seq(7), last: Seq(20), .. } = error else {
         panic!("{error}");
     };

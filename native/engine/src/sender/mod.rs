@@ -134,6 +134,9 @@ pub trait SenderHost: Send + Sync {
     /// Something the user should hear of. The host bounds how many it keeps.
     fn on_problem(&self, problem: SenderProblem);
 
+    /// An attempt failed, and another will be made.
+    fn on_retry(&self, _error: &str) {}
+
     /// The run was opened late, because the server could not be reached when the process started.
     fn on_opened(&self, _opened: &OpenedRun) {}
 

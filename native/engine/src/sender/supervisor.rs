@@ -162,6 +162,7 @@ impl Supervisor {
                 return Err(text);
             }
         }
+        self.config.host.on_retry(&text);
         Ok(())
     }
 
