@@ -1,28 +1,63 @@
-"""What the README shows works as it stands there."""
+"""What the README shows works as it stands there, once and again."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
+# It serves until it is stopped, and opens a browser.
+ENDLESS = ["ui"]
 
 
-def test_the_quick_start_runs_and_reads_back_what_it_logged(tmp_path: Path) -> None:
-    (quick_start,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def shown(language: str, after: str) -> str:
+    """The first block of this language after a heading."""
+    _, _, text = README.read_text().partition(f"\n## {after}\n")
+    block = re.search(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    assert block is not None
+    return block[1]
+
+
+def run(tmp_path: Path, *arguments: str) -> str:
+    """Runs Python, where the package is installed; gives what it printed."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", quick_start],
+        [sys.executable, "-W", "error", *arguments],
         capture_output=True,
         text=True,
-        check=True,
         timeout=50,
         cwd=tmp_path,
         env={**os.environ, "METRANA_DIR": str(tmp_path / "data")},
     )
-    heading, *rows = (line.split() for line in done.stdout.splitlines())
-    assert "metric_name" in heading
-    shown = [row[:2] for row in rows if "loss" in row]
-    assert shown == [[str(step), "loss"] for step in range(95, 100)]
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_quick_start_runs_and_reads_back_what_it_logged(tmp_path: Path) -> None:
+    quick_start = shown("python", "Quick start")
+    for first_step in (0, 100):
+        heading, *rows = (line.split() for line in run(tmp_path, "-c", quick_start).splitlines())
+        assert heading == ["step", "value"]
+        values = [(int(step), float(value)) for _, step, value in rows]
+        expected = [(first_step + step, round(1 / (step + 1), 6)) for step in range(95, 100)]
+        assert values == expected
+
+
+def test_the_commands_of_the_quick_start_find_its_run(tmp_path: Path) -> None:
+    run(tmp_path, "-c", shown("python", "Quick start"))
+    commands = [
+        shlex.split(line, comments=True) for line in shown("sh", "Quick start").splitlines()
+    ]
+    assert {program for program, *_ in commands} == {"metrana"}
+    printed = {
+        name: run(tmp_path, "-m", "metrana.cli", name, *arguments)
+        for _, name, *arguments in commands
+        if name not in ENDLESS
+    }
+    assert printed.keys() == {"runs", "show", "status"}
+    assert "first" in printed["runs"]
+    assert "accuracy" in printed["show"]
+    assert printed["status"] == ""
