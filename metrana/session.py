@@ -126,8 +126,9 @@ def init(
             disables whatever else is given]
         run_id: Resumes the run of this id; names are then optional.
         data_dir: The data directory. Default: `~/.metrana`. [METRANA_DIR]
-        spool_max_bytes: Most bytes of this writer's spool. Default: until 5 % of the disk or 1 GiB
-            is left.
+        spool_max_bytes: Most bytes of this writer's spool, looked at before each write: the last
+            one may exceed it by two messages of `max_msg_size` and the names used in them. What
+            has no room waits in memory. Default: until 5 % of the disk or 1 GiB is left.
         fsync: When written batches are forced to the disk: `never`, `interval` or `always`. The
             death of the process needs none of it, that of the machine does.
 
