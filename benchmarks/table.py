@@ -9,6 +9,8 @@ from benchmarks.loggers import PEERS
 from benchmarks.place import Figures
 
 _NOTHING = "-"
+_UNSURE = "within noise"
+_NEAR = 0.05
 Measure = Callable[[str, str], Figures | None]
 
 
@@ -46,7 +48,7 @@ def _shown(row: Row, figures: Figures | None, prefix: str = "") -> str:
     if figures is None:
         return "failed"
     shown = [
-        f"{goal.label} {_number(figures[prefix + goal.figure], goal)} {goal.unit}".strip()
+        f"{goal.label} {_value(figures, prefix + goal.figure, goal)} {goal.unit}".strip()
         for goal in row.goals
         if prefix + goal.figure in figures
         and not (goal.is_quiet and goal.is_met(figures[prefix + goal.figure]))
@@ -54,30 +56,55 @@ def _shown(row: Row, figures: Figures | None, prefix: str = "") -> str:
     return ", ".join(shown) or _NOTHING
 
 
+def _value(figures: Figures, name: str, goal: Goal) -> str:
+    value = _number(figures[name], goal)
+    if not _has_interval(figures, name):
+        return value
+    low, high = (_number(figures[f"{name}_{end}"], goal) for end in ("low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def _number(value: float, goal: Goal) -> str:
     if goal.unit in ("points", ""):
         return f"{value:,.0f}"
+    if goal.limit and abs(value / goal.limit - 1) < _NEAR:
+        # Rounded further it might seem to be the limit.
+        return f"{value:#.4g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _has_interval(figures: Figures, name: str) -> bool:
+    return f"{name}_low" in figures
+
+
 def _missed(row: Row, figures: Figures) -> list[Goal]:
-    # What was not measured is not good enough.
-    return [
-        goal
-        for goal in row.goals
-        if goal.limit is not None
-        and not (goal.figure in figures and goal.is_met(figures[goal.figure]))
-    ]
+    # What was not measured is not good enough. An interval misses a goal with both of its ends.
+    return [goal for goal in _limited(row) if not any(_ends_met(goal, figures))]
+
+
+def _unsure(row: Row, figures: Figures) -> list[Goal]:
+    # One end of the interval would do, the other would not.
+    return [goal for goal in _limited(row) if len(set(_ends_met(goal, figures))) > 1]
+
+
+def _limited(row: Row) -> list[Goal]:
+    return [goal for goal in row.goals if goal.limit is not None]
+
+
+def _ends_met(goal: Goal, figures: Figures) -> list[bool]:
+    name = goal.figure
+    ends = (f"{name}_low", f"{name}_high") if _has_interval(figures, name) else (name,)
+    return [end in figures and goal.is_met(figures[end]) for end in ends]
 
 
 def _verdict(row: Row, figures: Figures | None) -> str:
     if figures is None:
         return "no"
-    missed = _missed(row, figures)
-    if not missed:
-        return "yes"
-    labels = ", ".join(goal.label for goal in missed if goal.label)
-    return f"**no** ({labels})" if labels else "**no**"
+    for word, goals in (("**no**", _missed(row, figures)), (_UNSURE, _unsure(row, figures))):
+        labels = ", ".join(goal.label for goal in goals if goal.label)
+        if goals:
+            return f"{word} ({labels})" if labels else word
+    return "yes" if _goals(row) else _NOTHING
 
 
 def _note(row: Row, figures: Figures | None) -> str:
@@ -87,6 +114,8 @@ def _note(row: Row, figures: Figures | None) -> str:
     missed = _missed(row, figures)
     if any(not goal.is_quiet for goal in missed):
         parts.append("missed: " + (row.reason.format_map(figures) or "no reason is known yet"))
+    if _unsure(row, figures):
+        parts.append(f"{_UNSURE}: the goal lies between the ends of the interval")
     if invalid := [goal.label for goal in missed if goal.is_quiet]:
         parts.append(f"the figures do not count: {', '.join(invalid)}")
     return "; ".join(parts) or _NOTHING
