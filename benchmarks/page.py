@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.loggers import PEERS
+from benchmarks.goals import ROWS
+from benchmarks.loggers import PEERS, WITHOUT_SERVER
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "docs" / "benchmarks.md"
@@ -15,9 +16,11 @@ _IN_README = ("work", "goal", "metrana", *PEERS.values(), "met?")
 _EXPLAINED = """\
 Each work is done in a fresh process. Percentiles are exact, from the time of every single call;
 they include the timer, which "net" leaves out. metrana has a local server, in a process of its own
-on the same cores, except in the rows "threads", "wire", "disk", "startup" (offline) and "kill".
-Each peer is in its usual local mode and cannot reach a network. Goals are not lowered: a missed
-one stays in the table with its reason, and so does a figure for which points were dropped."""
+on the same cores, except in the rows {without_server}.
+Each peer is in its usual local mode and is told to stay offline. Goals are not lowered: a missed
+one stays in the table with its reason, and so does a figure for which points were dropped. In
+brackets are the ends of the 95 % interval of a figure made of rounds: such a goal is met if both
+are good enough, missed if neither is, and else "within noise"."""
 
 
 def page(
@@ -39,12 +42,17 @@ def page(
         "",
         *(f"- {line}" for line in described),
         "",
-        _EXPLAINED,
+        _EXPLAINED.format(without_server=_without_server()),
         "",
         *lines,
         *(["", "Without figures:", "", *failed] if failed else []),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _without_server() -> str:
+    names = [f'"{row.name}"' for row in ROWS if row.logger == WITHOUT_SERVER]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def section(page_text: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from benchmarks.place import Figures
 
-METRANA = ("metrana", "metrana-server")
+WITHOUT_SERVER = "metrana"
+METRANA = (WITHOUT_SERVER, "metrana-server")
 PEERS = {
     "tensorboardx": "TensorBoardX",
     "wandb": "W&B offline",
@@ -24,10 +25,12 @@ class Logger(Protocol):
     """How one logger is used.
 
     Attributes:
+        imports: The statement that its users begin with.
         scalar: The statement that logs `x` as metric "loss", where `i` counts the calls.
         mapping: The statement that logs the numbers in `values`, a dict by metric name.
     """
 
+    imports: str
     scalar: str
     mapping: str
 
@@ -46,8 +49,8 @@ class Logger(Protocol):
     def dropped(self) -> Figures:
         """How many points of the open run it refused, as "dropped"; {} if it does not count."""
 
-    def count(self, folder: Path) -> int:
-        """How many points of "loss" can be read back, by a process that logged none of them."""
+    def values(self, folder: Path) -> list[float]:
+        """All values of "loss" that can be read back, repeated ones too, in any order."""
 
 
 def logger_of(name: str) -> Logger:

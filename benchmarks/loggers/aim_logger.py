@@ -11,6 +11,7 @@ from benchmarks.loggers import LoggerBase
 class AimLocal(LoggerBase):
     """A run in a local repository."""
 
+    imports = "from aim import Run"
     scalar = 'run.track(x, name="loss", step=i)'
     mapping = "run.track(values, step=i)"
 
@@ -25,22 +26,22 @@ class AimLocal(LoggerBase):
         """Closes the run."""
         self._run.close()
 
-    def count(self, folder: Path) -> int:
-        """Counts the points of "loss" that the repository gives."""
+    def values(self, folder: Path) -> list[float]:
+        """Returns the values of "loss" that the repository gives."""
         from aim import Repo, Run
         from aim.sdk.index_manager import RepoIndexManager
         from aim.storage.context import Context
 
         repo = Repo.from_path(str(folder))
         index = RepoIndexManager.get_index_manager(repo)
-        count = 0
+        values: list[float] = []
         for run_hash in repo.list_all_runs():
             # As `aim up` does: reads find only what is indexed.
             index.index(run_hash)
             metric = Run(run_hash, repo=repo, read_only=True).get_metric("loss", Context({}))
             if metric is not None:
-                count += len(metric.values.sparse_numpy()[0])
-        return count
+                values += metric.values.sparse_numpy()[1].tolist()
+        return values
 
 
 def create() -> AimLocal:

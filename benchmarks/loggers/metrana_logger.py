@@ -14,6 +14,7 @@ from benchmarks.place import Figures
 class MetranaOffline(LoggerBase):
     """Logs to the spool; what has to be read is delivered to the embedded store."""
 
+    imports = "import metrana"
     scalar = 'metrana.log("loss", x)'
     mapping = "metrana.log(values)"
     mode = "offline"
@@ -36,12 +37,16 @@ class MetranaOffline(LoggerBase):
         """Returns what the run refused."""
         return dropped_by(self._run)
 
-    def count(self, folder: Path) -> int:
-        """Counts what the embedded store has, after it took what the spool and the ring held."""
+    def values(self, folder: Path) -> list[float]:
+        """Returns what the embedded store has, after it took what the spool and the ring held."""
         from metrana.query import Client
 
         with Client(data_dir=folder) as client:
-            return int(client.runs()["point_count"].sum())
+            values: list[float] = []
+            for run_name in client.runs()["run_name"]:
+                found = client.points(run_name, "loss", duplicates="all")
+                values += found["value"].tolist()
+        return values
 
 
 def dropped_by(run: metrana.Run) -> Figures:

@@ -13,6 +13,7 @@ from benchmarks.loggers import LoggerBase
 class MlflowSqlite(LoggerBase):
     """A run in a database file."""
 
+    imports = "import mlflow"
     scalar = 'mlflow.log_metric("loss", x, step=i)'
     mapping = "mlflow.log_metrics(values, step=i)"
 
@@ -29,13 +30,11 @@ class MlflowSqlite(LoggerBase):
         """Ends the run."""
         self._mlflow.end_run()
 
-    def count(self, folder: Path) -> int:
-        """Counts the committed rows of "loss"."""
+    def values(self, folder: Path) -> list[float]:
+        """Returns the values of the committed rows of "loss"."""
         with closing(sqlite3.connect(_database(folder))) as database:
-            (count,) = database.execute(
-                "SELECT count(*) FROM metrics WHERE key = 'loss'"
-            ).fetchone()
-        return int(count)
+            rows = database.execute("SELECT value FROM metrics WHERE key = 'loss'").fetchall()
+        return [value for (value,) in rows]
 
 
 def _database(folder: Path) -> Path:

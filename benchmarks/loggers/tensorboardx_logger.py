@@ -13,6 +13,7 @@ from benchmarks.loggers import LoggerBase
 class TensorBoardX(LoggerBase):
     """A SummaryWriter as its README makes it."""
 
+    imports = "from tensorboardX import SummaryWriter"
     scalar = 'writer.add_scalar("loss", x, i)'
     # add_scalars would open a file a metric: a loop is what its users write.
     mapping = "for name, value in values.items(): writer.add_scalar(name, value, i)"
@@ -28,8 +29,8 @@ class TensorBoardX(LoggerBase):
         """Closes the writer."""
         self._writer.close()
 
-    def count(self, folder: Path) -> int:
-        """Counts the whole records of the event files that hold a value of "loss"."""
+    def values(self, folder: Path) -> list[float]:
+        """Returns the values of "loss" in the whole records of the event files."""
         from tensorboardX.proto.event_pb2 import Event
 
         events = (
@@ -37,7 +38,12 @@ class TensorBoardX(LoggerBase):
             for path in folder.glob("events.out.tfevents.*")
             for record in _records(path.read_bytes())
         )
-        return sum(value.tag == "loss" for event in events for value in event.summary.value)
+        return [
+            value.simple_value
+            for event in events
+            for value in event.summary.value
+            if value.tag == "loss"
+        ]
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ _PROJECT = "benchmark"
 class TrackioLocal(LoggerBase):
     """A run of a local project."""
 
+    imports = "import trackio"
     scalar = 'trackio.log({"loss": x})'
     mapping = "trackio.log(values)"
 
@@ -33,14 +34,15 @@ class TrackioLocal(LoggerBase):
         """Finishes the run."""
         self._trackio.finish()
 
-    def count(self, folder: Path) -> int:
-        """Counts the committed rows with "loss"."""
+    def values(self, folder: Path) -> list[float]:
+        """Returns the values of the committed rows with "loss"."""
         path = folder / f"{_PROJECT}.db"
         if not path.exists():
-            return 0
+            return []
         with closing(sqlite3.connect(path)) as database:
             rows = database.execute("SELECT metrics FROM metrics").fetchall()
-        return sum("loss" in json.loads(metrics) for (metrics,) in rows)
+        metrics = [json.loads(row) for (row,) in rows]
+        return [float(row["loss"]) for row in metrics if "loss" in row]
 
 
 def create() -> TrackioLocal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ _HEADER_BYTES = 7
 class WandbOffline(LoggerBase):
     """A run in mode offline."""
 
+    imports = "import wandb"
     scalar = 'run.log({"loss": x})'
     mapping = "run.log(values)"
 
@@ -30,8 +32,8 @@ class WandbOffline(LoggerBase):
         """Finishes the run."""
         self._run.finish()
 
-    def count(self, folder: Path) -> int:
-        """Counts the history records with "loss" in the files that `wandb sync` would read."""
+    def values(self, folder: Path) -> list[float]:
+        """Returns the values of "loss" in the files that `wandb sync` would read."""
         from wandb.proto.wandb_internal_pb2 import Record
 
         records = (
@@ -39,11 +41,12 @@ class WandbOffline(LoggerBase):
             for path in folder.glob("wandb/offline-run-*/*.wandb")
             for record in _records(path.read_bytes())
         )
-        return sum(
-            item.key == "loss" or "loss" in item.nested_key
+        return [
+            float(json.loads(item.value_json))
             for record in records
             for item in record.history.item
-        )
+            if item.key == "loss" or "loss" in item.nested_key
+        ]
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from benchmarks.place import Figures, Place
 _MODULES = {
     "scalar": "comparison",
     "mapping": "comparison",
+    "mapping-keys": "comparison",
     "startup": "startup",
     "training": "training",
     "training-calls": "training",
@@ -26,8 +27,9 @@ _MODULES = {
     "ingest-blocks": "ingest",
     "ingest-series": "ingest",
     "space": "space",
-    "memory": "resources",
-    "cpu": "resources",
+    "files": "files",
+    "memory": "memory",
+    "steady": "steady",
     "import": "imports",
 }
 

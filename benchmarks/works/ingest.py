@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 import metrana
 from benchmarks.loggers.metrana_logger import dropped_by
 from benchmarks.place import Figures, Place
+from benchmarks.processes import cpu_s
 from benchmarks.walks import Walks
 from metrana.query import Client
 from tests.local_server import LocalServer
@@ -71,7 +71,7 @@ def _to_durable(place: Place, log_once: Callable[[metrana.Run, int], int]) -> Fi
             enqueue_timeout_secs=60.0,
         )
         logged = turn = 0
-        server_cpu_s, client_cpu_s = _cpu_s(server.process.pid), _cpu_s(os.getpid())
+        server_cpu_s, client_cpu_s = cpu_s(server.process.pid), cpu_s(os.getpid())
         start = time.perf_counter()
         while time.perf_counter() - start < place.seconds(_SECONDS):
             logged += log_once(run, turn)
@@ -80,8 +80,8 @@ def _to_durable(place: Place, log_once: Callable[[metrana.Run, int], int]) -> Fi
                 time.sleep(_POLL_S)
         run.flush(_FLUSH_S)
         took_s = time.perf_counter() - start
-        server_cpu_s = _cpu_s(server.process.pid) - server_cpu_s
-        client_cpu_s = _cpu_s(os.getpid()) - client_cpu_s
+        server_cpu_s = cpu_s(server.process.pid) - server_cpu_s
+        client_cpu_s = cpu_s(os.getpid()) - client_cpu_s
         dropped = dropped_by(run)
         run.close()
         with Client(server.http_url, data_dir=place.folder) as client:
@@ -103,9 +103,3 @@ def _in_flight(run: metrana.Run) -> int:
     metrics = run.get_metrics()
     enqueued = metrics.float_points_enqueued + metrics.rl_float_points_enqueued
     return enqueued - metrics.float_points_sent - metrics.rl_float_points_sent
-
-
-def _cpu_s(pid: int) -> float:
-    # After the command in parentheses, which may hold anything, utime and stime are 11 and 12.
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

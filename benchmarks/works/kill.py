@@ -20,11 +20,13 @@ _PAUSE_S = 0.0005
 _SETTLE_S = 5.0
 _CLOSED_POINTS = 50
 _START_S = 120.0
-# `i` is written down when the call has returned: a file's pages outlive the process.
+# Each value tells which point it is. `i` is written down when the call has returned: a file's pages
+# outlive the process.
 _LOOP = """
 def log_on(note):
     i = 0
     while True:
+        x = float(i)
         {statement}
         i += 1
         note(i)
@@ -32,8 +34,8 @@ def log_on(note):
 
 
 def measure_kill(place: Place) -> Figures:
-    """Kills a process that logs up to two thousand points a second, and counts, a few times."""
-    _check_count(place)
+    """Kills a process that logs up to two thousand points a second, and reads back, a few times."""
+    _check_reading(place)
     seed = random.Random(0)
     folders = [place.folder / f"round-{number}" for number in range(place.count(_ROUNDS))]
     taken = []
@@ -43,31 +45,46 @@ def measure_kill(place: Place) -> Figures:
         taken.append(_kill_one(place.logger, folder, folder.with_suffix(".taken"), life_s))
     # A logger's process of its own lives on, and may write what it has.
     time.sleep(place.seconds(_SETTLE_S))
-    stored = [_counted(place.logger, folder) for folder in folders]
-    # More than was noted can be stored: the last call may not have come to its note. That makes up
-    # for no loss of another round.
-    lost = [max(0, had - has) for had, has in zip(taken, stored, strict=True)]
+    stored = [read_back(place.logger, folder) for folder in folders]
+    lost, wrong = zip(*map(lost_and_wrong, taken, stored), strict=True)
     return {
         "taken": float(sum(taken)),
-        "stored": float(sum(stored)),
+        "stored": float(sum(map(len, stored))),
         "lost": float(sum(lost)),
         "most_lost": float(max(lost)),
+        "wrong": float(sum(wrong)),
         "rounds": float(len(folders)),
     }
 
 
-def _check_count(place: Place) -> None:
-    # A count that finds nothing would look like a loss: it has to find all of a run that closed.
+def lost_and_wrong(taken: int, stored: list[float]) -> tuple[int, int]:
+    """Compares what is stored with what was taken: the values 0, 1, … each once.
+
+    One more can be stored: the last call may not have come to its note.
+
+    Returns:
+        How many are missing, and how many are there twice or are none of these.
+    """
+    lost = set(range(taken)) - set(stored)
+    right = set(range(taken + 1)) & set(stored)
+    return len(lost), len(stored) - len(right)
+
+
+def _check_reading(place: Place) -> None:
+    # A reader that finds nothing would look like a loss: it has to find all of a run that closed.
     folder = place.folder / "closed"
     folder.mkdir()
     _process("close", place.logger, folder).communicate()
-    found = _counted(place.logger, folder)
-    if found != _CLOSED_POINTS:
-        raise RuntimeError(f"{found} of {_CLOSED_POINTS} points of a closed run are found")
+    found = read_back(place.logger, folder)
+    if sorted(found) != list(range(_CLOSED_POINTS)):
+        raise RuntimeError(f"{len(found)} of {_CLOSED_POINTS} points of a closed run are found")
 
 
-def _counted(logger: str, folder: Path) -> int:
-    return int(json.loads(_process("count", logger, folder).communicate()[0].split("\n")[-2]))
+def read_back(logger: str, folder: Path) -> list[float]:
+    """Returns the values of "loss" that a process finds which logged none of them."""
+    out = _process("read", logger, folder).communicate()[0]
+    values: list[float] = json.loads(out.split("\n")[-2])
+    return values
 
 
 def _kill_one(logger: str, folder: Path, note: Path, life_s: float) -> int:
@@ -97,15 +114,15 @@ def _process(task: str, logger: str, folder: Path, *more: str) -> subprocess.Pop
 
 def _close(logger_name: str, folder: Path) -> None:
     logger = logger_of(logger_name)
-    scope = {"x": 0.5, **logger.open(folder)}
-    loop = f"for i in range({_CLOSED_POINTS}): {logger.scalar}"
+    scope = logger.open(folder)
+    loop = f"for i in range({_CLOSED_POINTS}): x = float(i); {logger.scalar}"
     exec(loop, scope)
     logger.close()
 
 
 def _log(logger_name: str, folder: Path, note: Path) -> None:
     logger = logger_of(logger_name)
-    scope = {"x": 0.5, **logger.open(folder)}
+    scope = logger.open(folder)
     file = os.open(note, os.O_CREAT | os.O_WRONLY)
 
     def write_down(count: int) -> None:
@@ -123,5 +140,4 @@ if __name__ == "__main__":
     elif _task == "close":
         _close(_logger, Path(_folder))
     else:
-        _count = logger_of(_logger).count(Path(_folder))
-        print(f"\n{_count}")
+        print("\n" + json.dumps(logger_of(_logger).values(Path(_folder))))

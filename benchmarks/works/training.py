@@ -8,24 +8,33 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loggers import logger_of, prepared
+from benchmarks.confidence import with_interval
+from benchmarks.loggers import PEERS, logger_of, prepared
 from benchmarks.place import Figures, Place
 
 _STEP_S = 0.003
 _SCALARS = 20
-# Six rounds of each kind, 10.8 s of steps. What runs before them lasts longer than what any logger
-# gathers before it works on it, so a round pays for as much as it causes.
-_ROUNDS = 6
-_ROUND_STEPS = 600
+# Pairs of rounds, 2.4 s of steps each: as many as it takes to see half a percent. A peer takes so
+# much that a few show it.
+_PAIRS = 14
+_PEER_PAIRS = 4
+_ROUND_STEPS = 800
+# What runs before the steps that count lasts longer than what any logger gathers before it works on
+# it, so a round pays for as much as it causes. Without a run there are only the caches to warm.
 _WARM_UP_S = 1.2
+_PLAIN_WARM_UP_S = 0.3
 _WARM_UP_STEPS = 20
 _ROUNDS_TRIED = 100
 _LOOP = """
-def steps(first, end, step):
+def steps(first, end, step, keys, clock, append):
+    append(clock())
     for i in range(first, end):
         step()
+        values = {{key: i + 0.25 * index for index, key in enumerate(keys)}}
         {statement}
+        append(clock())
 """
+_KEYS = [f"metric/{index}" for index in range(_SCALARS)]
 
 
 def busy_step() -> Callable[[], None]:
@@ -62,42 +71,61 @@ def _slow_down(place: Place, statement: str) -> Figures:
     # The step itself keeps one of them busy.
     step = busy_step()
     logger = logger_of(place.logger)
+    pair_count = place.count(_PEER_PAIRS if place.logger in PEERS else _PAIRS)
     plain, logged, closing, dropped = [], [], [], 0.0
-    for number in range(place.count(_ROUNDS)):
+    for number in range(pair_count):
         # Which comes first changes, so that a drift of the machine favours neither.
         if number % 2 == 0:
-            plain.append(_round_s(place, "pass", {}, step))
+            plain.append(_steps_s(place, "pass", {}, step, _PLAIN_WARM_UP_S))
         with prepared(logger, place.folder):
-            values = {f"metric/{index}": 0.25 * index for index in range(_SCALARS)}
-            names = {**logger.open(place.folder), "values": values}
-            logged.append(_round_s(place, statement, names, step))
+            names = logger.open(place.folder)
+            logged.append(_steps_s(place, statement, names, step, _WARM_UP_S))
             dropped += logger.dropped().get("dropped", 0.0)
             closing.append(_timed(logger.close))
         if number % 2:
-            plain.append(_round_s(place, "pass", {}, step))
-    slower = [(ours / bare - 1) * 100 for ours, bare in zip(logged, plain, strict=True)]
+            plain.append(_steps_s(place, "pass", {}, step, _PLAIN_WARM_UP_S))
+    steps_s = np.array([plain, logged])
+    # Of all steps together, and of the middle ones: half of a round's steps take longer. The middle
+    # ones are quiet, but only the sums have all that a logger takes.
+    sums, middles = steps_s.sum(axis=2).T, np.median(steps_s, axis=2).T
     return {
-        "slower_percent": (sum(logged) / sum(plain) - 1) * 100,
-        "lowest_percent": min(slower),
-        "highest_percent": max(slower),
-        "noise_percent": (max(plain) / min(plain) - 1) * 100,
+        **with_interval("slower_percent", sums, _slower_percent),
+        **with_interval("middle_percent", middles, _slower_percent),
         "close_ms": float(np.median(closing)) * 1000,
-        "step_ms": sum(plain) / len(plain) / place.count(_ROUND_STEPS) * 1000,
-        "steps": float(place.count(_ROUND_STEPS) * len(plain)),
+        "step_ms": float(steps_s[0].mean()) * 1000,
+        "steps": float(steps_s[0].size),
+        "pairs": float(pair_count),
         "dropped": dropped,
     }
 
 
-def _round_s(
-    place: Place, statement: str, names: dict[str, Any], step: Callable[[], None]
-) -> float:
+def _slower_percent(tables: np.ndarray) -> np.ndarray:
+    plain, logged = tables.sum(axis=1).T
+    return (logged / plain - 1) * 100
+
+
+def _steps_s(
+    place: Place,
+    statement: str,
+    names: dict[str, Any],
+    step: Callable[[], None],
+    warm_up_s: float,
+) -> np.ndarray:
+    # The seconds of each step of a round. Shape: (step_count,).
     scope = dict(names)
     exec(_LOOP.format(statement=statement), scope)
-    first, until = 0, time.perf_counter() + place.seconds(_WARM_UP_S)
+
+    def go_on(first: int, step_count: int) -> np.ndarray:
+        times: list[float] = []
+        end = first + step_count
+        scope["steps"](first, end, step, _KEYS, time.perf_counter, times.append)
+        return np.diff(times)
+
+    first, until = 0, time.perf_counter() + place.seconds(warm_up_s)
     while time.perf_counter() < until:
-        scope["steps"](first, first + _WARM_UP_STEPS, step)
+        go_on(first, _WARM_UP_STEPS)
         first += _WARM_UP_STEPS
-    return _timed(lambda: scope["steps"](first, first + place.count(_ROUND_STEPS), step))
+    return go_on(first, place.count(_ROUND_STEPS))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.confidence import with_interval
 from benchmarks.disk import file_system
 from benchmarks.goals import ROWS, Goal, Row
 from benchmarks.loggers import PEERS
 from benchmarks.page import PUBLISHED, README, page, publish, section, section_of
 from benchmarks.place import Place
+from benchmarks.processes import started_by
 from benchmarks.runner import Runner
 from benchmarks.table import table
 from benchmarks.timing import sample
 from benchmarks.walks import Walks
 from benchmarks.works import work_of
+from benchmarks.works.kill import lost_and_wrong
 
 ROOT = Path(__file__).parents[2]
 ROW = Row(
@@ -164,6 +169,76 @@ def test_table_says_what_was_dropped_to_be_fast() -> None:
 
 def test_table_takes_a_figure_that_is_missing_for_a_missed_goal() -> None:
     assert _row({"p50_us": 0.5, "copy_us": 0.25}, ROW)[-2] == "**no** (dropped)"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.9, "yes"), (-0.1, 1.1, "within noise (p50)"), (1.1, 1.3, "**no** (p50)")],
+)
+def test_table_calls_a_goal_met_if_its_whole_interval_is(
+    low: float, high: float, verdict: str
+) -> None:
+    cells = _row({**FIGURES, "p50_us_low": low, "p50_us_high": high}, ROW)
+    assert cells[3] == f"p50 0.5 ({low} to {high}) µs"
+    assert cells[-2] == verdict
+    assert ("within noise: the goal lies between" in cells[-1]) == verdict.startswith("within")
+
+
+def test_table_has_no_verdict_where_there_is_no_goal() -> None:
+    row = Row("scalar", "a call", "scalar", (Goal("p50_us", "p50", None, "µs"), ROW.goals[1]))
+    assert _row(FIGURES, row)[-2] == "-"
+    assert _row({**FIGURES, "dropped": 3.0}, row)[-2] == "**no** (dropped)"
+
+
+def test_table_rounds_nothing_to_its_goal() -> None:
+    assert _row({**FIGURES, "p50_us": 1.0016}, ROW)[3] == "p50 1.002 µs"
+    assert _row({**FIGURES, "p50_us": 0.99612}, ROW)[3] == "p50 0.9961 µs"
+
+
+def test_interval_holds_the_mean_of_what_the_rounds_are_drawn_from() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(50):
+        rounds = rng.normal(3.0, 1.0, size=(20, 1))
+        figures = with_interval("x", rounds, lambda tables: tables.mean(axis=(1, 2)))
+        assert figures["x"] == pytest.approx(rounds.mean())
+        hits += figures["x_low"] <= 3.0 <= figures["x_high"]
+    assert hits >= 40
+
+
+@pytest.mark.parametrize(
+    ("stored", "lost", "wrong"),
+    [
+        ([2.0, 0.0, 1.0], 0, 0),
+        ([0.0, 1.0, 2.0, 3.0], 0, 0),  # the last call was taken, but not written down yet
+        ([0.0, 2.0], 1, 0),
+        ([0.0, 1.0, 1.0], 1, 1),
+        ([0.0, 1.0, 2.0, 4.0], 0, 1),
+        ([0.0, 0.5, 2.0], 1, 1),
+    ],
+)
+def test_kill_compares_values_one_by_one(stored: list[float], lost: int, wrong: int) -> None:
+    assert lost_and_wrong(3, stored) == (lost, wrong)
+
+
+def test_processes_that_a_process_started_are_found_to_the_last() -> None:
+    grandchild = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with subprocess.Popen([sys.executable, "-c", grandchild], stdin=subprocess.PIPE) as child:
+        assert child.stdin
+        deadline = time.monotonic() + 20
+        while len(found := started_by(child.pid)) < 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(found) == 1
+        assert {child.pid, *found} <= set(started_by(os.getpid()))
+        child.stdin.write(b"\n")
+
+
+def test_page_names_the_rows_without_a_server() -> None:
+    text = page("python -m benchmarks", ["A machine", "a system"], ["| row |"], [])
+    told = text.partition("except in the rows")[2].partition(".")[0]
+    expected = {row.name for row in ROWS if row.logger == "metrana"}
+    assert set(told.split('"')[1::2]) == expected
+    assert "import" in expected
 
 
 def test_table_says_what_failed() -> None:
