@@ -265,7 +265,8 @@ impl Engine {
 
     // ── Fork ───────────────────────────────────────────────────────────────────────────────────
 
-    /// Takes every lock, so that no file is in the middle of a change when the process is copied.
+    /// Takes every lock that a child could meet, so that nothing is in the middle of a change when the
+    /// process is copied. Waits for no disk.
     /// Follow it with [`Self::fork_in_parent`] and [`Self::fork_in_child`], in the same thread.
     pub fn fork_prepare(&self) {
         if self.is_inherited() {
@@ -320,5 +321,37 @@ impl Drop for Engine {
         self.shared().ask(|request| request.end_by = Some(Instant::now()));
         // SAFETY: this is the only place that drops it, and nothing uses it after.
         unsafe { std::mem::ManuallyDrop::drop(&mut self.parts) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::RunConfig;
+    use crate::ring::{RingOptions, RingPlace};
+
+    #[test]
+    fn test_a_fork_does_not_wait_for_a_disk_that_keeps_the_folder_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = EngineConfig::offline(folder.path(), RunConfig::local("run", "job"));
+        let place = RingPlace::Folder(folder.path().to_owned());
+        config.ring = RingOptions { capacity_bytes: 1 << 20, place };
+        let engine = Engine::open(config, &mut || false).unwrap();
+        // As while the drain thread makes a folder anew that somebody deleted.
+        let held = engine.shared().folder.lock();
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            let engine = &engine;
+            scope.spawn(move || {
+                engine.fork_prepare();
+                engine.fork_in_parent();
+                tell.send(())
+            });
+            let in_time = told.recv_timeout(Duration::from_secs(20));
+            drop(held);
+            assert_eq!(in_time, Ok(()));
+        });
     }
 }

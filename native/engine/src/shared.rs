@@ -1,6 +1,6 @@
 //! What the callers, the drain thread and the sender's thread of one writer share.
 //!
-//! Where locks nest, it is in the order of the fields; `fork` takes all of them in it.
+//! Where locks nest, it is in the order of the fields; `fork` takes all but one of them in it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -28,7 +28,8 @@ pub(crate) struct Shared {
     pub ledger: Mutex<Ledger>,
     pub problems: Mutex<Problems>,
     pub ring: Mutex<Ring>,
-    /// Holds the writer's lock; `None` once the writer has ended.
+    /// Holds the writer's lock; `None` once the writer has ended. No fork waits for this one: whoever
+    /// has it may wait for a disk. A child never asks for it.
     pub folder: Mutex<Option<WriterFolder>>,
     /// The run as the server opened it.
     pub opened: Mutex<Option<OpenedRun>>,
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
     pub has_reached_server: AtomicBool,
 }
 
-/// Every lock of a writer, held.
+/// Every lock of a writer that its callers ask for, held.
 #[derive(Debug)]
 pub(crate) struct AllLocks<'a> {
     _intake: MutexGuard<'a, Intake>,
@@ -54,7 +55,6 @@ pub(crate) struct AllLocks<'a> {
     _ledger: MutexGuard<'a, Ledger>,
     _problems: MutexGuard<'a, Problems>,
     _ring: MutexGuard<'a, Ring>,
-    _folder: MutexGuard<'a, Option<WriterFolder>>,
     _opened: MutexGuard<'a, Option<OpenedRun>>,
 }
 
@@ -131,7 +131,6 @@ impl Shared {
             _ledger: self.ledger.lock(),
             _problems: self.problems.lock(),
             _ring: self.ring.lock(),
-            _folder: self.folder.lock(),
             _opened: self.opened.lock(),
         }
     }

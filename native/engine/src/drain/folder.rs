@@ -79,8 +79,6 @@ impl Drain {
         Ok(())
     }
 
-    /// A disk may take its time over this, and a fork waits for the lock: so it is taken only when
-    /// the folder is not there.
     fn fate(&self) -> Fate {
         if self.folder.place.is_kept() {
             return Fate::Kept;
@@ -93,7 +91,6 @@ impl Drain {
     /// The spool is this writer's by the id in each of its segments, not by the number.
     fn claim_again(&mut self) -> Result<(), DrainError> {
         let run = self.folder.place.restore_run(&self.settings.run)?;
-        // Under the lock, or a child forked just now would keep the new lock's file open.
         if let Some(folder) = &mut *self.shared.folder.lock() {
             folder.claim_again(&run, self.settings.writer_id)?;
             self.folder.place = folder.place().clone();

@@ -390,7 +390,16 @@ impl SpoolReader {
     fn next_segment(&mut self) -> Result<Option<u64>, SpoolError> {
         let Some(segment) = &self.segment else { return Ok(None) };
         let current = segment.number;
-        let numbers = self.numbers()?;
+        let numbers = match self.numbers() {
+            // The folder was moved, or it is about to be made anew. The open segment is there for
+            // whoever has it open, and its writer may go on with it.
+            Err(SpoolError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && !self.has_writer_ended =>
+            {
+                return Ok(None);
+            }
+            numbers => numbers?,
+        };
         let next = numbers.iter().copied().find(|number| *number > current);
         if let (Some(next), Some(_)) = (next, self.owner)
             && self.is_foreign(self.header(next)?.as_ref())

@@ -105,6 +105,23 @@ fn test_a_spool_that_was_moved_grows_in_its_open_file_and_deletes_nothing() {
 }
 
 #[test]
+fn test_a_reader_goes_on_in_a_segment_whose_folder_was_moved_and_not_made_anew() {
+    let (folder, elsewhere) = (memory_folder(), memory_folder());
+    let mut writer = spool(folder.path(), 5, 10_000);
+    let mut reader = SpoolReader::open(folder.path(), Seq(1)).unwrap();
+    let mut read = events(&mut reader);
+    std::fs::rename(folder.path(), elsewhere.path().join("moved")).unwrap();
+    writer.set_moved(true);
+    assert_eq!(reader.next_event().unwrap(), None);
+    (6..=8).for_each(|seq| append(&mut writer, seq).unwrap());
+    read.extend(events(&mut reader));
+    assert_eq!(batches(&read), (1..=8).collect::<Vec<_>>());
+    // Of a writer that is gone the rest may be in another segment, which nobody can look for.
+    reader.writer_has_ended();
+    assert!(reader.next_event().is_err());
+}
+
+#[test]
 fn test_a_new_segment_steps_over_files_that_nobody_here_wrote() {
     let folder = memory_folder();
     let mut writer = spool(folder.path(), 1, 300);
