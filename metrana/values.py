@@ -21,6 +21,8 @@ from metrana.errors import MetranaValidationError
 _NUMBERS = "a number, or an array or list of numbers"
 _WHOLE_NUMBERS = "a whole number, or an array or list of whole numbers"
 _ENV_IDS = "a string or int, or a list of them"
+# Of NumPy's scalars, those that are environment ids and never change.
+NUMPY_ID_KINDS = (np.str_, *(np.dtype(code).type for code in np.typecodes["AllInteger"]))
 # bool, signed, unsigned, float.
 _REAL_KINDS = "biuf"
 # What the native module reads: C-contiguous, aligned, no subclass.

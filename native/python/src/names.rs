@@ -14,7 +14,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyInt, PyList, PyString};
+use pyo3::types::{PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::error::{invalid, validation};
 use crate::writer::Writer;
@@ -122,7 +122,7 @@ impl<K: Copy + Eq + Hash, N: Copy> Known<K, N> {
     }
 }
 
-/// A list of environment ids, by the addresses of its elements.
+/// A list of environment ids, by the addresses of its elements, all of which are constant.
 struct EnvList {
     ids: Vec<Py<PyAny>>,
     numbers: Arc<[EnvNo]>,
@@ -287,26 +287,26 @@ fn many(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Envs> {
     if let Some(numbers) = writer.names.lock().find_list(list) {
         return Ok(Envs::Many(numbers));
     }
-    let (ids, numbers) = if let Some(numbers) = resolve(writer, list)? {
-        (list.clone(), numbers)
+    // Read once: what converts its elements, and other threads meanwhile, may change the list, and
+    // what is remembered must be what was converted.
+    let ids: Vec<_> = list.iter().collect();
+    let numbers = if let Some(numbers) = resolve(writer, &ids)? {
+        numbers
     } else {
-        // Not all of them are strings. The caller's list is what comes again, so its elements
-        // are what is remembered, unless they are as short-lived as integers above 256.
-        let strings = converted(list)?.cast_into::<PyList>()?;
-        let numbers = resolve(writer, &strings)?
-            .ok_or_else(|| refused(list, "env_id", "a list of strings or ints"))?;
-        (list.clone(), numbers)
+        let strings = converted(PyTuple::new(list.py(), &ids)?.as_any())?.cast_into::<PyList>()?;
+        resolve(writer, &strings.iter().collect::<Vec<_>>())?
+            .ok_or_else(|| refused(list, "env_id", "a list of strings or ints"))?
     };
-    let forgotten = writer.names.lock().remember_list(&ids, &numbers);
-    // Here, without the lock: the last reference to an element may run Python code.
-    drop(forgotten);
+    if are_constant(list.py(), &ids)? {
+        writer.names.lock().remember_list(ids, &numbers);
+    }
     Ok(Envs::Many(numbers))
 }
 
-/// The numbers of a list of strings; None if anything else is in it.
-fn resolve(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Option<Arc<[EnvNo]>>> {
-    let mut numbers = Vec::with_capacity(list.len());
-    for id in list.iter() {
+/// The numbers of strings; None if anything else is among them.
+fn resolve(writer: &Writer, ids: &[Bound<'_, PyAny>]) -> PyResult<Option<Arc<[EnvNo]>>> {
+    let mut numbers = Vec::with_capacity(ids.len());
+    for id in ids {
         match id.cast::<PyString>() {
             Ok(id) => numbers.push(env_by_text(writer, id)?),
             Err(_) => return Ok(None),
@@ -318,6 +318,25 @@ fn resolve(writer: &Writer, list: &Bound<'_, PyList>) -> PyResult<Option<Arc<[En
 fn env_by_text(writer: &Writer, id: &Bound<'_, PyString>) -> PyResult<EnvNo> {
     let py = id.py();
     writer.env(py, utf8(id, "env_id")?).map_err(|error| invalid(py, &error))
+}
+
+/// Whether each of the ids is what it is for as long as it lives. Others, arrays of no dimensions
+/// for one, become another id at the same address.
+fn are_constant(py: Python<'_>, ids: &[Bound<'_, PyAny>]) -> PyResult<bool> {
+    static NUMPY_KINDS: PyOnceLock<Vec<Py<PyType>>> = PyOnceLock::new();
+    for id in ids {
+        if id.is_exact_instance_of::<PyString>() || id.is_exact_instance_of::<PyInt>() {
+            continue;
+        }
+        let kinds = NUMPY_KINDS.get_or_try_init(py, || {
+            py.import("metrana.values")?.getattr("NUMPY_ID_KINDS")?.extract()
+        })?;
+        let own = id.get_type();
+        if !kinds.iter().any(|kind| own.is(kind)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn converted<'py>(env_id: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -370,24 +389,16 @@ impl Names {
         Some(Arc::clone(&known.numbers))
     }
 
-    /// What had to make room is returned.
-    fn remember_list(
-        &mut self,
-        list: &Bound<'_, PyList>,
-        numbers: &Arc<[EnvNo]>,
-    ) -> Option<EnvList> {
-        if list.len() != numbers.len() {
-            return None; // changed while its elements were converted
-        }
-        let ids = list.iter().map(Bound::unbind).collect();
+    /// Only constant ids are kept: to drop one runs no Python code.
+    fn remember_list(&mut self, ids: Vec<Bound<'_, PyAny>>, numbers: &Arc<[EnvNo]>) {
+        let ids = ids.into_iter().map(Bound::unbind).collect();
         let entry = EnvList { ids, numbers: Arc::clone(numbers) };
         if self.lists.len() < MAX_LISTS {
             self.lists.push(entry);
-            return None;
+            return;
         }
-        let forgotten = std::mem::replace(&mut self.lists[self.oldest_list], entry);
+        self.lists[self.oldest_list] = entry;
         self.oldest_list = (self.oldest_list + 1) % MAX_LISTS;
-        Some(forgotten)
     }
 }
 
