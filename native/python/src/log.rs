@@ -179,7 +179,7 @@ impl Common<'_, '_> {
             self.timestamps.spread(self.py, "timestamp", Shape::Row(count))?;
         let steps = self.steps.steps(self.py, count)?;
         let distributed = self.distributed;
-        Ok(SeriesCall { metric, steps, timestamps, values: block.values()?, distributed })
+        Ok(SeriesCall { metric, steps, timestamps, values: block.values(name)?, distributed })
     }
 }
 

@@ -4,12 +4,14 @@
 //! else goes through `metrana.values`, which knows every other kind of array.
 
 use metrana_engine::calls::Values;
-use numpy::{PyArrayDyn, PyArrayMethods as _, PyUntypedArray, PyUntypedArrayMethods as _};
+use numpy::{Element, PyArrayDyn, PyArrayMethods as _, PyUntypedArray, PyUntypedArrayMethods as _};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::error::validation;
 
 /// Numbers of one metric, with the shape they were given in.
 pub struct Block<'py> {
@@ -72,21 +74,13 @@ impl Block<'_> {
     ///
     /// # Errors
     ///
-    /// Never: arrays are checked with [`is_slice`], or made so, when they are taken.
-    pub fn values(&self) -> PyResult<Values<'_>> {
+    /// As [`numbers`].
+    pub fn values(&self, name: &dyn std::fmt::Display) -> PyResult<Values<'_>> {
         Ok(match &self.data {
             Data::One(number) => Values::F64(number),
             Data::Many(numbers) => Values::F64(numbers),
-            Data::F64(array) => {
-                // SAFETY: the engine copies the slice before the call that passes it returns. A
-                // thread that writes to the array meanwhile makes the values it writes undefined,
-                // as with NumPy itself.
-                Values::F64(unsafe { array.as_slice() }?)
-            }
-            Data::F32(array) => {
-                // SAFETY: as above.
-                Values::F32(unsafe { array.as_slice() }?)
-            }
+            Data::F64(array) => Values::F64(numbers(array, self.shape, name)?),
+            Data::F32(array) => Values::F32(numbers(array, self.shape, name)?),
         })
     }
 }
@@ -163,6 +157,30 @@ fn contiguous<'py>(value: &Bound<'py, PyAny>) -> Option<Block<'py>> {
 /// Whether an array lies in memory as a slice does.
 pub fn is_slice(array: &Bound<'_, PyUntypedArray>) -> bool {
     array.is_c_contiguous() && array.is_aligned()
+}
+
+/// The numbers of an array that was taken with this shape, row-major.
+///
+/// # Errors
+///
+/// `MetranaValidationError` naming `name` where Python code that ran since then gave the array
+/// another shape, layout or dtype.
+pub fn numbers<'a, T: Element>(
+    array: &'a Bound<'_, PyArrayDyn<T>>,
+    shape: Shape,
+    name: &dyn std::fmt::Display,
+) -> PyResult<&'a [T]> {
+    let is_as_taken = array.as_any().cast::<PyArrayDyn<T>>().is_ok()
+        && is_slice(array.as_untyped())
+        && Shape::of(array.shape()) == shape;
+    if !is_as_taken {
+        let message = format!("{name}: its shape or dtype was changed while the call read it");
+        return Err(validation(array.py(), message));
+    }
+    // SAFETY: its type and layout were checked right now, and the engine copies the slice before
+    // the call that passes it returns. A thread that writes to the array meanwhile makes the values
+    // it writes undefined, as with NumPy itself.
+    Ok(unsafe { array.as_slice() }?)
 }
 
 /// A list or tuple of plain numbers.

@@ -53,6 +53,8 @@ fn log(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>, scale: Scale) -> 
     let envs = names::envs(writer, py, call.env_id)?;
     let per_env = points_per_env(py, block.shape(), &envs, scale)?;
     let qualifiers = Qualifiers { scale, labels: call.labels, evaluation: call.evaluation };
+    // Before the arrays are read: labels may run Python code, which may change them.
+    let metric = names::metric(writer, name, qualifiers)?;
     let spread = |whole, name| match &envs {
         Envs::One(_) => Whole::spread(whole, py, name, block.shape()),
         Envs::Many(numbers) => {
@@ -64,9 +66,9 @@ fn log(py: Python<'_>, writer: &Writer, call: &RlCall<'_, '_>, scale: Scale) -> 
         per_env,
         episodes: spread(&episodes, "episode")?,
         timestamps: spread(&timestamps, "timestamp")?,
-        values: block.values()?,
+        values: block.values(&"value")?,
         envs: envs.numbers(),
-        metric: names::metric(writer, name, qualifiers)?,
+        metric,
     };
     writer.log_envs(py, &call, scale)
 }

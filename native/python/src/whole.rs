@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyInt, PyList};
 
 use crate::error::validation;
-use crate::number::{Shape, is_slice, mark_numpy_loaded, numpy_is_loaded};
+use crate::number::{Shape, is_slice, mark_numpy_loaded, numbers, numpy_is_loaded};
 
 /// The last millisecond of the year 9999, the last that ISO 8601 has four digits for.
 const MAX_TIME_MS: i64 = 253_402_300_799_999;
@@ -17,7 +17,7 @@ pub enum Whole<'py> {
     /// None.
     Absent,
     One(i64),
-    Many(Vec<i64>),
+    Many(Vec<i64>, Shape),
     Array(Bound<'py, PyArrayDyn<i64>>, Shape),
 }
 
@@ -44,7 +44,8 @@ impl<'py> Whole<'py> {
         if let Ok(list) = value.cast::<PyList>()
             && let Some(numbers) = plain_list(list)
         {
-            return Ok(Self::Many(numbers));
+            let shape = Shape::Row(numbers.len());
+            return Ok(Self::Many(numbers, shape));
         }
         Self::converted(value, name)
     }
@@ -58,8 +59,9 @@ impl<'py> Whole<'py> {
         if value.is_none() {
             return Ok(Self::Absent);
         }
-        let times = Self::read(value, "timestamp")?;
-        let outside = times.slice()?.iter().find(|time| !(0..=MAX_TIME_MS).contains(*time));
+        let times = Self::read(value, "timestamp")?.copied("timestamp")?;
+        let outside =
+            times.slice("timestamp")?.iter().find(|time| !(0..=MAX_TIME_MS).contains(*time));
         match (outside, value) {
             (Some(time), Some(value)) => Err(validation(
                 value.py(),
@@ -85,21 +87,27 @@ impl<'py> Whole<'py> {
         Ok(Self::Array(array, shape))
     }
 
+    /// With an array's numbers as they are now: what is checked must be what is logged.
+    fn copied(self, name: &'static str) -> PyResult<Self> {
+        Ok(match self {
+            Self::Array(array, shape) => Self::Many(numbers(&array, shape, &name)?.to_vec(), shape),
+            other => other,
+        })
+    }
+
     pub fn shape(&self) -> Shape {
         match self {
             Self::Absent | Self::One(_) => Shape::Scalar,
-            Self::Many(numbers) => Shape::Row(numbers.len()),
-            Self::Array(_, shape) => *shape,
+            Self::Many(_, shape) | Self::Array(_, shape) => *shape,
         }
     }
 
-    fn slice(&self) -> PyResult<&[i64]> {
+    fn slice(&self, name: &'static str) -> PyResult<&[i64]> {
         match self {
             Self::Absent => Ok(&[]),
             Self::One(number) => Ok(std::slice::from_ref(number)),
-            Self::Many(numbers) => Ok(numbers),
-            // SAFETY: as for values, see `number::Block::values`.
-            Self::Array(array, _) => Ok(unsafe { array.as_slice() }?),
+            Self::Many(numbers, _) => Ok(numbers),
+            Self::Array(array, shape) => numbers(array, *shape, &name),
         }
     }
 
@@ -148,7 +156,7 @@ impl<'py> Whole<'py> {
         env_count: usize,
     ) -> PyResult<Option<Spread<'_>>> {
         if self.shape() == Shape::Row(env_count) {
-            return Ok(Some(Spread::PerEnv(self.slice()?)));
+            return Ok(Some(Spread::PerEnv(self.slice(name)?)));
         }
         if let (Shape::Row(length), Shape::Grid(_, columns)) = (self.shape(), values) {
             let other = if length == columns { ": a row gives one per environment" } else { "" };
@@ -168,7 +176,7 @@ impl<'py> Whole<'py> {
         // A scalar is one point, which a row of one may place.
         let values = if values == Shape::Scalar { Shape::Row(1) } else { values };
         if self.shape() == values {
-            return self.slice();
+            return self.slice(name);
         }
         let given = match self.shape() {
             Shape::Deeper(count) => format!("of {count} dimensions"),
@@ -192,7 +200,7 @@ impl<'py> Whole<'py> {
     pub fn one(&self, py: Python<'_>, name: &'static str) -> PyResult<i64> {
         match self {
             Self::One(number) => Ok(*number),
-            _ if self.shape() == Shape::Row(1) => Ok(self.slice()?[0]),
+            _ if self.shape() == Shape::Row(1) => Ok(self.slice(name)?[0]),
             Self::Absent => {
                 Err(validation(py, format!("{name}: must be a whole number, not None")))
             }
