@@ -30,14 +30,24 @@ def refusal(name: str, value: object, allowed: str) -> MetranaValidationError:
     return MetranaValidationError(f"{name}: must be {allowed}, not {shown(value)}")
 
 
-def shown(value: object) -> str:
-    """A value as error messages show it: short, with its type where that is what is wrong."""
+def path_refusal(name: str, value: object, allowed: str) -> MetranaValidationError:
+    """The same for a path, which is shown whole: its end tells which one is meant."""
+    return MetranaValidationError(f"{name}: must be {allowed}, not {shown(value, most=None)}")
+
+
+def shown(value: object, most: int | None = _SHOWN_CHARACTERS) -> str:
+    """A value as error messages show it, with its type where that is what is wrong.
+
+    Args:
+        value: Anything.
+        most: Characters that are shown of it; None: all.
+    """
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a broken __repr__, an int too long to write out
         return f"a value of type {type(value).__name__}"
-    if len(text) > _SHOWN_CHARACTERS:
-        text = text[: _SHOWN_CHARACTERS - 1] + "…"
+    if most is not None and len(text) > most:
+        text = text[: most - 1] + "…"
     if value is None or isinstance(value, (str, bool, int, float)):
         return text
     return f"{text} ({type(value).__name__})"
@@ -124,7 +134,7 @@ def directory(name: str, value: object) -> Path:
         if not all(_is_file_name(part) for part in path.parts):
             raise ValueError("a part that no file system takes")
     except Exception:  # noqa: BLE001 - no home of that name; and their __fspath__ may raise anything
-        raise refusal(name, value, "a path") from None
+        raise path_refusal(name, value, "a path") from None
     return path
 
 

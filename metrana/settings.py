@@ -152,7 +152,7 @@ def checked_data_dir(path: Path) -> Path:
         MetranaValidationError: If it is a file.
     """
     if path.exists() and not path.is_dir():
-        raise checks.refusal("data_dir", str(path), "a directory")
+        raise checks.path_refusal("data_dir", str(path), "a directory")
     return path
 
 

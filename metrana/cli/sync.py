@@ -49,7 +49,7 @@ def _source(arguments: argparse.Namespace, data_dir: Path) -> Path:
     for name, path in (("PATH", arguments.path), ("--data-dir", arguments.data_dir)):
         if path is not None:
             if not path.is_dir():
-                raise checks.refusal(name, str(path), "a directory that exists")
+                raise checks.path_refusal(name, str(path), "a directory that exists")
             return Path(path)
     return data_dir
 
