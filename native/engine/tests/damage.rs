@@ -36,7 +36,7 @@ type Contents = BTreeMap<u64, String>;
 
 /// A dead writer's folder and ring, which are put back before each damage.
 struct Writer {
-    data_dir: tempfile::TempDir,
+    data_dir: common::Folder,
     run: PathBuf,
     folder: PathBuf,
     files: Vec<(PathBuf, Vec<u8>)>,

@@ -36,6 +36,12 @@ fn behind_gate(
     (config, gate)
 }
 
+/// A thread that still has something to write would make the folder anew behind its deletion.
+fn end(engine: &Engine, gate: &Gate) {
+    gate.open();
+    close(engine);
+}
+
 fn array(metric: MetricNo, values: &[f64]) -> SeriesCall<'_> {
     let values = Values::F64(values);
     SeriesCall { metric, steps: Steps::Next, timestamps: None, values, distributed: false }
@@ -84,7 +90,7 @@ fn test_drop_new_drops_what_has_no_room_and_keeps_its_steps() {
 #[test]
 fn test_a_call_that_fits_the_queue_is_taken_whole_or_not_at_all() {
     let folder = common::folder();
-    let (config, _gate) = behind_gate(folder.path(), Some(10), BackpressureStrategy::DropNew);
+    let (config, gate) = behind_gate(folder.path(), Some(10), BackpressureStrategy::DropNew);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
     log(&engine, array(metric, &[0.0; 6])).unwrap();
@@ -93,12 +99,13 @@ fn test_a_call_that_fits_the_queue_is_taken_whole_or_not_at_all() {
     assert_eq!((counters.enqueued.points(), counters.dropped.points()), (6, 6));
     log(&engine, array(metric, &[0.0; 4])).unwrap();
     assert_eq!(engine.counters().enqueued.points(), 10);
+    end(&engine, &gate);
 }
 
 #[test]
 fn test_raise_says_how_many_points_were_not_taken() {
     let folder = common::folder();
-    let (config, _gate) = behind_gate(folder.path(), Some(3), BackpressureStrategy::Raise);
+    let (config, gate) = behind_gate(folder.path(), Some(3), BackpressureStrategy::Raise);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
     log(&engine, array(metric, &[0.0; 3])).unwrap();
@@ -106,6 +113,7 @@ fn test_raise_says_how_many_points_were_not_taken() {
     assert!(matches!(error, LogError::QueueFull { dropped: 2, .. }), "{error}");
     check(&engine.counters());
     assert_eq!(engine.counters().dropped.points(), 2);
+    end(&engine, &gate);
 }
 
 #[test]
@@ -136,7 +144,7 @@ fn test_block_waits_for_room_and_loses_nothing() {
 #[test]
 fn test_an_interrupt_ends_the_wait_and_the_rest_counts_as_dropped() {
     let folder = common::folder();
-    let (config, _gate) = behind_gate(folder.path(), Some(4), BackpressureStrategy::Block);
+    let (config, gate) = behind_gate(folder.path(), Some(4), BackpressureStrategy::Block);
     let engine = open(config);
     let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
     let admission = engine.log_series(&[array(metric, &[0.0; 100])]).unwrap();
@@ -151,6 +159,7 @@ fn test_an_interrupt_ends_the_wait_and_the_rest_counts_as_dropped() {
     assert_eq!(engine.counters().pending.points(), 6);
     drop(remainder);
     assert_eq!(engine.counters().dropped.points(), 98);
+    end(&engine, &gate);
 }
 
 #[test]

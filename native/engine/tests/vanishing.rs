@@ -53,7 +53,7 @@ fn online(mut config: EngineConfig, server: &Arc<MemoryServer>) -> EngineConfig 
 
 /// Another process's writer of the same run, in a folder that was made elsewhere and took the place
 /// of `engine`'s. That one lies in the folder returned.
-fn change_places(data_dir: &Path, engine: &Engine) -> tempfile::TempDir {
+fn change_places(data_dir: &Path, engine: &Engine) -> common::Folder {
     let elsewhere = common::folder();
     let mut config = engine.child_config();
     elsewhere.path().clone_into(&mut config.data_dir);

@@ -5,7 +5,7 @@
 pub mod gate;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrana_engine::attributes::{AttributeUpdate, CloseStatus, decode_attributes};
 use metrana_engine::batch::{PointColumns, decode_points};
@@ -19,10 +19,30 @@ use metrana_engine::spool::{FrameKind, SpoolEvent, SpoolReader};
 use metrana_engine::types::{Scale, Seq};
 
 /// A data directory that goes with the test. It is in memory, so that rings can be in it too.
-pub fn folder() -> tempfile::TempDir {
-    match platform::shared_memory_folder() {
+pub fn folder() -> Folder {
+    Folder(match platform::shared_memory_folder() {
         Some(memory) => tempfile::tempdir_in(memory).unwrap(),
         None => tempfile::tempdir().unwrap(),
+    })
+}
+
+/// See [`folder`].
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    /// The thread of an engine that was dropped may still write to it, and nothing is deleted
+    /// while a file is added.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.path().exists() && Instant::now() < deadline {
+            let _ = std::fs::remove_dir_all(self.path());
+        }
     }
 }
 
@@ -142,9 +162,9 @@ pub fn read(writer_folder: &Path) -> Contents {
 
 /// Polls until `condition` holds.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
-        assert!(std::time::Instant::now() < deadline, "waited too long: {what}");
+        assert!(Instant::now() < deadline, "waited too long: {what}");
         std::thread::yield_now();
     }
 }
