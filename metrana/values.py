@@ -95,7 +95,9 @@ def as_env_ids(value: Any) -> str | list[str]:
         MetranaValidationError: For what is neither.
     """
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        array = _as_array(value, "env_id", _ENV_IDS)
+        # What pandas has of strings are objects, which are no numbers but may well be ids.
+        are_objects = getattr(value.dtype, "kind", None) == "O"
+        array = np.asarray(value) if are_objects else _as_array(value, "env_id", _ENV_IDS)
         if array.ndim > 1 or array.dtype.kind not in "iuUO":
             raise _refused_array(value, array, "env_id", _ENV_IDS)
         value = array.tolist()

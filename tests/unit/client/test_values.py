@@ -231,6 +231,8 @@ def test_whole_numbers_keep_all_digits() -> None:
 def test_environment_ids_of_an_array() -> None:
     assert as_env_ids(np.array([1, 2])) == ["1", "2"]
     assert as_env_ids(np.array(3)) == "3"
+    assert as_env_ids(np.array(["a", 2], dtype=object)) == ["a", "2"]
+    assert as_env_ids(np.array("a", dtype=object)) == "a"
     with pytest.raises(metrana.MetranaValidationError, match="env_id"):
         as_env_ids(np.array([1.0]))
 
