@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sync.add_argument("--url", help="a server elsewhere (default: the store or server of DIR)")
     sync.add_argument("--api-key", help="of that server (default: METRANA_API_KEY)")
+    sync.add_argument(
+        "--force",
+        action="store_true",
+        help="also what processes of other machines left; none of them may still run",
+    )
     _add_data_dir(sync)
 
     status = _add(commands, "status", "what is not delivered yet, by run and writer")

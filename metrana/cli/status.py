@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,17 @@ def undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     The sentences are on folders of which that cannot be told.
     """
-    rows, unreadable = [], []
+    unreadable: list[str] = []
+    rows = [_row(run, writer) for run, writer in _writers(data_dir, unreadable)]
+    return rows, unreadable
+
+
+def states(data_dir: Path) -> Counter[str]:
+    """Counts those writers by state: `live`, `dead`, `foreign`. Reads no spool."""
+    return Counter(writer.state for _, writer in _writers(data_dir, []))
+
+
+def _writers(data_dir: Path, unreadable: list[str]) -> Iterator[tuple[dict[str, Any], Any]]:
     spool_dir = data_dir / "spool"
     for path in sorted(spool_dir.iterdir()) if spool_dir.is_dir() else ():
         unreadable += [_put_aside(folder) for folder in put_aside(path)]
@@ -55,8 +67,9 @@ def undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
             if has_writers(path):
                 unreadable.append(f"cannot read {path}: {error}")
             continue
-        rows += [_row(folder.run, writer) for writer in writers if writer.undelivered]
-    return rows, unreadable
+        for writer in writers:
+            if writer.undelivered:
+                yield folder.run, writer
 
 
 def orphaned_rings(writer_ids: set[str]) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from metrana import _native, checks
 from metrana.cli.output import DONE, FAILED, complain, note
-from metrana.cli.status import undelivered
+from metrana.cli.status import states
 from metrana.settings import (
     checked_data_dir,
     default_api_key,
@@ -38,10 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
         return DONE
     if url is not None:
         token = arguments.api_key or default_api_key()
-        return _to_server(source, data_dir, url=url, token=token)
+        return _to_server(source, data_dir, force=arguments.force, url=url, token=token)
     if _native.find_local_server(data_dir, _LOCAL_PROBE_S) is not None:
-        return _to_server(source, data_dir, server_dir=data_dir)
-    return _to_store(source, data_dir)
+        return _to_server(source, data_dir, force=arguments.force, server_dir=data_dir)
+    return _to_store(source, data_dir, force=arguments.force)
 
 
 def _source(arguments: argparse.Namespace, data_dir: Path) -> Path:
@@ -54,17 +55,19 @@ def _source(arguments: argparse.Namespace, data_dir: Path) -> Path:
     return data_dir
 
 
-def _to_store(source: Path, data_dir: Path) -> int:
+def _to_store(source: Path, data_dir: Path, *, force: bool) -> int:
     from metrana.server.embedded import deliver_spools, open_stores  # a URL needs no extra
 
     # What it would log is in the report.
     logging.getLogger("metrana.server.spools").addHandler(logging.NullHandler())
     with open_stores(data_dir) as stores:
-        report = deliver_spools(source, stores)
+        report = deliver_spools(source, stores, force=force)
     for name, number in report.delivered:
         note(f"delivered {name}, writer {number}")
     for warning in report.warnings:
         complain(warning)
+    if not report.problems:
+        _tell_of_machines(states(source))
     return _summary(report.batch_count, len(report.delivered), report.problems)
 
 
@@ -78,18 +81,29 @@ def _to_server(source: Path, data_dir: Path, **server: Any) -> int:
         note(f"{error}; trying again for about 20 s")
 
     report = _native.deliver_spools(source, on_delivered=delivered, on_retry=retrying, **server)
-    if "url" in server and not report["writer_count"] and not report["problems"]:
-        _tell_why_nothing(source, data_dir)
+    if not report["problems"]:
+        left = states(source)
+        _tell_of_machines(left)
+        if "url" in server and not report["writer_count"]:
+            _tell_why_nothing(left, source)
+            _tell_of_store(data_dir)
     return _summary(report["batch_count"], report["writer_count"], report["problems"])
 
 
-def _tell_why_nothing(source: Path, data_dir: Path) -> None:
-    left, _ = undelivered(source)
-    if left:
-        note(f"left alone, because alive or another machine's: {len(left):,} (metrana status)")
-    else:
+def _tell_of_machines(left: Counter[str]) -> None:
+    """Says how what other machines left is delivered."""
+    if left["foreign"]:
+        note(
+            f"left alone, because another machine's: {left['foreign']:,} (metrana status); once "
+            "none of its processes writes any more, metrana sync --force delivers them"
+        )
+
+
+def _tell_why_nothing(left: Counter[str], source: Path) -> None:
+    if left["live"]:
+        note(f"left alone, because they are still written: {left['live']:,} (metrana status)")
+    elif not left:
         note(f"nothing is undelivered in {source}")
-    _tell_of_store(data_dir)
 
 
 def _tell_of_store(data_dir: Path) -> None:

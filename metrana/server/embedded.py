@@ -72,7 +72,7 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
             raise catalog_failure(error) from error
 
 
-def deliver_spools(data_dir: Path, stores: Stores) -> DeliveryReport:
+def deliver_spools(data_dir: Path, stores: Stores, *, force: bool = False) -> DeliveryReport:
     """Brings everything that is sealed in the directory's local spools into its stores. Blocks.
 
     Dead writers are finished and their folders removed; live ones without a sender are read as far
@@ -81,12 +81,13 @@ def deliver_spools(data_dir: Path, stores: Stores) -> DeliveryReport:
     Args:
         data_dir: The data directory whose spools are read.
         stores: Where to; open in this process.
+        force: Finish writers of other machines too, of which nobody here knows whether they live.
 
     Returns:
         What was delivered, and what could not be.
     """
     ingestor = Ingestor(stores.catalog, stores.points)
     try:
-        return SpoolDelivery(data_dir, ingestor).deliver_all()
+        return SpoolDelivery(data_dir, ingestor, force=force).deliver_all()
     finally:
         ingestor.close()

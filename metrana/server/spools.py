@@ -60,7 +60,12 @@ class _WriterDelivery:
     """One writer's spool on its way into the stores."""
 
     def __init__(
-        self, folder: Any, writer: Any, ingestor: Ingestor, say: Callable[[str], None]
+        self,
+        folder: Any,
+        writer: Any,
+        recovery: Any | None,
+        ingestor: Ingestor,
+        say: Callable[[str], None],
     ) -> None:
         self.name = f"{folder.run['project_name']}/{folder.run['run_name']}"
         self.number: int = writer.number
@@ -79,9 +84,9 @@ class _WriterDelivery:
         self._say = say
         self._damage_count = 0
         try:
-            self._record, is_new = self._open_run(writer)
-            if writer.state == "dead":
-                self._recover(folder.recover(writer.number))
+            self._record, is_new = self._open_run(writer, alive=recovery is None)
+            if recovery is not None:
+                self._recover(recovery)
             # What recovery finds out of a dead writer says where its spool begins.
             self._follower = _native.SpoolFollower(writer.path)
             self._session = self._open_session(is_new=is_new)
@@ -169,10 +174,10 @@ class _WriterDelivery:
         self._is_whole = recovery.report["is_complete"]
         self._tell(recovery.report["problems"])
 
-    def _open_run(self, writer: Any) -> tuple[WriterRecord, bool]:
+    def _open_run(self, writer: Any, *, alive: bool) -> tuple[WriterRecord, bool]:
         """Opens the writer's run; True if the catalog met the writer only now."""
         catalog = self._ingestor.catalog
-        answer = catalog.open_run(_open_run(self._folder.run, writer))
+        answer = catalog.open_run(_open_run(self._folder.run, writer, alive=alive))
         if isinstance(answer, RunRefusal):
             raise IngestRefusedError(answer.code.name, answer.message)
         self.warning = answer.warning
@@ -197,10 +202,12 @@ class SpoolDelivery:
     Args:
         data_dir: The data directory.
         ingestor: Where batches go.
+        force: Finish writers of other machines too, of which nobody here knows whether they live.
     """
 
-    def __init__(self, data_dir: Path, ingestor: Ingestor) -> None:
+    def __init__(self, data_dir: Path, ingestor: Ingestor, *, force: bool = False) -> None:
         self.report = DeliveryReport()
+        self._force = force
         self._spool_dir = data_dir / "spool"
         self._ingestor = ingestor
         self._active: dict[tuple[str, int], _WriterDelivery] = {}
@@ -316,12 +323,12 @@ class SpoolDelivery:
         if delivery is None:
             if writer.writer_id is None and writer.undelivered:
                 raise RuntimeError(writer.problem)
-            if writer.state != "dead" and writer.sender != "none":
+            if not self._is_over(writer) and writer.sender != "none":
                 return False
             delivery = self._begin(folder, writer)
             self._active[key] = delivery
-        elif writer.state == "dead" and not delivery.is_dead:
-            delivery.take_over(folder.recover(writer.number))
+        elif self._is_over(writer) and not delivery.is_dead:
+            delivery.take_over(folder.recover(writer.number, self._force))
         if delivery.problem is not None:
             raise delivery.problem
         before = delivery.batch_count
@@ -336,11 +343,16 @@ class SpoolDelivery:
 
     def _begin(self, folder: Any, writer: Any) -> _WriterDelivery:
         """Opens a writer's run, and takes over from one that is dead."""
-        delivery = _WriterDelivery(folder, writer, self._ingestor, self._say)
+        is_over = self._is_over(writer)
+        recovery = folder.recover(writer.number, self._force) if is_over else None
+        delivery = _WriterDelivery(folder, writer, recovery, self._ingestor, self._say)
         if delivery.warning:
             self.report.warnings.append(delivery.warning)
             _log.warning("%s", delivery.warning)
         return delivery
+
+    def _is_over(self, writer: Any) -> bool:
+        return writer.state == "dead" or (self._force and writer.state == "foreign")
 
     def _say(self, sentence: str) -> None:
         if sentence not in self._said:
@@ -379,7 +391,7 @@ class SpoolDelivery:
             _log.warning("%s", sentence)
 
 
-def _open_run(run: dict[str, Any], writer: Any) -> OpenRun:
+def _open_run(run: dict[str, Any], writer: Any, *, alive: bool) -> OpenRun:
     info = writer.info
     return OpenRun(
         run_id=run["run_id"],
@@ -391,7 +403,7 @@ def _open_run(run: dict[str, Any], writer: Any) -> OpenRun:
             host=info["host"],
             pid=info["pid"],
             client_version=info["client_version"],
-            alive=writer.state != "dead",
+            alive=alive,
         ),
         created_at_ms=run["created_at_ms"],
         workspace_name=run["workspace_name"],

@@ -119,7 +119,7 @@ def test_sync_to_a_server_elsewhere_says_what_the_local_store_keeps(
         assert kept in sync(str(copied))
         with metrana.init(run_name="now", data_dir=copied, mode="offline"):
             told = sync(str(copied))
-            assert "left alone, because alive or another machine's: 1 " in told
+            assert "left alone, because they are still written: 1 " in told
             assert "nothing is undelivered" not in told
     (tmp_path / "server" / "catalog.sqlite").write_text("damaged")
     assert kept.rpartition(":")[0] in sync()
@@ -157,6 +157,30 @@ def test_sync_brings_the_spools_of_a_path_to_the_local_store(tmp_path: Path, ser
         run_command("status", "--json", "--data-dir", str(copied), code=0, environment={}).stdout
     )
     assert [row["run_name"] for row in rows] == ["for-a-server"]
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_sync_takes_what_another_machine_left_only_by_force(tmp_path: Path, serves: bool) -> None:
+    with metrana.init(run_name="r", data_dir=tmp_path, mode="offline") as run:
+        run.log("loss", [1.0, 2.0, 3.0])
+    (info_file,) = tmp_path.glob("spool/*/0*/writer.json")
+    info = json.loads(info_file.read_text())
+    # As a process leaves it that was killed, on a machine that sends to a server elsewhere.
+    info |= {"machine_id": "0" * 32, "boot_id": "0" * 32, "sender": "grpc", "ended": None}
+    info_file.write_text(json.dumps(info))
+    environment = {"METRANA_DIR": str(tmp_path)}
+    with LocalServer(tmp_path) if serves else nullcontext():
+        left = run_command("sync", code=0, environment=environment).stderr
+        assert "another machine's: 1 " in left
+        assert "metrana sync --force" in left
+        with Client(data_dir=tmp_path) as client:
+            assert len(client.runs()) == 0
+            forced = run_command("sync", "--force", code=1, environment=environment).stderr
+            assert "delivered default/r, writer 1" in forced
+            # What may have been in its memory nobody can tell.
+            assert "bytes of points, is lost: it was on another machine" in forced
+            assert list(client.points("r", "loss")["value"]) == [1.0, 2.0, 3.0]
+    assert list(tmp_path.glob("spool/*/0*")) == []
 
 
 def test_sync_says_under_which_name_it_delivered_a_run_whose_name_is_taken(

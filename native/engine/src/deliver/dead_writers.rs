@@ -55,7 +55,7 @@ pub struct DeadWriters {
     pub options: DeliveryOptions,
     /// How rings' rests are sealed.
     pub recovery: RecoveryOptions,
-    /// Take over writers of other machines too (`sync --force`).
+    /// Take over writers of other machines too, of which nobody here can tell whether they live.
     pub force: bool,
 }
 
