@@ -34,6 +34,14 @@ def check_in_time(limit_s: float, attempt: Callable[[str], float]) -> None:
         took.append(attempt(f"r-{len(took)}"))
 
 
+def log_on_both_sides(run: metrana.Run, proxy: Proxy, fault: Callable[[Proxy], object]) -> None:
+    """Logs a value that is acknowledged, and 999 from when the fault begins."""
+    run.log("value", VALUES[:1])
+    run.flush()
+    fault(proxy)
+    run.log("value", VALUES[1:])
+
+
 def close_timed(run: metrana.Run, close_timeout: float) -> float:
     """Closes a run; gives how long that took."""
     begun = time.monotonic()
@@ -83,10 +91,7 @@ def test_close_ends_in_time_and_says_what_is_left_when_the_network(
 ) -> None:
     def close(run_name: str) -> float:
         run = open_run(run_name=run_name)
-        run.log("value", VALUES[:1])
-        run.flush()
-        FAULTS[fault](proxy)
-        run.log("value", VALUES[1:])
+        log_on_both_sides(run, proxy, FAULTS[fault])
         with pytest.warns(metrana.MetranaWarning) as warned:
             took_s = close_timed(run, 0.5)
         (said,) = [str(one.message) for one in warned if "ended with" in str(one.message)]
@@ -154,10 +159,7 @@ def test_close_without_patience_abandons_what_is_not_acknowledged(
 ) -> None:
     def close(run_name: str) -> float:
         run = open_run(run_name=run_name)
-        run.log("value", VALUES[:1])
-        run.flush()
-        FAULTS[fault](proxy)
-        run.log("value", VALUES[1:])
+        log_on_both_sides(run, proxy, FAULTS[fault])
         took_s = close_timed(run, 0)
         assert list(here.data_dir.glob("spool/*/0*")) == []
         repair(proxy)
@@ -174,10 +176,7 @@ def test_a_close_that_raises_says_what_is_left_and_where(
     proxy: Proxy, open_run: OpenRun, here: Machine, error_strategy: str
 ) -> None:
     run = open_run(error_strategy=error_strategy)
-    run.log("value", VALUES[:1])
-    run.flush()
-    proxy.stall()
-    run.log("value", VALUES[1:])
+    log_on_both_sides(run, proxy, Proxy.stall)
     with pytest.raises(metrana.MetranaClosingError) as raised:
         run.close(0.2)
     said = str(raised.value)
@@ -215,10 +214,7 @@ def test_a_flush_that_takes_too_long_says_what_is_left_and_loses_nothing(
     proxy: Proxy, open_run: OpenRun, stored: Stored
 ) -> None:
     run = open_run()
-    run.log("value", VALUES[:1])
-    run.flush()
-    proxy.stall()
-    run.log("value", VALUES[1:])
+    log_on_both_sides(run, proxy, Proxy.stall)
     with pytest.raises(metrana.MetranaClosingError, match="999 points"):
         run.flush(0.2)
     with pytest.raises(metrana.MetranaClosingError):
