@@ -5,9 +5,12 @@ mod last_work;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use last_work::LastWork;
+use last_work::{LastWork, lose_unkept};
+
+pub(crate) use last_work::is_ending;
 
 use crate::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
 use crate::chunk::{AttributesChunk, Chunk};
@@ -26,6 +29,10 @@ const OVERTIME: Duration = Duration::from_millis(800);
 
 /// What the last work on the disk is given however late it begins: a disk that is well needs less.
 const LEAST_FOR_DISK: Duration = Duration::from_millis(100);
+
+/// What a disk that did not answer in time keeps from the spool is sealed if it answers after all
+/// within this long; nobody waits for it any more.
+const AFTERWARDS: Duration = Duration::from_secs(60);
 
 /// Even a close without patience waits this long for room in ring and spool. A spool at its limit
 /// gets none from a server that is stuck, and that may not cost the caller a second.
@@ -60,6 +67,15 @@ impl fmt::Display for Delivery {
             Self::Unfinished => "the rest is to be delivered",
         })
     }
+}
+
+/// How the drain thread ended.
+enum Ended {
+    InTime(Box<Drain>),
+    /// It has not yet: the disk does not answer.
+    Late(JoinHandle<Drain>),
+    /// Of a panic.
+    Died,
 }
 
 /// How long a close waits for what does not answer.
@@ -105,9 +121,9 @@ struct Held {
 
 impl Engine {
     /// Logs the close record, seals, waits for acknowledgements at most `timeout`, and gives the
-    /// writer up. Zero drops what is unacked, unless the run never reached a server; a server that
-    /// is connected is given [`LAST_WORD`] all the same, because a run whose close record does not
-    /// arrive counts as lost. The second call does nothing. Blocks.
+    /// writer up. Zero drops what is unacked, unless the run never reached a server, or the disk does
+    /// not answer; a server that is connected is given [`LAST_WORD`] all the same, because a run whose
+    /// close record does not arrive counts as lost. The second call does nothing. Blocks.
     ///
     /// # Errors
     ///
@@ -129,11 +145,24 @@ impl Engine {
         if !self.take_last_record(status, seal_by, &mut patience) {
             return Ok(());
         }
-        let Some(drain) = self.end_drain(seal_by, &mut patience) else {
-            // Nobody is told that no more will come: what is not sealed is somewhere still.
-            self.stop_sender(&patience);
-            let was_interrupted = patience.was_interrupted;
-            return Err(if was_interrupted { FlushError::Interrupted } else { self.late(begun) });
+        let files = Arc::clone(&self.parts.config.spool.options.files);
+        let drain = match self.end_drain(seal_by, &mut patience) {
+            Ended::InTime(drain) => *drain,
+            ended => {
+                // Nobody is told that no more will come: what is not sealed is somewhere still.
+                let delivery = self.stop_sender(&patience);
+                if let Ended::Late(thread) = ended {
+                    let by = Instant::now() + AFTERWARDS;
+                    self.shared().ask(|request| request.end_by = Some(by));
+                    LastWork { delivery, files }.do_after(thread, self.parts.identity.writer_id);
+                }
+                let was_interrupted = patience.was_interrupted;
+                return Err(if was_interrupted {
+                    FlushError::Interrupted
+                } else {
+                    self.late(begun)
+                });
+            }
         };
         let wait = match self.connection_state() {
             Some(ConnectionState::Connected) if is_dropping => LAST_WORD,
@@ -150,10 +179,9 @@ impl Engine {
             self.shared().discard_pending();
             delivery = Delivery::Dropped;
         }
-        let lost = if drain.has_lasting_ring() { 0 } else { self.shared().lose_unsealed().total() };
-        let files = Arc::clone(&self.parts.config.spool.options.files);
+        let lost = lose_unkept(&drain);
         patience.extend_for_disk();
-        let is_done = LastWork { drain, delivery, files, lost }.do_within(&mut patience);
+        let is_done = LastWork { delivery, files }.do_within(drain, &mut patience);
         match delivery {
             _ if patience.was_interrupted => Err(FlushError::Interrupted),
             _ if lost > 0 => Err(FlushError::Lost { lost, waited: begun.elapsed() }),
@@ -210,10 +238,9 @@ impl Engine {
         }
     }
 
-    /// `None`: the disk is not done in time, and the thread is left to itself. An interrupt leaves it
-    /// no more time than a close without patience would.
-    fn end_drain(&self, by: Instant, patience: &mut Patience<'_>) -> Option<Drain> {
-        let handle = self.parts.drain.lock().take()?;
+    /// An interrupt leaves the thread no more time than a close without patience would.
+    fn end_drain(&self, by: Instant, patience: &mut Patience<'_>) -> Ended {
+        let Some(handle) = self.parts.drain.lock().take() else { return Ended::Died };
         self.shared().ask(|request| request.end_by = Some(by));
         let mut is_hurried = false;
         let mut seen = u64::MAX;
@@ -221,10 +248,10 @@ impl Engine {
             let progress = self.shared().await_progress(seen, LOOK_INTERVAL);
             seen = progress.generation;
             if progress.has_ended || handle.is_finished() {
-                return handle.join().ok();
+                return handle.join().map_or(Ended::Died, |drain| Ended::InTime(Box::new(drain)));
             }
             if patience.left().is_zero() {
-                return None;
+                return Ended::Late(handle);
             }
             if !is_hurried && patience.is_interrupted() {
                 is_hurried = true;

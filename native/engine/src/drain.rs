@@ -419,6 +419,10 @@ impl Drain {
         self.shared.note(problem);
     }
 
+    pub fn writer_id(&self) -> WriterId {
+        self.settings.writer_id
+    }
+
     /// Whether recovery finds what is in the ring after the process's end.
     pub fn has_lasting_ring(&self) -> bool {
         !self.is_memory

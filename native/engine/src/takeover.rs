@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::closing;
 use crate::config::{EngineConfig, MESSAGE_OVERHEAD_BYTES};
 use crate::platform;
 use crate::recovery::{self, RecoveryOptions, RingOutcome, recover};
@@ -53,8 +54,12 @@ pub(crate) fn recover_dead(config: &EngineConfig, run_folder: &RunFolder, claim:
                     found.problems.push(format!("writer {}: {problem}", entry.number));
                 }
             }
-            // Its lock is taken, but not by itself: it is being delivered.
-            Liveness::Live if !platform::is_running(info.pid, info.opened_at_ms) => {
+            // Its lock is taken, but nobody logs to it: it is being delivered, or it is one of ours
+            // that a disk keeps from ending.
+            Liveness::Live
+                if closing::is_ending(info.writer_id)
+                    || !platform::is_running(info.pid, info.opened_at_ms) =>
+            {
                 look(&entry.path, info, &mut found);
             }
             // Nothing here tells whether another machine's writer lives, but the job that is gone

@@ -292,10 +292,7 @@ fn test_a_close_whose_disk_does_not_answer_says_that_the_server_has_everything()
     assert!(matches!(closed, Err(FlushError::Timeout { pending: 0, .. })), "{closed:?}");
     assert!(closed.unwrap_err().to_string().starts_with("nothing is undelivered, but"));
     assert!(server.records().writers.values().all(|writer| writer.end.is_some()));
-    let path = common::writer_folder(folder.path(), 1);
-    assert!(path.exists());
-    gate.open();
-    common::wait_until("the end", || !path.exists());
+    check_is_withdrawn(folder.path(), &gate);
 }
 
 #[test]
@@ -309,10 +306,72 @@ fn test_a_close_whose_disk_does_not_answer_drops_what_it_was_to_drop() {
     let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false);
     assert!(matches!(closed, Err(FlushError::Timeout { pending: 0, .. })), "{closed:?}");
     assert_eq!(engine.counters().dropped.points(), 3);
-    let path = common::writer_folder(folder.path(), 1);
-    assert!(path.exists());
+    check_is_withdrawn(folder.path(), &gate);
+}
+
+/// What is over is over at once: nobody finds it who comes before the disk has answered.
+fn check_is_withdrawn(data_dir: &Path, gate: &Gate) {
+    let run = common::writer_folder(data_dir, 1).parent().map(RunFolder::open).unwrap().unwrap();
+    assert!(run.writers().unwrap().is_empty());
+    assert!(!run.has_cursors(1));
     gate.open();
-    common::wait_until("the end", || !path.exists());
+    common::wait_until("the end", || run.has_cursors(1));
+}
+
+/// As [`before_stuck_disk`], on a disk that also takes nothing any more.
+fn before_dead_disk(config: EngineConfig, count: u32) -> (Engine, Gate) {
+    let (engine, gate) = before_stuck_disk(config, count);
+    engine.flush(None, &mut || false).unwrap();
+    gate.get_stuck_for_good();
+    log(&engine).unwrap();
+    (engine, gate)
+}
+
+#[test]
+fn test_a_writer_whose_disk_took_nothing_ends_once_it_does() {
+    let folder = common::folder();
+    let (engine, gate) = before_dead_disk(config(folder.path()), 3);
+    let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { .. })), "{closed:?}");
+    assert_eq!(writer(folder.path()).liveness, Liveness::Live);
+    gate.open();
+    // Though its owner keeps the engine.
+    common::wait_until("the end", || writer(folder.path()).liveness == Liveness::Dead);
+    assert!(writer(folder.path()).info.unwrap().ended.is_some());
+    assert_eq!(rings(folder.path()), 0);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 4);
+    drop(engine);
+}
+
+#[test]
+fn test_steps_go_on_behind_a_writer_of_this_process_that_a_disk_keeps_from_ending() {
+    let folder = common::folder();
+    let (engine, gate) = before_dead_disk(config(folder.path()), 3);
+    let mut next = engine.child_config();
+    next.spool.options.files = Arc::new(Disk);
+    engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false).unwrap_err();
+    let again = open(next);
+    assert_eq!(common::greatest_step(&again, "loss"), Some(3));
+    close(&again);
+    gate.open();
+    common::wait_until("the end", || writer(folder.path()).liveness == Liveness::Dead);
+}
+
+#[test]
+fn test_what_a_close_could_not_seal_is_there_for_recovery_though_the_engine_is_kept() {
+    let folder = common::folder();
+    let engine = behind_shut_gate(folder.path());
+    log(&engine).unwrap();
+    let closed = engine.close(Duration::ZERO, CloseStatus::Finished, &mut || false);
+    assert!(matches!(closed, Err(FlushError::Timeout { .. })), "{closed:?}");
+    let mut next = engine.child_config();
+    next.spool.options.files = Arc::new(Disk);
+    let again = open(next);
+    assert_eq!(common::greatest_step(&again, "loss"), Some(0));
+    close(&again);
+    assert_eq!(common::contents(folder.path(), 1).points.len(), 1);
+    assert_eq!(rings(folder.path()), 0);
+    drop(engine);
 }
 
 #[test]

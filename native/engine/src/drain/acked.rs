@@ -55,22 +55,27 @@ impl Drain {
     /// Writes where this writer's series and environments stand, unless its folder is not there:
     /// whoever finds the spool finds them out.
     fn write_cursors(&self) -> Result<(), String> {
+        let Some(cursors) = self.cursors() else { return Ok(()) };
+        self.folder
+            .place
+            .write_cursors(&cursors, self.spool.files())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Where this writer's series and environments stand; `None`: its folder is not there.
+    pub fn cursors(&self) -> Option<CursorSet> {
         if !self.folder.place.is_kept() {
-            return Ok(());
+            return None;
         }
         // Numbers under the lock, names after it.
         let (series, envs): (Vec<_>, Vec<_>) = {
             let intake = self.shared.intake.lock();
             (intake.steps.own_series().collect(), intake.steps.own_envs().collect())
         };
-        let cursors = CursorSet {
+        Some(CursorSet {
             series: series.into_iter().filter_map(|own| self.series_cursor(own)).collect(),
             environments: envs.into_iter().filter_map(|own| self.env_cursor(own)).collect(),
-        };
-        self.folder
-            .place
-            .write_cursors(&cursors, self.spool.files())
-            .map_err(|error| error.to_string())
+        })
     }
 
     fn series_cursor(&self, own: (MetricNo, EnvNo, Position)) -> Option<SeriesCursor> {

@@ -294,6 +294,14 @@ impl Memory {
         self.file.as_ref().is_some_and(|file| matches!(platform::link_count(file), Ok(Some(0))))
     }
 
+    /// Lets go of the file's lock, which is a dead writer's from then on.
+    pub(super) fn unlock(&self) {
+        if let Some(file) = &self.file {
+            // Without it the lock is let go of when the ring is.
+            let _ = file.unlock();
+        }
+    }
+
     pub(super) fn is_file(&self, path: &Path) -> bool {
         self.file.as_ref().is_some_and(|file| platform::is_same_file(file, path).unwrap_or(false))
     }

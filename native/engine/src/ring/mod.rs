@@ -367,6 +367,17 @@ impl Ring {
         self.memory.is_unlinked()
     }
 
+    /// Of the writer, as it was written down last; `None`: not known.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.memory.folder()
+    }
+
+    /// Leaves the ring to whoever recovers it, though this process may keep it mapped: nothing is put
+    /// into it here any more.
+    pub fn let_go(&self) {
+        self.memory.unlock();
+    }
+
     /// Deletes the ring's file; the memory stays valid. Called when all is sealed and the writer
     /// ends, and after recovery. Missing is fine.
     ///

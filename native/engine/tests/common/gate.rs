@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use metrana_engine::spool::{Disk, SpoolFile, SpoolFiles};
 use metrana_engine::sync::{Condvar, Mutex};
@@ -21,6 +21,7 @@ struct State {
     mode: AtomicU8,
     refused: AtomicU64,
     is_stuck: Mutex<bool>,
+    takes_nothing: AtomicBool,
     unstuck: Condvar,
 }
 
@@ -39,7 +40,14 @@ impl Gate {
         *self.0.is_stuck.lock() = true;
     }
 
+    /// Whoever writes waits too.
+    pub fn get_stuck_for_good(&self) {
+        self.0.takes_nothing.store(true, Ordering::SeqCst);
+        self.get_stuck();
+    }
+
     pub fn open(&self) {
+        self.0.takes_nothing.store(false, Ordering::SeqCst);
         self.0.mode.store(OPEN, Ordering::SeqCst);
         *self.0.is_stuck.lock() = false;
         self.0.unstuck.notify_all();
@@ -58,6 +66,9 @@ impl Gate {
     }
 
     fn pass(&self) -> io::Result<()> {
+        if self.0.takes_nothing.load(Ordering::SeqCst) {
+            self.wait();
+        }
         match self.0.mode.load(Ordering::SeqCst) {
             OPEN => Ok(()),
             SHUT => {
