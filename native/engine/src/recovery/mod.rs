@@ -14,15 +14,18 @@
 //! A ring that cannot be reached (another container's memory, another machine's) leaves the writer
 //! open: its spool is delivered, its tail is not declared to be the end.
 
+mod find_ring;
 mod positions;
 
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use find_ring::Found;
+
 use crate::declarations::decode_declarations;
 use crate::ring::{Consumer, OutsideRing, Ring, RingError};
-use crate::run_folder::{RunFolderError, Watermark, WriterEnd, WriterInfo, WriterLock};
+use crate::run_folder::{RunFolderError, SenderKind, Watermark, WriterEnd, WriterInfo, WriterLock};
 use crate::seal::{SealError, SealSettings, SealState, Sealer};
 use crate::spool::{
     CursorSet, CursorsError, SegmentSummary, SpoolError, SpoolFiles, SpoolOptions, SpoolSummary,
@@ -214,15 +217,6 @@ struct Recovery<'a> {
     missing: Option<RangeInclusive<u64>>,
 }
 
-/// A ring, as far as it can be had.
-enum Found {
-    Ring(Ring, Consumer),
-    /// Gone for good.
-    Gone(String),
-    /// Perhaps still somewhere.
-    OutOfReach(String),
-}
-
 impl Recovery<'_> {
     fn ring(&mut self) -> Result<RingOutcome, RecoveryError> {
         if self.lock.info().ended.is_some() {
@@ -246,25 +240,6 @@ impl Recovery<'_> {
                 self.problems.push(self.lock.info().about_ring("cannot be reached", &why));
                 Ok(RingOutcome::OutOfReach { up_to_bytes })
             }
-        }
-    }
-
-    fn find_ring(&self) -> Found {
-        let info = self.lock.info();
-        if self.lock.is_forced() && info.ring.is_some() {
-            return Found::Gone("it was on another machine".to_owned());
-        }
-        if let Some(why) = info.ring_loss() {
-            return Found::Gone(why);
-        }
-        let Some(path) = info.ring.as_deref() else { return Found::Gone(String::new()) };
-        match Ring::open_existing(path, info.writer_id) {
-            Ok((ring, consumer)) => Found::Ring(ring, consumer),
-            Err(error) if error.is_missing() => Found::OutOfReach(format!(
-                "{} is not in this machine's or container's memory",
-                path.display()
-            )),
-            Err(error) => Found::OutOfReach(error.to_string()),
         }
     }
 
@@ -294,7 +269,13 @@ impl Recovery<'_> {
                 format!("batches up to {} are lost that were not acknowledged", lost.end())
             }
             None if reasons.is_empty() => return,
-            None => format!("batches behind {} are lost", self.summary.last_seq),
+            None => {
+                // What was cut off, by a power cut say, may have been sent before.
+                let is_sender = self.lock.info().sender == SenderKind::Grpc
+                    && !matches!(self.watermark, Watermark::Known(_));
+                let which = if is_sender { " that were not acknowledged" } else { "" };
+                format!("batches behind {} are lost{which}", self.summary.last_seq)
+            }
         };
         self.problems.push(if reasons.is_empty() {
             format!("{which}: {GONE}")

@@ -33,7 +33,7 @@ pub use listing::orphaned_rings;
 pub use liveness::Liveness;
 pub use place::WriterPlace;
 pub use watermark::Watermark;
-pub use writer_folder::{Fate, WriterFolder, WriterLock, read_acked, write_acked};
+pub use writer_folder::{Fate, WriterFolder, WriterLock, is_of_writer, read_acked, write_acked};
 
 use listing::{is_older, names, numbers};
 use liveness::Here;

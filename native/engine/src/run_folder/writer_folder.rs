@@ -277,6 +277,12 @@ impl WriterLock {
     }
 }
 
+/// Whether it is the folder of this writer, as far as can be read.
+pub fn is_of_writer(folder: &Path, writer_id: WriterId) -> bool {
+    let info = info::read::<WriterInfo>(&folder.join(WRITER_JSON));
+    info.is_ok_and(|info| info.writer_id == writer_id)
+}
+
 pub(super) fn write_cursors(
     writer_folder: &Path,
     number: u32,

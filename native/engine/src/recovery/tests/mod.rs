@@ -430,3 +430,29 @@ fn test_sequence_numbers_go_on_from_the_greatest_known_anywhere() {
     let (path, _) = life.die();
     assert_eq!(recovered(&path).last_seq, Seq(42));
 }
+
+#[test]
+fn test_a_copy_takes_no_ring_from_the_folder_that_it_is_a_copy_of() {
+    let (data_dir, elsewhere) = (memory_folder(), memory_folder());
+    let disk = FaultyDisk::sound();
+    let place = RingPlace::Folder(data_dir.path().to_owned());
+    let mut life = Life::begin(data_dir.path(), place, disk.clone());
+    life.ring.set_folder(life.folder.path());
+    (0..3).for_each(|step| life.log_point(1, f64::from(step)));
+    life.seal().unwrap();
+    life.log_point(1, 3.0);
+    let (folder, logged) = life.die();
+    let copy = elsewhere.path().join("000001");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
+        std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    let mut lock = WriterLock::take(&copy, false).unwrap();
+    let report = recover(&mut lock, &options(&disk)).unwrap();
+    assert!(matches!(report.ring, RingOutcome::OutOfReach { .. }), "{:?}", report.ring);
+    assert!(report.problems.concat().contains(folder.to_str().unwrap()), "{:?}", report.problems);
+    let mut lock = WriterLock::take(&folder, false).unwrap();
+    let report = recover(&mut lock, &options(&disk)).unwrap();
+    assert!(matches!(report.ring, RingOutcome::Sealed { batch_count: 1 }), "{:?}", report.ring);
+    assert_eq!(contents(&frames(&folder)), logged);
+}
