@@ -127,6 +127,11 @@ impl Shared {
         self.sealed().min(self.last)
     }
 
+    /// Whether it is a spool that grows no more.
+    pub fn has_ended(&self) -> bool {
+        self.last != Seq(u64::MAX)
+    }
+
     /// Resolves when [`Shared::notify`] was called since the last time.
     pub async fn woken(&self) {
         self.wake.notified().await;

@@ -40,6 +40,7 @@ impl Supervisor {
             acked: Seq(config.first_seq.0.saturating_sub(1)),
             lost: Vec::new(),
             on_welcome: config.background.take().map(|job| in_background(job, cancel)),
+            disbelieved: None,
             silences: 0,
         };
         Self { config, shared, ending, backoff, carried, _canceller: canceller }

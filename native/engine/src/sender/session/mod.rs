@@ -66,6 +66,9 @@ pub(super) struct Carried {
     pub lost: Vec<(Seq, Seq)>,
     /// Run once, when a stream has been welcomed.
     pub on_welcome: Option<Box<dyn FnOnce() + Send>>,
+    /// What a server said to have that is not there: of a spool that a power cut has shortened that
+    /// may well be so, and then it says so again.
+    pub disbelieved: Option<Seq>,
     /// Streams in a row that were given up in silence: each doubles the patience with the next.
     pub silences: u32,
 }
@@ -240,6 +243,21 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Once more than there is is taken for a mistake, and the batches are sent again.
+    fn check_exists(&mut self, acked: Seq) -> Result<(), Failure> {
+        let shared = self.around.shared;
+        if acked <= shared.last().max(self.window.last_read()) {
+            return Ok(());
+        }
+        let text = format!("the server acknowledged batch {acked}, which does not exist");
+        if shared.has_ended() && self.carried.disbelieved.is_some_and(|before| before <= acked) {
+            self.around.log.warn(format_args!("{text} any more"));
+            return Ok(());
+        }
+        self.carried.disbelieved = Some(acked);
+        Err(unreachable(text).into())
+    }
+
     fn receive(
         &mut self,
         message: Option<Result<ServerMessage, TransportError>>,
@@ -247,10 +265,7 @@ impl<'a> Session<'a> {
         match message.ok_or_else(|| unreachable("the server ended the stream"))?? {
             ServerMessage::Welcome { server_version } => self.welcome(server_version),
             ServerMessage::Ack(seq) => {
-                if seq > self.around.shared.last().max(self.window.last_read()) {
-                    let text = format!("the server acknowledged batch {seq}, which does not exist");
-                    return Err(unreachable(text).into());
-                }
+                self.check_exists(seq)?;
                 if self.window.ack(seq) {
                     self.note_acked();
                 }
