@@ -22,7 +22,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::FileId;
 use crate::sync::{Mutex, MutexGuard};
@@ -65,16 +65,21 @@ pub fn fork_count() -> u32 {
 ///
 /// As `pthread_atfork(3)`.
 pub fn watch_forks() -> io::Result<()> {
-    static IS_WATCHED: Mutex<bool> = Mutex::new(false);
-    let mut is_watched = IS_WATCHED.lock();
-    if !*is_watched {
+    static IS_WATCHED: AtomicBool = AtomicBool::new(false);
+    static WATCHING: Mutex<()> = Mutex::new(());
+    // Without the lock, which a child of a fork in this moment would have to wait for in vain.
+    if IS_WATCHED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let _watching = WATCHING.lock();
+    if !IS_WATCHED.load(Ordering::Acquire) {
         // SAFETY: the handlers are there as long as this library is.
         let error =
             unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
         if error != 0 {
             return Err(io::Error::from_raw_os_error(error));
         }
-        *is_watched = true;
+        IS_WATCHED.store(true, Ordering::Release);
     }
     Ok(())
 }
