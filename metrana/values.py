@@ -95,12 +95,16 @@ def as_env_ids(value: Any) -> str | list[str]:
         MetranaValidationError: For what is neither.
     """
     if hasattr(value, "dtype") and hasattr(value, "shape"):
+        if np.ma.is_masked(value):
+            raise MetranaValidationError(f"env_id: must be {_ENV_IDS}, none of them masked")
         # What pandas has of strings are objects, which are no numbers but may well be ids.
         are_objects = getattr(value.dtype, "kind", None) == "O"
-        array = np.asarray(value) if are_objects else _as_array(value, "env_id", _ENV_IDS)
+        array = _objects(value, "env_id") if are_objects else _as_array(value, "env_id", _ENV_IDS)
         if array.ndim > 1 or array.dtype.kind not in "iuUO":
             raise _refused_array(value, array, "env_id", _ENV_IDS)
         value = array.tolist()
+        if array.ndim == 0:
+            return _env_id(value, "env_id")
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [_env_id(item, f"env_id[{i}]") for i, item in enumerate(value)]
     return _env_id(value, "env_id")
@@ -117,6 +121,13 @@ def _env_id(value: Any, name: str) -> str:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return _env_id(value.item(), name)
     raise refusal(name, value, _ENV_IDS if name == "env_id" else "a string or int")
+
+
+def _objects(value: Any, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever its library raises
+        raise MetranaValidationError(f"{name}: cannot read {shown(value)}: {error}") from error
 
 
 def _as_array(value: Any, name: str, allowed: str) -> npt.NDArray[Any]:

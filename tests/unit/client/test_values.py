@@ -233,8 +233,30 @@ def test_environment_ids_of_an_array() -> None:
     assert as_env_ids(np.array(3)) == "3"
     assert as_env_ids(np.array(["a", 2], dtype=object)) == ["a", "2"]
     assert as_env_ids(np.array("a", dtype=object)) == "a"
-    with pytest.raises(metrana.MetranaValidationError, match="env_id"):
-        as_env_ids(np.array([1.0]))
+    holder = np.empty((), dtype=object)
+    holder[()] = ["a", "b"]
+    hidden = {"mask": [False, True]}
+    refused = [
+        np.array([1.0]),
+        holder,
+        np.ma.array(["a", "b"], dtype=object, **hidden),
+        np.ma.array(["a", "b"], **hidden),
+        np.ma.array([1, 2], **hidden),
+        _Unreadable(),
+    ]
+    for ids in refused:
+        with pytest.raises(metrana.MetranaValidationError, match="env_id"):
+            as_env_ids(ids)
+
+
+class _Unreadable:
+    """An array of objects whose library has lost it."""
+
+    dtype = np.dtype(object)
+    shape = (2,)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("gone")
 
 
 def test_torch_tensors(data_dir: Path) -> None:
