@@ -399,20 +399,25 @@ class Run(_native.RunCore):
         left = _pending(metrics)
         if not left:
             return None
-        unsealed = _unsealed(metrics) if status["ring"] == "tmpfs" else 0
-        in_memory, when = "", "now"
-        if unsealed:
+        unsealed = _unsealed(metrics)
+        in_memory, when = "", ""
+        if unsealed and status["ring"] == "tmpfs":
             in_memory = (
                 f", {unsealed:,} of them only in this machine's memory until it is restarted,"
             )
-            when = "once this process has ended"
+            when = "once this process has ended, "
+        elif unsealed:
+            in_memory = (
+                f", but {unsealed:,} of them that are lost unless the disk takes them before this "
+                "process ends,"
+            )
         url = self._settings.ingestion_url
         command = "metrana sync" if url is None else f"metrana sync --url {url}"
         return (
             f"the run {self.run_name!r} ended with {left} that "
             f"{status['server_url']} has not acknowledged; they are kept in "
             f"{self._settings.data_dir}{in_memory} and delivered by the next metrana.init() with "
-            f"this server, or {when} by: {command}"
+            f"this server, or {when}by: {command}"
         )
 
 

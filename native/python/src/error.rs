@@ -62,13 +62,9 @@ pub fn log_error(py: Python<'_>, error: LogError) -> PyErr {
 
 pub fn flush_error(py: Python<'_>, error: FlushError, writer: &Writer) -> PyErr {
     match error {
-        FlushError::Timeout { pending: 1.., .. } => closing(
-            py,
-            format!(
-                "{error}; {}; metrana sync delivers them once this process has ended",
-                whereabouts(py, writer)
-            ),
-        ),
+        FlushError::Timeout { pending: 1.., .. } => {
+            closing(py, format!("{error}; {}", whereabouts(py, writer)))
+        }
         FlushError::Timeout { .. } | FlushError::Lost { .. } | FlushError::Interrupted => {
             closing(py, error.to_string())
         }
@@ -76,26 +72,35 @@ pub fn flush_error(py: Python<'_>, error: FlushError, writer: &Writer) -> PyErr 
     }
 }
 
-/// Where what a writer has not delivered yet is.
+/// Where what a writer has not delivered yet is, and who delivers it.
 fn whereabouts(py: Python<'_>, writer: &Writer) -> String {
     let (Some(engine), Some(counters), Some(status)) =
         (writer.engine(), writer.counters(py), writer.status(py))
     else {
         return String::new();
     };
-    let memory = match status.ring {
-        "tmpfs" => "this machine's memory until it is restarted",
-        _ => "the memory of this process until it ends",
+    let is_lasting = status.ring == "tmpfs";
+    let memory = if is_lasting {
+        "this machine's memory until it is restarted"
+    } else {
+        "this process's memory, which are lost if it ends before its disk takes them"
     };
     let spool = engine.data_dir().join("spool");
     let spool = spool.display();
     let pending = counters.pending.total();
     let unsealed = counters.enqueued.total().saturating_sub(counters.spooled.total());
-    match pending.saturating_sub(unsealed) {
+    let sealed = pending.saturating_sub(unsealed);
+    let places = match sealed {
         0 => format!("they are in {memory}"),
         _ if unsealed == 0 => format!("they are in {spool}"),
-        sealed => format!("{sealed} of them are in {spool}, {unsealed} in {memory}"),
-    }
+        _ => format!("{sealed} of them are in {spool}, {unsealed} in {memory}"),
+    };
+    let which = match sealed {
+        _ if is_lasting || unsealed == 0 => "them",
+        0 => return places,
+        _ => "those in the spool",
+    };
+    format!("{places}; metrana sync delivers {which} once this process has ended")
 }
 
 pub fn open_error(py: Python<'_>, error: OpenError) -> PyErr {
