@@ -163,6 +163,10 @@ class WriterSession:
         self.next_seq = batch.seq + 1
         return True
 
+    def has(self, batch: SealedBatch) -> bool:
+        """Whether a batch is stored: it came before, from wherever."""
+        return batch.seq <= (self.points_seq if batch.kind == "points" else self.attr_seq)
+
     def number_map(self, seq: int) -> _native.NumberMap:
         """Gives the catalog's numbers for one batch of this writer."""
         return _native.NumberMap(

@@ -8,6 +8,7 @@ not keep a live run from being seen.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,14 +44,16 @@ class DeliveryReport:
 
     Attributes:
         delivered: `project/run` and writer number of each writer that was finished.
-        following: How many live writers are followed.
+        following: The same of each live writer that is followed.
+        sending: Ids of live writers that have a sender of their own.
         batch_count: Batches brought to the stores.
         problems: What could not be delivered and what spools lost, in sentences.
         warnings: What was delivered otherwise than it was asked for, in sentences.
     """
 
     delivered: list[tuple[str, int]] = field(default_factory=list)
-    following: int = 0
+    following: list[tuple[str, int]] = field(default_factory=list)
+    sending: set[str] = field(default_factory=set)
     batch_count: int = 0
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -87,9 +90,11 @@ class _WriterDelivery:
             self._record, is_new = self._open_run(writer, alive=recovery is None)
             if recovery is not None:
                 self._recover(recovery)
-            # What recovery finds out of a dead writer says where its spool begins.
-            self._follower = _native.SpoolFollower(writer.path)
+            # What recovery finds out of a dead writer says where its spool begins. What somebody
+            # acknowledged is read too: it may have been another store, before the spool was copied.
+            self._follower = _native.SpoolFollower(writer.path, from_oldest=True)
             self._session = self._open_session(is_new=is_new)
+            self.is_cut = self._tell_gone()
         except BaseException:  # whatever it is, the lock goes first
             self._held.close()
             raise
@@ -137,10 +142,14 @@ class _WriterDelivery:
         return not messages
 
     def finish(self) -> None:
-        """Removes the folder of a writer whose every batch is durable."""
+        """Removes the folder of a writer whose every batch is durable.
+
+        It is kept if only another store has what it began with: it may still be delivered there.
+        """
         self._note()
         self.close()
-        self._folder.remove_delivered(self.number)
+        if not self.is_cut:
+            self._folder.remove_delivered(self.number)
 
     def close(self) -> None:
         """Stops; what is not acknowledged stays in the spool."""
@@ -152,10 +161,14 @@ class _WriterDelivery:
             self._session.declare(self._ingestor.catalog, message.payload, message.crc)
             return
         batch = SealedBatch(message.seq, message.kind, message.payload, message.crc, message.urgent)
-        if self._session.admit(batch):
+        if not self._session.admit(batch):
+            return
+        if not self._session.has(batch):
             self._ingestor.submit(self._session, batch)
             self._submitted = batch.seq
             self.batch_count += 1
+        elif self.batch_count == 0:  # nothing before it waits to be stored
+            self._submitted = self._progress.acked = batch.seq
 
     def _note(self) -> None:
         """Tells the writer what is durable, so that it can free segments."""
@@ -189,9 +202,31 @@ class _WriterDelivery:
     def _open_session(self, *, is_new: bool) -> WriterSession:
         if self.is_dead:
             self._follower.writer_has_ended()
-        acked = self._follower.acknowledged
-        self._noted = self._submitted = self._progress.acked = acked
-        return self._ingestor.open_session(self._record, self._progress, acked + 1, new=is_new)
+        first = self._follower.first_seq
+        self._noted = self._follower.acknowledged
+        self._submitted = self._progress.acked = first - 1
+        return self._ingestor.open_session(self._record, self._progress, first, new=is_new)
+
+    def _tell_gone(self) -> bool:
+        """Says which batches are neither in the spool nor in the stores; True if there are any."""
+        session, end = self._session, self._follower.first_seq
+        if end == 1:
+            return False
+        held = self._ingestor.points.max_seq_below(session.run_no, session.writer_no, end)
+        # What is stored came in order, so before its last attributes nothing is missing; unless all
+        # of it came behind the gap, from an earlier delivery of this spool.
+        if held or not session.points_seq:
+            held = max(held, session.attr_seq)
+        if held >= end - 1:
+            return False
+        which = f"batch {end - 1} is" if held == end - 2 else f"batches {held + 1} to {end - 1} are"
+        self._tell(
+            [
+                f"{which} missing, for they were acknowledged by another store, or by one that was "
+                "here before, and the spool has them no more; its folder is kept"
+            ]
+        )
+        return True
 
 
 class SpoolDelivery:
@@ -275,7 +310,8 @@ class SpoolDelivery:
                     busy |= self._attend(folder, writer, key)
                 except Exception as error:  # noqa: BLE001 - one must not stop the others
                     self._fail(key, folder, writer, error)
-        self.report.following = sum(not d.is_dead for d in self._active.values())
+        followed = (one for one in self._active.values() if not one.is_dead)
+        self.report.following = [(one.name, one.number) for one in followed]
         return busy
 
     def close(self) -> None:
@@ -324,6 +360,8 @@ class SpoolDelivery:
             if writer.writer_id is None and writer.undelivered:
                 raise RuntimeError(writer.problem)
             if not self._is_over(writer) and writer.sender != "none":
+                if writer.state == "live" and writer.writer_id is not None:
+                    self.report.sending.add(writer.writer_id)
                 return False
             delivery = self._begin(folder, writer)
             self._active[key] = delivery
@@ -337,7 +375,10 @@ class SpoolDelivery:
         if delivery.is_complete:
             del self._active[key]
             delivery.finish()
-            self.report.delivered.append((delivery.name, delivery.number))
+            if delivery.is_cut:
+                self._put_off[key] = (math.inf, "")
+            else:
+                self.report.delivered.append((delivery.name, delivery.number))
             return True
         return not exhausted or delivery.awaits_end
 

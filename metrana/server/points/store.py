@@ -120,6 +120,16 @@ class PointsStore:
         found = bool(row["row_count"]) and row["max_seq"] >= from_seq
         return int(row["max_seq"]) if found else None
 
+    def max_seq_below(self, run_no: int, writer_no: int, end_seq: int) -> int:
+        """Returns the greatest seq < `end_seq` of a writer's stored points, 0 if there is none."""
+        sql = (
+            "SELECT max(seq), count() FROM points "
+            f"WHERE run_no = {integers([run_no])} AND writer_no = {integers([writer_no])} "
+            f"AND seq < {integers([end_seq])}"
+        )
+        (row,) = self._engine.read(sql, _MAX_SEQ_SCHEMA).to_pylist()
+        return int(row["max_seq"]) if row["row_count"] else 0
+
     def cursors(self, run_no: int, episode_metric_nos: Collection[int] = ()) -> Cursors:
         """Returns the greatest positions of a run's series and environments.
 

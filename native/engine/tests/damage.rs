@@ -31,6 +31,9 @@ use metrana_engine::spool::{
 use metrana_engine::transport::memory::{MemoryServer, MemoryTransport};
 use metrana_engine::types::{Compression, Scale, Seq};
 
+/// Where its run goes: it is known what that server has, as it is not of the local one.
+const OWN: &str = "https://own";
+
 /// What a batch holds, as text: the names, steps and values of points, or the bytes of attributes.
 type Contents = BTreeMap<u64, String>;
 
@@ -87,6 +90,7 @@ impl Writer {
     fn new(log: impl FnOnce(&Engine), die: impl FnOnce(Engine, &Gate)) -> Self {
         let data_dir = common::folder();
         let mut config = config(data_dir.path());
+        OWN.clone_into(&mut config.run.destination);
         config.ring.capacity_bytes = 32 << 10;
         config.batch.max_age = Duration::from_secs(3600);
         let disk = Gate::default();
@@ -163,7 +167,7 @@ impl Writer {
             let dead = DeadWriters {
                 data_dir: self.data_dir.path().to_owned(),
                 of_destination: None,
-                options: DeliveryOptions::new(transport, "local"),
+                options: DeliveryOptions::new(transport, OWN),
                 recovery: recovery_options(),
                 force: false,
             };

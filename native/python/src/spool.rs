@@ -11,7 +11,7 @@ use metrana_engine::run_folder::{
     self, Liveness, RunFolderError, SenderKind, Watermark, WriterLock,
 };
 use metrana_engine::seal::SealSettings;
-use metrana_engine::spool::{Damage, Frame, FrameKind, SpoolEvent, SpoolOptions};
+use metrana_engine::spool::{self, Damage, Frame, FrameKind, SpoolEvent, SpoolOptions};
 use metrana_engine::sync::Mutex;
 use metrana_engine::types::{Compression, Seq};
 use pyo3::exceptions::{PyBlockingIOError, PyRuntimeError, PyValueError};
@@ -47,6 +47,8 @@ pub struct SpoolMessage {
 ///
 /// Args:
 ///     writer_folder: Folder of the writer.
+///     from_oldest: Begin with the oldest batch there is, though it was acknowledged: whoever did
+///         that may have been another store.
 ///
 /// Raises:
 ///     RuntimeError: If the folder cannot be read, or a newer metrana wrote it.
@@ -58,6 +60,7 @@ pub struct SpoolFollower {
 
 struct Following {
     reader: NamedSpoolReader,
+    first: Seq,
     acknowledged: Seq,
     /// Read, but beyond what the call before last could hold.
     ready: VecDeque<Frame>,
@@ -65,7 +68,7 @@ struct Following {
 }
 
 impl Following {
-    fn read(&mut self, max_bytes: usize) -> Result<Vec<Frame>, metrana_engine::spool::SpoolError> {
+    fn read(&mut self, max_bytes: usize) -> Result<Vec<Frame>, spool::SpoolError> {
         let mut frames = Vec::new();
         let mut bytes = 0;
         loop {
@@ -96,17 +99,35 @@ impl Following {
 #[pymethods]
 impl SpoolFollower {
     #[new]
-    fn new(py: Python<'_>, writer_folder: PathBuf) -> PyResult<Self> {
-        let (acknowledged, reader) = py.detach(|| {
-            let first = Watermark::read(&writer_folder)
+    #[pyo3(signature = (writer_folder, from_oldest=false))]
+    fn new(py: Python<'_>, writer_folder: PathBuf, from_oldest: bool) -> PyResult<Self> {
+        let (first, due, reader) = py.detach(|| {
+            let due = Watermark::read(&writer_folder)
                 .and_then(|watermark| watermark.first_due(&writer_folder))
                 .map_err(|error| runtime_error(&error))?;
+            let oldest = if from_oldest { spool::first_seq(&writer_folder) } else { Ok(Seq(0)) };
+            let first = match oldest.map_err(|error| runtime_error(&error))? {
+                Seq(0) => due,
+                oldest => due.min(oldest),
+            };
             let reader = NamedSpoolReader::open(&writer_folder, first)
                 .map_err(|error| runtime_error(&error))?;
-            Ok::<_, PyErr>((Seq(first.0 - 1), reader))
+            Ok::<_, PyErr>((first, due, reader))
         })?;
-        let state = Following { reader, acknowledged, ready: VecDeque::new(), damage: Vec::new() };
+        let state = Following {
+            reader,
+            first,
+            acknowledged: Seq(due.0 - 1),
+            ready: VecDeque::new(),
+            damage: Vec::new(),
+        };
         Ok(Self { folder: writer_folder, state: Mutex::new(state) })
+    }
+
+    /// The batch that it began with: what lies before was acknowledged and is gone, or not wanted.
+    #[getter]
+    fn first_seq(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.state.lock().first.0)
     }
 
     /// The last batch that was acknowledged, or deleted as such; 0: none.

@@ -131,8 +131,10 @@ def test_a_spool_without_its_beginning_is_delivered_and_the_loss_said_once(tmp_p
     assert told.count("lost") == 1, told
 
 
-def test_a_spool_whose_beginning_its_server_may_have_had_is_delivered(tmp_path: Path) -> None:
-    writer, _ = delete_first_segment(tmp_path)
+def test_a_spool_whose_acknowledged_beginning_this_store_lacks_is_told_and_kept(
+    tmp_path: Path,
+) -> None:
+    writer, begins = delete_first_segment(tmp_path)
     # As of one that sent, and deleted what was acknowledged before it died.
     info = json.loads((writer / "writer.json").read_text())
     del info["acked"]
@@ -141,7 +143,11 @@ def test_a_spool_whose_beginning_its_server_may_have_had_is_delivered(tmp_path: 
         report = deliver_spools(tmp_path, stores)
         (run,) = stores.catalog.runs()
         assert 0 < stores.points.point_counts([run.run_no])[run.run_no] <= 400
-    assert (report.problems, report.delivered) == ([], [("default/killed", 1)])
+    (problem,) = report.problems
+    which = f"batches 1 to {begins - 1} are" if begins > 2 else "batch 1 is"
+    assert f"writer 1 of run default/killed: {which} missing" in problem
+    assert report.delivered == []
+    assert writer.exists()
 
 
 def test_a_lost_ring_is_said_though_the_rest_cannot_be_delivered_yet(tmp_path: Path) -> None:

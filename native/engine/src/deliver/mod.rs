@@ -38,6 +38,9 @@ pub type OnProgress = Arc<dyn Fn(Seq, Seq) + Send + Sync>;
 /// Hears why an attempt failed that is made again.
 pub type OnRetry = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// What `run.json` calls the local server, whichever that is.
+const LOCAL: &str = "local";
+
 /// How deliveries are made.
 #[derive(Clone)]
 pub struct DeliveryOptions {
@@ -137,7 +140,10 @@ pub fn deliver(
     let folder = lock.path().to_owned();
     let is_own = run.run().destination == options.destination;
     let acked = if is_own { read_acked(&folder)? } else { Seq(0) };
-    let first = recovered.first_seq.max(Seq(acked.0 + 1));
+    // A URL says which server acknowledged that; a spool that was copied may have had another local
+    // one. Whatever is there is sent again then, and the server knows what it has.
+    let held = if options.destination == LOCAL { Seq(0) } else { acked };
+    let first = recovered.first_seq.max(Seq(held.0 + 1));
     let host = Arc::new(Host {
         last: recovered.last_seq,
         progress,
@@ -159,7 +165,7 @@ pub fn deliver(
     let report = send_all(config, recovered.last_seq, ending(lock.info(), recovered), cancel)?;
     let heard = std::mem::take(&mut *host.heard.lock());
     // What another server has says nothing about the run's own.
-    if is_own && report.acked >= first {
+    if is_own && report.acked > acked {
         write_acked(&folder, report.acked)?;
     }
     if !report.ended {

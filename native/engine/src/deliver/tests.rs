@@ -171,7 +171,7 @@ fn test_a_closed_writer_is_not_ended_as_one_that_died() {
 #[test]
 fn test_a_broken_delivery_keeps_the_rest_and_goes_on_there() {
     let data_dir = tempfile::tempdir().unwrap();
-    let run = run_folder(data_dir.path(), "local", "run");
+    let run = run_folder(data_dir.path(), "https://own", "run");
     let info = dead(&run, 20);
     let server = MemoryServer::with_script(|event| match event {
         Event::Message { attempt: 1, index: 8.., .. } | Event::Stream { attempt: 2.., .. } => {
@@ -179,7 +179,7 @@ fn test_a_broken_delivery_keeps_the_rest_and_goes_on_there() {
         }
         _ => Action::Serve,
     });
-    let mut options = options(&server, "local");
+    let mut options = options(&server, "https://own");
     let retries = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&retries);
     options.on_retry = Arc::new(move |error| heard.lock().push(error.to_owned()));
@@ -241,14 +241,17 @@ fn test_a_server_that_keeps_to_what_it_has_more_is_believed() {
 }
 
 #[test]
-fn test_another_destination_gets_everything_whatever_the_runs_own_has() {
-    let data_dir = tempfile::tempdir().unwrap();
-    let run = run_folder(data_dir.path(), "local", "run");
-    let info = dead(&run, 9);
-    write_acked(&run.writers().unwrap()[0].path, Seq(5)).unwrap();
-    let server = MemoryServer::new();
-    deliver_first(&run, &options(&server, "https://elsewhere")).unwrap();
-    assert_eq!(server.applied(info.writer_id), seqs(1..=9));
+fn test_another_server_gets_everything_whatever_the_runs_own_has() {
+    // Copied to another machine, its spool meets another local one.
+    for destination in ["https://elsewhere", "local"] {
+        let data_dir = tempfile::tempdir().unwrap();
+        let run = run_folder(data_dir.path(), "local", "run");
+        let info = dead(&run, 9);
+        write_acked(&run.writers().unwrap()[0].path, Seq(5)).unwrap();
+        let server = MemoryServer::new();
+        deliver_first(&run, &options(&server, destination)).unwrap();
+        assert_eq!(server.applied(info.writer_id), seqs(1..=9));
+    }
 }
 
 #[test]
@@ -272,7 +275,7 @@ fn test_a_damaged_batch_is_reported_and_the_rest_delivered() {
 #[test]
 fn test_a_writer_whose_ring_may_turn_up_is_left_open_where_it_is() {
     let data_dir = tempfile::tempdir().unwrap();
-    let run = run_folder(data_dir.path(), "local", "run");
+    let run = run_folder(data_dir.path(), "https://own", "run");
     let (folder, info) = write(&run, 4, None);
     let elsewhere = Path::new("/dev/shm/of-another-container/ring").to_owned();
     let info =
@@ -280,12 +283,12 @@ fn test_a_writer_whose_ring_may_turn_up_is_left_open_where_it_is() {
     folder.write_info(&info).unwrap();
     drop(folder);
     let server = MemoryServer::new();
-    let delivered = deliver_first(&run, &options(&server, "local")).unwrap();
+    let delivered = deliver_first(&run, &options(&server, "https://own")).unwrap();
     assert!(!delivered.is_removed);
     assert_eq!(server.applied(info.writer_id), seqs(1..=4));
     assert_eq!(server.records().writers[&info.writer_id].end, None);
     // What was delivered is not delivered again.
-    deliver_first(&run, &options(&server, "local")).unwrap();
+    deliver_first(&run, &options(&server, "https://own")).unwrap();
     assert_eq!(server.records().writers[&info.writer_id].arrivals.len(), 4);
 }
 

@@ -1,5 +1,6 @@
 //! Summing up a whole spool.
 
+use std::io;
 use std::path::Path;
 
 use super::SpoolError;
@@ -142,7 +143,14 @@ pub fn summarize(
 /// When the folder cannot be read, or a newer engine wrote something in it.
 pub fn first_seq(folder: &Path) -> Result<Seq, SpoolError> {
     for number in segment_numbers(folder).map_err(SpoolError::io("listing", folder))? {
-        let mut scanner = Scanner::open(&segment_path(folder, number))?;
+        let mut scanner = match Scanner::open(&segment_path(folder, number)) {
+            Ok(scanner) => scanner,
+            // Deleted since it was listed: all in it is acknowledged.
+            Err(SpoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(header) = scanner.header()? {
             return Ok(header.first_seq);
         }

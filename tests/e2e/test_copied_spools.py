@@ -1,0 +1,106 @@
+"""Spools that were followed and then delivered to another store: it gets all, whoever had what."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+
+from metrana import _native
+from tests.local_server import LocalServer, wait_until
+from tests.processes import Machine
+from tests.reading import run_folders
+
+COUNT = 1000
+
+# Of the first half it is known that it is followed.
+KILLED = f"""
+import os, signal
+from pathlib import Path
+from metrana.query import Client
+
+run = metrana.init(mode="offline", run_name="r", config={{"from": "first"}})
+for step in range({COUNT}):
+    run.log("loss", float(step))
+    if step == {COUNT // 2 - 1}:
+        run.flush()
+        with Client() as client:
+            (followed,) = client.runs(as_="arrow").to_pylist()
+            assert followed["point_count"] == {COUNT // 2}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Machine:
+    """Another machine's directory, with the copied spool of a run that was followed and killed."""
+    first = Machine(tmp_path / "first")
+    first.python(KILLED, code=-signal.SIGKILL)
+    copy = Machine(tmp_path / "copy")
+    shutil.copytree(first.data_dir / "spool", copy.data_dir / "spool")
+    return copy
+
+
+@contextmanager
+def seen(machine: Machine) -> Iterator[None]:
+    """Checks that a store has all of the run, once."""
+    yield
+    with machine.client() as client:
+        wait_until(lambda: client.run("r").status == "lost", what="the end")
+        assert client.run("r").config == {"from": "first"}
+        values = client.points("r", "loss", duplicates="all", as_="arrow")["value"].to_pylist()
+    assert (len(values), sum(values)) == (COUNT, sum(range(COUNT)))
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_a_followed_spool_that_was_copied_is_delivered_whole(
+    copied: Machine, tmp_path: Path, is_served: bool
+) -> None:
+    fresh = Machine(tmp_path / "fresh")
+    (folder,) = run_folders(copied.data_dir)
+    with folder.recover(1):
+        pass  # what is in the ring only the first copy could have
+    copies = [copied.data_dir, tmp_path / "again"]
+    shutil.copytree(*copies)
+    with LocalServer(fresh.data_dir) if is_served else nullcontext():
+        for copy in copies:
+            with seen(fresh):
+                fresh.command("sync", str(copy))
+            assert [path for path in copy.glob("spool/*/[0-9]*") if path.is_dir()] == []
+
+
+def test_a_store_that_was_made_anew_gets_what_is_still_spooled(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.python(KILLED, code=-signal.SIGKILL)
+    shutil.rmtree(machine.data_dir / "server")
+    with seen(machine):
+        machine.command("sync")
+
+
+def test_a_copy_without_its_acknowledged_beginning_is_told_and_kept(
+    copied: Machine, tmp_path: Path
+) -> None:
+    fresh = Machine(tmp_path / "fresh")
+    (folder,) = run_folders(copied.data_dir)
+    with folder.recover(1):
+        pass  # the rest of the ring goes into a segment of its own
+    (writer,) = folder.writers()
+    oldest = min(Path(writer.path).glob("*.spool"))
+    oldest.unlink()
+    begins = _native.SpoolFollower(writer.path).read(1 << 20)[1].seq
+    told = f"batches 1 to {begins - 1} are missing" if begins > 2 else "batch 1 is missing"
+    counts = set()
+    for _ in range(2):
+        synced = fresh.command("sync", str(copied.data_dir), code=1)
+        assert synced.stderr.count(told) == 1
+        assert Path(writer.path).exists()
+        with fresh.client() as client:
+            run = client.run("r")
+        assert run.status == "lost"
+        counts.add(run.point_count)
+    (count,) = counts
+    assert 0 < count <= COUNT // 2
