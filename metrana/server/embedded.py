@@ -88,6 +88,20 @@ def deliver_spools(data_dir: Path, stores: Stores, *, force: bool = False) -> De
     """
     ingestor = Ingestor(stores.catalog, stores.points)
     try:
-        return SpoolDelivery(data_dir, ingestor, force=force).deliver_all()
+        report = SpoolDelivery(data_dir, ingestor, force=force).deliver_all()
     finally:
         ingestor.close()
+    _end_unheard(stores.catalog, report.sending)
+    return report
+
+
+def _end_unheard(catalog: Catalog, sending: set[str]) -> None:
+    """Gives up writers that nobody has heard of for long: no server may ever run to do it.
+
+    One whose spool went to a server elsewhere would seem to run for ever. Those that are followed
+    were heard of just now, and of those that send themselves it is known that they live.
+    """
+    living = [record.writer_no for one in sending if (record := catalog.writer(one)) is not None]
+    if living:
+        catalog.renew_leases(living)
+    catalog.expire_leases()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from metrana import _native
+from metrana.query import Client
+from tests.e2e.conftest import KEY
 from tests.local_server import LocalServer, wait_until
 from tests.processes import Machine
 from tests.reading import run_folders
@@ -104,3 +107,19 @@ def test_a_copy_without_its_acknowledged_beginning_is_told_and_kept(
         counts.add(run.point_count)
     (count,) = counts
     assert 0 < count <= COUNT // 2
+
+
+def test_a_followed_run_that_went_elsewhere_does_not_seem_to_run_for_ever(
+    elsewhere: LocalServer, reader: Client, tmp_path: Path, project: str
+) -> None:
+    machine = Machine(tmp_path, METRANA_PROJECT=project)
+    machine.python(KILLED, code=-signal.SIGKILL)
+    machine.command("sync", "--url", elsewhere.grpc_url, "--api-key", KEY)
+    assert reader.run("r", project_name=project).point_count == COUNT
+    machine_catalog = machine.data_dir / "server" / "catalog.sqlite"
+    with closing(sqlite3.connect(machine_catalog)) as catalog, catalog:
+        # As after the time that it may be silent.
+        catalog.execute("UPDATE writers SET lease_until = 1")
+    with machine.client() as client:
+        (run,) = client.runs(project, as_="arrow").to_pylist()
+    assert (run["status"], run["point_count"]) == ("lost", COUNT // 2)
