@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,14 @@ def _to_store(source: Path, data_dir: Path, *, force: bool) -> int:
         report = deliver_spools(source, stores, force=force)
     for name, number in report.delivered:
         note(f"delivered {name}, writer {number}")
+    for name, number in report.following:
+        note(f"followed {name}, writer {number}, so far: it is still written")
     for warning in report.warnings:
         complain(warning)
     if not report.problems:
         _tell_of_machines(states(source))
-    return _summary(report.batch_count, len(report.delivered), report.problems)
+    writer_count = len(report.delivered) + len(report.following)
+    return _summary(report.batch_count, writer_count, report.problems)
 
 
 def _to_server(source: Path, data_dir: Path, **server: Any) -> int:
@@ -115,19 +119,24 @@ def _tell_of_store(data_dir: Path) -> None:
 
     try:
         # A reader never waits for the store's owner, nor the owner for it.
-        reader = sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True)
+        reader = sqlite3.connect(f"file:{quote(os.fsencode(catalog))}?mode=ro", uri=True)
         with contextlib.closing(reader):
             query = "SELECT count(*) FROM runs WHERE deleted_at IS NULL"
             (count,) = reader.execute(query).fetchone()
-    except sqlite3.Error:
+    except Exception:  # noqa: BLE001 - a number in a note is not worth a failure, whatever it is
         runs = ""
     else:
-        runs = f": {count:,} run{'' if count == 1 else 's'}"
+        runs = f": {_counted(count, 'run')}"
     note(f"sync does not copy what is in the local store of {data_dir}{runs}")
 
 
 def _summary(batch_count: int, writer_count: int, problems: list[str]) -> int:
     for problem in problems:
         complain(problem)
-    note(f"{batch_count:,} batches of {writer_count:,} writers delivered")
+    batches = _counted(batch_count, "batch", "batches")
+    note(f"{batches} of {_counted(writer_count, 'writer')} delivered")
     return FAILED if problems else DONE
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -53,6 +54,18 @@ def test_a_client_of_no_store_answers_and_makes_none(tmp_path: Path) -> None:
         with pytest.raises(metrana.MetranaNotFoundError, match="nothing logged yet"):
             client.points("x", "loss")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_elsewhere_counts_the_runs_in_a_directory_of_any_name(tmp_path: Path) -> None:
+    with metrana.init(data_dir=tmp_path / "store", mode="offline") as run:
+        run.log("loss", 1.0)
+    run_command("sync", code=0, environment={"METRANA_DIR": str(tmp_path / "store")})
+    # No text in UTF-8.
+    data_dir = (tmp_path / "store").rename(tmp_path / os.fsdecode(b"\xff"))
+    environment = {"METRANA_DIR": str(data_dir)}
+    done = run_command("sync", "--url", "http://127.0.0.1:9", code=0, environment=environment)
+    assert "sync does not copy what is in the local store" in done.stderr
+    assert ": 1 run" in done.stderr
 
 
 @pytest.mark.parametrize(
