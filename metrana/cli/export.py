@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
         info = find_run(client, arguments)
         table = client.points(run_id=info.run_id, as_="arrow")
     path: Path = arguments.output or Path(_file_name(info, arguments.format))
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"cannot write {path}: there is no folder {path.parent}")
     temporary = path.with_name(f".metrana-export-{os.getpid()}.tmp")
     try:
         _write(table, arguments.format, temporary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     for row in () if arguments.json else rows:
         show(
             f"{_place(row)}  writer {row['writer']} ({row['state']}) "
-            f"for {row['destination']}: {row['spooled_bytes']:,} bytes in the spool, "
-            f"{_in_memory(row['ring_bytes'])}"
+            f"for {row['destination']}: {_in_spool(row)}, {_in_memory(row['ring_bytes'])}"
         )
         for problem in row["problems"]:
             show(f"  {problem}")
@@ -96,6 +96,13 @@ def _orphaned(ring: dict[str, Any]) -> str:
     return f"{left} {ring['folder']} is gone; {what}"
 
 
+def _in_spool(row: dict[str, Any]) -> str:
+    spooled, undelivered = row["spooled_bytes"], row["undelivered_bytes"]
+    if undelivered is None:
+        return f"{spooled:,} bytes in the spool"
+    return f"{spooled:,} bytes in the spool, of which {undelivered:,} are undelivered"
+
+
 def _in_memory(ring_bytes: int | None) -> str:
     if ring_bytes is None:
         return "those in memory are not known"
@@ -110,6 +117,7 @@ def _place(row: dict[str, Any]) -> str:
 
 
 def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
+    undelivered_bytes, problems = _read_on(writer)
     return {
         "workspace_name": run["workspace_name"],
         "project_name": run["project_name"],
@@ -121,8 +129,9 @@ def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
         "state": writer.state,
         "sender": writer.sender,
         "spooled_bytes": _spooled_bytes(Path(writer.path)),
+        "undelivered_bytes": undelivered_bytes,
         "ring_bytes": writer.ring_bytes,
-        "problems": _problems(writer),
+        "problems": problems,
     }
 
 
@@ -134,18 +143,30 @@ def _put_aside(folder: Path) -> str:
 
 
 def _spooled_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.spool"))
+    total = 0
+    for file in folder.glob("*.spool"):
+        # A writer that lives deletes what is acknowledged.
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
 
 
-def _problems(writer: Any) -> list[str]:
-    """Says what is wrong with a spool; its every byte is read for that."""
+def _read_on(writer: Any) -> tuple[int | None, list[str]]:
+    """Reads what is undelivered of a spool.
+
+    Returns:
+        Bytes of its batches, None if nothing is delivered, so that all of the spool is undelivered,
+        or if that is not known; and what is wrong with it.
+    """
     known = [] if writer.problem is None else [writer.problem]
+    batch_bytes = 0
     try:
         follower = _native.SpoolFollower(writer.path)
         if writer.state == "dead":
             follower.writer_has_ended()
-        while follower.read(_READ_BYTES):
-            pass
+        while messages := follower.read(_READ_BYTES):
+            batch_bytes += sum(len(m.payload) for m in messages if m.kind != "declarations")
     except (RuntimeError, OSError) as error:
-        return [*known, str(error)]
-    return [*known, *damage_sentences(follower)]
+        return None, [*known, str(error)]
+    undelivered_bytes = batch_bytes if follower.acknowledged else None
+    return undelivered_bytes, [*known, *damage_sentences(follower)]

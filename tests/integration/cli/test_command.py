@@ -165,7 +165,9 @@ def test_export_that_cannot_write_exits_1_and_leaves_nothing(
 ) -> None:
     missing = tmp_path / "missing" / "points.parquet"
     done = metrana("export", RUN, "--project", PROJECT, "-o", str(missing), code=1)
-    assert str(missing.parent) in done.stderr
+    assert f"no folder {missing.parent}" in done.stderr
+    assert str(missing) in done.stderr
+    assert ".tmp" not in done.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_error(data_dir: Path) -> None:
@@ -233,6 +235,32 @@ def test_status_tells_what_is_in_the_spool_from_what_is_in_memory(tmp_path: Path
     del run  # its memory is this process's until then
     run_command("sync", "--data-dir", str(tmp_path), code=0, environment={})
     assert "is delivered" in without_extras(tmp_path, "status").stderr
+
+
+def test_sync_of_a_live_run_names_it_and_status_tells_what_is_left(tmp_path: Path) -> None:
+    import metrana
+
+    with metrana.init(run_name="r", data_dir=tmp_path, mode="offline") as run:
+        run.log("loss", [1.0] * 1000)
+        run.flush()
+        synced = run_command("sync", "--data-dir", str(tmp_path), code=0, environment={})
+        assert "followed default/r, writer 1, so far" in synced.stderr
+        assert "of 1 writer delivered" in synced.stderr
+        run.log("loss", 1.0)
+        run.flush()
+        (row,) = json.loads(without_extras(tmp_path, "status", "--json").stdout)
+        assert 0 < row["undelivered_bytes"] < row["spooled_bytes"] // 2
+        told = f"of which {row['undelivered_bytes']:,} are undelivered"
+        assert told in without_extras(tmp_path, "status").stdout
+
+
+def test_status_of_a_writer_that_deletes_segments_meanwhile(tmp_path: Path) -> None:
+    from metrana.cli.status import _spooled_bytes
+
+    (tmp_path / "1.spool").write_bytes(b"1234")
+    # Listed, and gone by the time it is looked at.
+    (tmp_path / "2.spool").symlink_to(tmp_path / "deleted")
+    assert _spooled_bytes(tmp_path) == 4
 
 
 def test_status_says_when_memory_cannot_be_looked_into(tmp_path: Path) -> None:
