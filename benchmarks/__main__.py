@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.commit import commit
 from benchmarks.disk import refuse_memory
 from benchmarks.goals import ROWS
 from benchmarks.loggers import METRANA
-from benchmarks.page import PUBLISHED, page, publish
+from benchmarks.page import PUBLISHED, README, ROOT, page, publish
 from benchmarks.runner import Runner
 from benchmarks.table import table
-from metrana.git import commit_sha
 
 
 def main() -> int:
@@ -85,7 +85,7 @@ def _command(arguments: argparse.Namespace) -> str:
 def _versions(runner: Runner) -> str:
     own = [f"{name} {importlib.metadata.version(name)}" for name in ("metrana", "numpy")]
     peers = [f"{name} {version}" for name, version in runner.peer_versions.items()]
-    versions = f"{own[0]} ({commit_sha() or 'no commit'}), {own[1]}"
+    versions = f"{own[0]} ({commit(ROOT, but=(PUBLISHED, README))}), {own[1]}"
     return "; ".join([versions, *([", ".join(peers)] if peers else [])])
 
 

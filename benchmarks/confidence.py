@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
+import math
+import statistics
+from collections.abc import Callable, Sequence
 
 from benchmarks.place import Figures
 
-_PERCENT = 95
-_RESAMPLES = 10_000
+# Student's t that 97.5 % lie below, for 1, 2, … degrees of freedom: any table of the distribution.
+_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
 
 
 def with_interval(
-    name: str, rounds: np.ndarray, figure_of: Callable[[np.ndarray], np.ndarray]
+    name: str, rounds: Sequence[float], figure_of: Callable[[float], float] = float
 ) -> Figures:
     """Returns a figure as `name`, and the ends of its interval as `name_low` and `name_high`.
 
-    The interval is the middle 95 % of what the figure would have been with other rounds of the same
-    kind, drawn from those that were measured (Efron's percentile bootstrap).
+    The figure is that of the rounds' mean; the interval is Student's 95 % interval of this mean. It
+    takes the rounds for independent: what is the same in all of a process, and another in the next
+    one, is not in it. A single round says nothing of how sure it is: the ends are infinite.
 
     Args:
         name: Of the figure.
-        rounds: What was measured, in columns that `figure_of` knows. Shape: (rounds, columns).
-        figure_of: The figures of many such tables. Shape: (tables, rounds, columns) to (tables,).
+        rounds: What was measured, at most 21.
+        figure_of: What is shown of a mean; must grow with it.
     """
-    rng = np.random.default_rng(0)
-    drawn = rounds[rng.integers(0, len(rounds), (_RESAMPLES, len(rounds)))]
-    ends = ((100 - _PERCENT) / 2, (100 + _PERCENT) / 2)
-    low, high = np.percentile(figure_of(drawn), ends)
-    (figure,) = figure_of(rounds[np.newaxis])
-    return {name: float(figure), f"{name}_low": float(low), f"{name}_high": float(high)}
+    mean = statistics.fmean(rounds)
+    half = math.inf
+    if len(rounds) > 1:
+        half = _T[len(rounds) - 2] * statistics.stdev(rounds) / math.sqrt(len(rounds))
+    return {
+        name: figure_of(mean),
+        f"{name}_low": figure_of(mean - half),
+        f"{name}_high": figure_of(mean + half),
+    }

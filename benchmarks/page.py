@@ -19,8 +19,13 @@ they include the timer, which "net" leaves out. metrana has a local server, in a
 on the same cores, except in the rows {without_server}.
 Each peer is in its usual local mode and is told to stay offline. Goals are not lowered: a missed
 one stays in the table with its reason, and so does a figure for which points were dropped. In
-brackets are the ends of the 95 % interval of a figure made of rounds: such a goal is met if both
-are good enough, missed if neither is, and else "within noise"."""
+brackets are the ends of the 95 % interval of a figure made of rounds, or the lowest and the highest
+of several processes: such a goal is met if both are good enough, missed if neither is, and else
+"within noise". A p99 is of a thousand calls at least, a p99.9 of ten thousand.
+
+metrana has its default `fsync="never"`: what `log` took outlives its process, but a power cut takes
+what the system has not yet written. MLflow's SQLite syncs each commit; Trackio's only now and then,
+and TensorBoardX at each flush, every two minutes; Aim and W&B were not looked into."""
 
 
 def page(
@@ -66,7 +71,8 @@ def section(page_text: str) -> str:
         "",
         "Goals, metrana and its peers in their local modes, by `make bench` on one machine:",
         f"{machine}; {system}.",
-        "[docs/benchmarks.md](docs/benchmarks.md) says how, and why what is missed is missed.",
+        "[docs/benchmarks.md](docs/benchmarks.md) says why what is missed is missed,",
+        "[docs/performance.md](docs/performance.md) how it is measured.",
         "",
         *(f"| {' | '.join(row[index] for index in chosen)} |" for row in (head, rule, *rows)),
     ]

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.loggers import PEERS
+from benchmarks.loggers import METRANA, PEERS
 from benchmarks.place import Figures
+from benchmarks.works import PROCESSES
 
 ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 400
+_COUNTED = ("calls", "dropped")
 _OURS = ("METRANA_", "WANDB_", "MLFLOW_", "TRACKIO_", "AIM_")
 # Nobody listens there: what a peer would send out of the machine fails at once.
 _NOWHERE = "http://127.0.0.1:9"
@@ -81,7 +84,8 @@ class Runner:
                 if logger in PEERS and logger not in self.peer_versions:
                     raise ValueError(f"{PEERS[logger]} is not installed")
                 self._say(f"{work}: {logger} …")
-                self._done[key] = self._run(work, logger)
+                count = PROCESSES.get(work, 1) if logger in METRANA else 1
+                self._done[key] = together([self._run(work, logger) for _ in range(count)])
             except (OSError, subprocess.SubprocessError, ValueError) as error:
                 # A page tells nobody where on the machine this was.
                 reason = _reason(error).replace(str(self.folder), "…").replace(str(ROOT), "…")
@@ -107,6 +111,24 @@ class Runner:
             shutil.rmtree(folder, ignore_errors=True)
         figures: Figures = json.loads(out.strip().rsplit("\n", 1)[-1])
         return figures
+
+
+def together(processes: list[Figures]) -> Figures:
+    """Returns the figures of a work that several processes did.
+
+    They are the medians, but for what is counted. The lowest and the highest p50 stand where the
+    ends of an interval would.
+    """
+    if len(processes) == 1:
+        return processes[0]
+    columns = {name: [figures[name] for figures in processes] for name in processes[0]}
+    p50s = columns["p50_us"]
+    return {
+        **{name: statistics.median(values) for name, values in columns.items()},
+        **{name: sum(columns[name]) for name in _COUNTED},
+        "p50_us_low": min(p50s),
+        "p50_us_high": max(p50s),
+    }
 
 
 def _installed(python: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from benchmarks.place import Figures
 _NOTHING = "-"
 _UNSURE = "within noise"
 _NEAR = 0.05
+_ALL_DIGITS = 18
 Measure = Callable[[str, str], Figures | None]
 
 
@@ -39,7 +40,7 @@ def _goals(row: Row) -> str:
     wanted = [
         f"{goal.label} {'≥' if goal.at_least else '≤'} {goal.limit:g} {goal.unit}".strip()
         for goal in row.goals
-        if goal.limit is not None and not goal.is_quiet
+        if goal.limit is not None and not goal.fault
     ]
     return ", ".join(wanted)
 
@@ -51,7 +52,7 @@ def _shown(row: Row, figures: Figures | None, prefix: str = "") -> str:
         f"{goal.label} {_value(figures, prefix + goal.figure, goal)} {goal.unit}".strip()
         for goal in row.goals
         if prefix + goal.figure in figures
-        and not (goal.is_quiet and goal.is_met(figures[prefix + goal.figure]))
+        and not (goal.fault and goal.is_met(figures[prefix + goal.figure]))
     ]
     return ", ".join(shown) or _NOTHING
 
@@ -68,9 +69,14 @@ def _number(value: float, goal: Goal) -> str:
     if goal.unit in ("points", ""):
         return f"{value:,.0f}"
     if goal.limit and abs(value / goal.limit - 1) < _NEAR:
-        # Rounded further it might seem to be the limit.
-        return f"{value:#.4g}"
+        return _beside(goal.limit, value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _beside(limit: float, value: float) -> str:
+    # With as many digits as it takes not to seem to be the limit.
+    rounded = (f"{value:#.{digits}g}" for digits in range(4, _ALL_DIGITS))
+    return next((text for text in rounded if float(text) != limit), f"{value:g}")
 
 
 def _has_interval(figures: Figures, name: str) -> bool:
@@ -101,23 +107,27 @@ def _verdict(row: Row, figures: Figures | None) -> str:
     if figures is None:
         return "no"
     for word, goals in (("**no**", _missed(row, figures)), (_UNSURE, _unsure(row, figures))):
-        labels = ", ".join(goal.label for goal in goals if goal.label)
         if goals:
-            return f"{word} ({labels})" if labels else word
+            names = ", ".join(goal.name for goal in goals)
+            # A row's only figure needs no name.
+            return word if not any(goal.label for goal in goals) else f"{word} ({names})"
     return "yes" if _goals(row) else _NOTHING
 
 
 def _note(row: Row, figures: Figures | None) -> str:
     if figures is None:
         return "failed: see below"
-    parts = [row.note.format_map(figures)] if row.note else []
+    parts = [f"{figures['calls']:,.0f} calls"] if "calls" in figures else []
+    parts += [row.note.format_map(figures)] if row.note else []
     missed = _missed(row, figures)
-    if any(not goal.is_quiet for goal in missed):
-        parts.append("missed: " + (row.reason.format_map(figures) or "no reason is known yet"))
+    for goal in missed:
+        if not goal.fault:
+            reason = goal.reason.format_map(figures) or "no reason is known yet"
+            parts.append(f"missed: {f'{goal.label}: ' if goal.label else ''}{reason}")
     if _unsure(row, figures):
-        parts.append(f"{_UNSURE}: the goal lies between the ends of the interval")
-    if invalid := [goal.label for goal in missed if goal.is_quiet]:
-        parts.append(f"the figures do not count: {', '.join(invalid)}")
+        parts.append(f"{_UNSURE}: the goal lies between the figures in brackets")
+    if faults := [goal.fault for goal in missed if goal.fault]:
+        parts.append(f"the figures do not count: {', '.join(faults)}")
     return "; ".join(parts) or _NOTHING
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +27,16 @@ class Logger(Protocol):
 
     Attributes:
         imports: The statement that its users begin with.
+        opening: The one that opens a run in `folder`, a path as text; `number` is different each
+            time.
+        closing: The one that closes it.
         scalar: The statement that logs `x` as metric "loss", where `i` counts the calls.
         mapping: The statement that logs the numbers in `values`, a dict by metric name.
     """
 
     imports: str
+    opening: str
+    closing: str
     scalar: str
     mapping: str
 
@@ -38,7 +44,7 @@ class Logger(Protocol):
         """Does what a user has done before a run starts."""
 
     def open(self, folder: Path) -> dict[str, Any]:
-        """Opens a run; returns the names that both statements use."""
+        """Opens a run; returns the names that the statements use."""
 
     def close(self) -> None:
         """Closes the run as a user would."""
@@ -76,13 +82,30 @@ def opened(logger: Logger, folder: Path) -> Iterator[dict[str, Any]]:
     with prepared(logger, folder):
         names = logger.open(folder)
         try:
-            yield {"x": 0.5, **names}
+            yield names
         finally:
             logger.close()
 
 
 class LoggerBase:
     """What most loggers have in common: nothing has to be there before, and nothing is counted."""
+
+    imports: str
+    opening: str
+    closing: str
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def open(self, folder: Path) -> dict[str, Any]:
+        """Opens a run."""
+        self._names: dict[str, Any] = {"folder": str(folder), "number": next(self._numbers)}
+        exec(f"{self.imports}\n{self.opening}", self._names)
+        return dict(self._names)
+
+    def close(self) -> None:
+        """Closes the run."""
+        exec(self.closing, self._names)
 
     def prepare(self, _folder: Path) -> None:
         """Does nothing."""

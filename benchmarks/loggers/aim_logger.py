@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from benchmarks.loggers import LoggerBase
 
@@ -12,19 +11,10 @@ class AimLocal(LoggerBase):
     """A run in a local repository."""
 
     imports = "from aim import Run"
+    opening = 'run = Run(repo=folder, experiment="benchmark")'
+    closing = "run.close()"
     scalar = 'run.track(x, name="loss", step=i)'
     mapping = "run.track(values, step=i)"
-
-    def open(self, folder: Path) -> dict[str, Any]:
-        """Opens a run."""
-        from aim import Run
-
-        self._run = Run(repo=str(folder), experiment="benchmark")
-        return {"run": self._run}
-
-    def close(self) -> None:
-        """Closes the run."""
-        self._run.close()
 
     def values(self, folder: Path) -> list[float]:
         """Returns the values of "loss" that the repository gives."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import Any
 
 import metrana
 from benchmarks.loggers import LoggerBase
@@ -15,27 +13,15 @@ class MetranaOffline(LoggerBase):
     """Logs to the spool; what has to be read is delivered to the embedded store."""
 
     imports = "import metrana"
+    # The settings that a user has who gives none.
+    opening = 'run = metrana.init(mode="offline", data_dir=folder, run_name=f"run-{number}")'
+    closing = "metrana.close()"
     scalar = 'metrana.log("loss", x)'
     mapping = "metrana.log(values)"
-    mode = "offline"
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count()
-
-    def open(self, folder: Path) -> dict[str, Any]:
-        """Opens a run with the settings that a user has who gives none."""
-        self._run = metrana.init(
-            mode=self.mode, data_dir=folder, run_name=f"run-{next(self._numbers)}"
-        )
-        return {"metrana": metrana, "run": self._run}
-
-    def close(self) -> None:
-        """Closes the run."""
-        metrana.close()
 
     def dropped(self) -> Figures:
         """Returns what the run refused."""
-        return dropped_by(self._run)
+        return dropped_by(self._names["run"])
 
     def values(self, folder: Path) -> list[float]:
         """Returns what the embedded store has, after it took what the spool and the ring held."""

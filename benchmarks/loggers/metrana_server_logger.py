@@ -11,7 +11,7 @@ from tests.local_server import LocalServer
 class MetranaServed(MetranaOffline):
     """Logs to the local server of its data directory."""
 
-    mode = "online"
+    opening = MetranaOffline.opening.replace("offline", "online")
 
     def prepare(self, folder: Path) -> None:
         """Starts the server."""

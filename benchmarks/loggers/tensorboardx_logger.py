@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.loggers import LoggerBase
 
@@ -14,20 +13,11 @@ class TensorBoardX(LoggerBase):
     """A SummaryWriter as its README makes it."""
 
     imports = "from tensorboardX import SummaryWriter"
+    opening = "writer = SummaryWriter(folder)"
+    closing = "writer.close()"
     scalar = 'writer.add_scalar("loss", x, i)'
     # add_scalars would open a file a metric: a loop is what its users write.
     mapping = "for name, value in values.items(): writer.add_scalar(name, value, i)"
-
-    def open(self, folder: Path) -> dict[str, Any]:
-        """Opens a writer."""
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
-        return {"writer": self._writer}
-
-    def close(self) -> None:
-        """Closes the writer."""
-        self._writer.close()
 
     def values(self, folder: Path) -> list[float]:
         """Returns the values of "loss" in the whole records of the event files."""

@@ -18,21 +18,19 @@ class TrackioLocal(LoggerBase):
     """A run of a local project."""
 
     imports = "import trackio"
+    opening = f'trackio.init(project="{_PROJECT}", embed=False)'
+    closing = "trackio.finish()"
     scalar = 'trackio.log({"loss": x})'
     mapping = "trackio.log(values)"
 
+    def prepare(self, folder: Path) -> None:
+        """Says where, also to a process that is started from here."""
+        _choose(folder)
+
     def open(self, folder: Path) -> dict[str, Any]:
         """Opens a run."""
-        os.environ["TRACKIO_DIR"] = str(folder)
-        import trackio
-
-        trackio.init(project=_PROJECT, embed=False)
-        self._trackio = trackio
-        return {"trackio": trackio}
-
-    def close(self) -> None:
-        """Finishes the run."""
-        self._trackio.finish()
+        _choose(folder)
+        return super().open(folder)
 
     def values(self, folder: Path) -> list[float]:
         """Returns the values of the committed rows with "loss"."""
@@ -43,6 +41,11 @@ class TrackioLocal(LoggerBase):
             rows = database.execute("SELECT metrics FROM metrics").fetchall()
         metrics = [json.loads(row) for (row,) in rows]
         return [float(row["loss"]) for row in metrics if "loss" in row]
+
+
+def _choose(folder: Path) -> None:
+    # It is read when trackio is imported.
+    os.environ["TRACKIO_DIR"] = str(folder)
 
 
 def create() -> TrackioLocal:

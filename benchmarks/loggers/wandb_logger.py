@@ -6,7 +6,6 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.loggers import LoggerBase
 
@@ -18,19 +17,10 @@ class WandbOffline(LoggerBase):
     """A run in mode offline."""
 
     imports = "import wandb"
+    opening = 'run = wandb.init(project="benchmark", dir=folder, mode="offline")'
+    closing = "run.finish()"
     scalar = 'run.log({"loss": x})'
     mapping = "run.log(values)"
-
-    def open(self, folder: Path) -> dict[str, Any]:
-        """Opens a run."""
-        import wandb
-
-        self._run = wandb.init(project="benchmark", dir=folder, mode="offline")
-        return {"run": self._run}
-
-    def close(self) -> None:
-        """Finishes the run."""
-        self._run.finish()
 
     def values(self, folder: Path) -> list[float]:
         """Returns the values of "loss" in the files that `wandb sync` would read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
 import time
@@ -16,13 +17,16 @@ import numpy as np
 from benchmarks.disk import refuse_memory
 from benchmarks.loggers import logger_of, opened
 from benchmarks.place import Figures, Place
-from benchmarks.timing import percentiles, sample
+from benchmarks.timing import percentile_us, percentiles, sample
 from benchmarks.works.training import busy_step
 
 _SECONDS = 10.0
-_DISK_SECONDS = 40.0
-_COPY_SECONDS = 5.0
-_COPIES_BYTES = 64 << 20
+_DISK_SECONDS = 30.0
+_COPY_SECONDS = 3.0
+_SCALAR = 'metrana.log("loss", x)'
+_NEW_SCALAR = "x = 0.25 * i"
+# More than the caches hold.
+_POOL_BYTES = 64 << 20
 _ENV_COUNT = 4096
 _BLOCK_STEPS = 128
 _CALLS_PER_STEP = 20
@@ -34,8 +38,9 @@ def measure_scalar_step(place: Place) -> Figures:
     """Times scalars as a training logs them: its own work has taken the caches in between."""
     return _timed(
         place,
-        'metrana.log("loss", x)',
+        _SCALAR,
         {},
+        setup=_NEW_SCALAR,
         more=_first_and_rest,
         burst=_CALLS_PER_STEP,
         between=busy_step(),
@@ -45,14 +50,14 @@ def measure_scalar_step(place: Place) -> Figures:
 def measure_scalar_dd(place: Place) -> Figures:
     """Times scalars while another process writes the same disk as fast as it can."""
     refuse_memory(place.folder)
-    call = 'metrana.log("loss", x)'
     logger = logger_of(place.logger)
     with (
         opened(logger, place.folder) as names,
         _full_disk_load(place.folder / "dd", 16 if place.is_quick else _DD_MEGABYTES),
     ):
-        sample(call, names, place.seconds(0.5))
-        figures = percentiles(sample(call, names, place.seconds(_DISK_SECONDS)))
+        sample(_SCALAR, names, place.seconds(0.5), setup=_NEW_SCALAR)
+        samples = sample(_SCALAR, names, place.seconds(_DISK_SECONDS), setup=_NEW_SCALAR)
+        figures = percentiles(samples)
         return {**figures, **logger.dropped()}
 
 
@@ -62,9 +67,8 @@ def measure_block_8(place: Place) -> Figures:
 
 
 def measure_block_64(place: Place) -> Figures:
-    """Times a block of 64 environments, and what merely copying it takes."""
-    figures = {**_timed_block(place, 64), **_timed_copy(place, 64)}
-    return {**figures, "copy_percent": figures["copy_p50_us"] / figures["p50_us"] * 100}
+    """Times a block of 64 environments, and what merely copying its values takes."""
+    return {**_timed_block(place, 64), **_timed_copy(place, 64)}
 
 
 def measure_envs_same(place: Place) -> Figures:
@@ -74,49 +78,55 @@ def measure_envs_same(place: Place) -> Figures:
 
 def measure_envs_fresh(place: Place) -> Figures:
     """Times the same with ids that are built anew before each call; building is not timed."""
-    return _timed_envs(place, "fresh", setup='fresh = [f"env-{number}" for number in numbers]')
+    return _timed_envs(place, "fresh", "fresh = [f'env-{number}' for number in numbers]")
 
 
 def measure_torch(place: Place) -> Figures:
-    """Times a loss as a training step has it."""
+    """Times a loss as a training step has it: a new tensor each time, made before the call."""
     import torch
 
-    loss = torch.tensor(0.5, requires_grad=True) * 2
-    return _timed(place, 'metrana.log("loss", loss)', {"loss": loss})
+    names = {"weight": torch.tensor(0.5, requires_grad=True)}
+    return _timed(place, 'metrana.log("loss", loss)', names, setup="loss = weight * i")
 
 
 def _timed_block(place: Place, env_count: int) -> Figures:
-    block = _block(env_count)
+    # Values and episodes come from memory, not from a cache that the call before has filled. The
+    # episodes go on: each block has the numbers of the one before in an array of its own.
+    blocks = _pool(env_count, _BLOCK_STEPS)
+    episodes = np.broadcast_to(np.arange(env_count)[:, None], blocks[0].shape)
     names = {
-        "block": block,
+        "pool": [(block, episodes.copy()) for block in blocks],
         "ids": [f"env-{number}" for number in range(env_count)],
-        "episodes": np.broadcast_to(np.arange(env_count)[:, None], block.shape).copy(),
     }
     call = 'metrana.log_rl_environment_step("reward", block, i, ids, episodes)'
-    return _timed(place, call, names, **_paced(block.size))
+    setup = f"block, episodes = pool[i % {len(blocks)}]"
+    return _timed(place, call, names, setup=setup, **_paced(episodes.size))
 
 
 def _timed_copy(place: Place, env_count: int) -> Figures:
-    # The floor of any call that keeps the values: NumPy copies them to the next place of a buffer
-    # too large for the caches, at the same pace, with nothing else at work.
-    block = _block(env_count)
-    places = np.zeros((_COPIES_BYTES // block.nbytes, *block.shape), dtype=block.dtype)
-    names = {"copy": np.copyto, "places": list(places), "block": block}
-    call = f"copy(places[i % {len(places)}], block)"
-    pace = _paced(block.size)
-    sample(call, names, place.seconds(0.5), **pace)
-    figures = percentiles(sample(call, names, place.seconds(_COPY_SECONDS), **pace))
-    return {f"copy_{name}": value for name, value in figures.items()}
+    # What of the call is memory: NumPy copies such blocks to the next place of as many, at the same
+    # pace, with nothing else at work.
+    blocks = _pool(env_count, _BLOCK_STEPS)
+    # Written once: the first time takes a page fault, which a ring has behind it.
+    places = [np.ones_like(block) for block in blocks]
+    names = {"copy": np.copyto, "pool": list(zip(places, blocks, strict=True))}
+    pace = {"setup": f"to, block = pool[i % {len(blocks)}]", **_paced(blocks[0].size)}
+    sample("copy(to, block)", names, place.seconds(0.5), **pace)
+    samples = sample("copy(to, block)", names, place.seconds(_COPY_SECONDS), **pace)
+    return {"copy_p50_us": percentile_us(samples, 2)}
 
 
-def _block(env_count: int) -> np.ndarray:
-    shape = (env_count, _BLOCK_STEPS)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def _pool(*shape: int) -> list[np.ndarray]:
+    # Values for one call after the other, which no call finds where the one before left its own.
+    count = _POOL_BYTES // (math.prod(shape) * np.dtype(np.float32).itemsize)
+    return list(np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32))
 
 
-def _timed_envs(place: Place, ids: str, setup: str = "pass") -> Figures:
+def _timed_envs(place: Place, ids: str, building: str = "pass") -> Figures:
+    pool = _pool(_ENV_COUNT)
+    setup = f"rewards = pool[i % {len(pool)}]; {building}"
     names = {
-        "rewards": np.ones(_ENV_COUNT, dtype=np.float32),
+        "pool": pool,
         "numbers": range(_ENV_COUNT),
         "same": [f"env-{number}" for number in range(_ENV_COUNT)],
     }
@@ -128,8 +138,8 @@ def _first_and_rest(samples: np.ndarray) -> Figures:
     steps = samples[: len(samples) // _CALLS_PER_STEP * _CALLS_PER_STEP]
     calls = steps.reshape(-1, _CALLS_PER_STEP)
     return {
-        "first_p50_us": percentiles(calls[:, 0])["p50_us"],
-        "rest_p99_us": percentiles(calls[:, 1:].ravel())["p99_us"],
+        "first_p50_us": percentile_us(calls[:, 0], 2),
+        "rest_p99_us": percentile_us(calls[:, 1:], 100),
     }
 
 

@@ -6,8 +6,6 @@ import os
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from benchmarks.confidence import with_interval
 from benchmarks.loggers import logger_of, prepared
 from benchmarks.place import Figures, Place
@@ -47,7 +45,7 @@ def measure_steady(place: Place) -> Figures:
         others_cpu_s, logged, start = sum(map(cpu_s, others)), turns.logged, time.monotonic()
         rounds, memory = [], []
         for _ in range(place.count(_ROUNDS)):
-            rounds.append([turns.go_on(place.seconds(_ROUND_S))])
+            rounds.append(turns.go_on(place.seconds(_ROUND_S)))
             memory.append(memory_mb([os.getpid()], _KINDS))
         took_s = time.monotonic() - start
         others_cpu_s = sum(map(cpu_s, others)) - others_cpu_s
@@ -55,7 +53,7 @@ def measure_steady(place: Place) -> Figures:
         dropped = logger.dropped()
         logger.close()
     return {
-        **with_interval("core_percent", np.array(rounds), lambda tables: tables.mean(axis=(1, 2))),
+        **with_interval("core_percent", rounds),
         "others_percent": others_cpu_s / took_s * 100,
         "points_per_s": (turns.logged - logged) / took_s,
         "idle_mb": idle_mb - before_mb,

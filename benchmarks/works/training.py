@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -87,10 +88,10 @@ def _slow_down(place: Place, statement: str) -> Figures:
     steps_s = np.array([plain, logged])
     # Of all steps together, and of the middle ones: half of a round's steps take longer. The middle
     # ones are quiet, but only the sums have all that a logger takes.
-    sums, middles = steps_s.sum(axis=2).T, np.median(steps_s, axis=2).T
+    sums, middles = steps_s.sum(axis=2), np.median(steps_s, axis=2)
     return {
-        **with_interval("slower_percent", sums, _slower_percent),
-        **with_interval("middle_percent", middles, _slower_percent),
+        **with_interval("slower_percent", _log_ratios(sums), _percent),
+        **with_interval("middle_percent", _log_ratios(middles), _percent),
         "close_ms": float(np.median(closing)) * 1000,
         "step_ms": float(steps_s[0].mean()) * 1000,
         "steps": float(steps_s[0].size),
@@ -99,9 +100,16 @@ def _slow_down(place: Place, statement: str) -> Figures:
     }
 
 
-def _slower_percent(tables: np.ndarray) -> np.ndarray:
-    plain, logged = tables.sum(axis=1).T
-    return (logged / plain - 1) * 100
+def _log_ratios(rounds_s: np.ndarray) -> list[float]:
+    # Of each pair, whose rounds share what the machine was like. As logarithms: twice as long and
+    # half as long are equally far from as long.
+    plain, logged = rounds_s
+    ratios: list[float] = np.log(logged / plain).tolist()
+    return ratios
+
+
+def _percent(log_ratio: float) -> float:
+    return math.expm1(log_ratio) * 100
 
 
 def _steps_s(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.commit import commit
 from benchmarks.confidence import with_interval
 from benchmarks.disk import file_system
 from benchmarks.goals import ROWS, Goal, Row
@@ -18,11 +19,11 @@ from benchmarks.loggers import PEERS
 from benchmarks.page import PUBLISHED, README, page, publish, section, section_of
 from benchmarks.place import Place
 from benchmarks.processes import started_by
-from benchmarks.runner import Runner
+from benchmarks.runner import Runner, together
 from benchmarks.table import table
-from benchmarks.timing import sample
+from benchmarks.timing import percentiles, sample
 from benchmarks.walks import Walks
-from benchmarks.works import work_of
+from benchmarks.works import PROCESSES, work_of
 from benchmarks.works.kill import lost_and_wrong
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +31,17 @@ ROW = Row(
     "scalar",
     "a call",
     "scalar",
-    (Goal("p50_us", "p50", 1.0, "µs"), Goal("dropped", "dropped", 0, "points", is_quiet=True)),
+    (
+        Goal("p50_us", "p50", 1.0, "µs", reason="{copy_us:g} µs are the copy"),
+        Goal("dropped", "dropped", 0, "points", fault="dropped"),
+    ),
     has_peers=True,
     note="a copy: {copy_us:g} µs",
-    reason="{copy_us:g} µs are the copy",
 )
 FIGURES = {"p50_us": 0.5, "copy_us": 0.25, "dropped": 0.0}
 WORKS = sorted({(row.work, row.logger) for row in ROWS})
+# Of few calls there is none.
+RARE = {"p99_us", "p999_us", "p9999_us"}
 WITHOUT_POINTS = {"import", "startup", "startup-server"}
 # There a point that was dropped is one that was lost.
 COUNTED_OTHERWISE = {"kill"}
@@ -61,7 +66,9 @@ def test_command_writes_what_it_measured_and_where(tmp_path: Path) -> None:
     text = written.read_text()
     assert f"the measured folder is on {file_system(tmp_path)}" in text
     assert "the figures mean nothing" in text
-    assert "| startup | open and close a run, offline | median ≤ 60 ms | median " in text
+    assert (
+        "| startup | open and close a run, offline | first ≤ 60 ms, later ≤ 60 ms | first " in text
+    )
     assert str(tmp_path) not in text
     assert list(tmp_path.iterdir()) == [written]
 
@@ -89,8 +96,9 @@ def test_work_gives_every_figure_of_its_rows(work: str, logger: str, tmp_path: P
     assert figures is not None, runner.failures
     for row in ROWS:
         if (row.work, row.logger) == (work, logger):
-            assert {goal.figure for goal in row.goals} <= figures.keys()
-            assert (row.note + row.reason).format_map(figures).count("{") == 0
+            assert {goal.figure for goal in row.goals} <= figures.keys() | RARE
+            told = row.note + "".join(goal.reason for goal in row.goals)
+            assert told.format_map(figures).count("{") == 0
     assert figures.get("dropped", 0) == 0
     if work == "ingest-blocks":
         # What is on its way is bounded: the client alone logs ten times as much in this time.
@@ -148,12 +156,35 @@ def test_table_keeps_a_goal_that_is_missed_and_says_why() -> None:
     cells = _row(figures, ROW)
     assert cells[2:5] == ["p50 ≤ 1 µs", "p50 2.5 µs", "p50 2 µs"]
     assert cells[5:-2] == ["-"] * len(PEERS)
-    assert cells[-2:] == ["**no** (p50)", "a copy: 0.25 µs; missed: 0.25 µs are the copy"]
+    assert cells[-2:] == ["**no** (p50)", "a copy: 0.25 µs; missed: p50: 0.25 µs are the copy"]
 
 
 def test_table_does_not_hide_that_the_reason_is_not_known() -> None:
-    row = Row("scalar", "a call", "scalar", ROW.goals)
-    assert _row({**FIGURES, "p50_us": 2.5}, row)[-1] == "missed: no reason is known yet"
+    row = Row("scalar", "a call", "scalar", (Goal("p50_us", "p50", 1.0, "µs"), ROW.goals[1]))
+    assert _row({**FIGURES, "p50_us": 2.5}, row)[-1] == "missed: p50: no reason is known yet"
+
+
+def test_table_gives_a_reason_for_its_own_figure_only() -> None:
+    row = Row("scalar", "a call", "scalar", (ROW.goals[0], Goal("p99_us", "p99", 3.0, "µs")))
+    figures = {**FIGURES, "p99_us": 9.0}
+    assert _row(figures, row)[-2:] == ["**no** (p99)", "missed: p99: no reason is known yet"]
+    assert _row({**figures, "p50_us": 2.5}, row)[-1] == (
+        "missed: p50: 0.25 µs are the copy; missed: p99: no reason is known yet"
+    )
+
+
+def test_table_names_each_goal_that_is_missed() -> None:
+    rate = Goal("rate", "", 5, "M points/s", at_least=True)
+    pace = Goal("pace", "at", 950, "points/s", at_least=True, fault="pace not kept")
+    row = Row("scalar", "a call", "scalar", (rate, pace))
+    assert _row({"rate": 4.0, "pace": 990.0}, row)[-2] == "**no**"
+    cells = _row({"rate": 4.0, "pace": 700.0}, row)
+    assert cells[-2] == "**no** (M points/s, pace not kept)"
+    assert cells[-1].endswith("the figures do not count: pace not kept")
+
+
+def test_table_says_how_many_calls_there_were() -> None:
+    assert _row({**FIGURES, "calls": 12345.0}, ROW)[-1] == "12,345 calls; a copy: 0.25 µs"
 
 
 def test_table_gives_no_reason_for_a_goal_that_is_met() -> None:
@@ -193,17 +224,85 @@ def test_table_has_no_verdict_where_there_is_no_goal() -> None:
 def test_table_rounds_nothing_to_its_goal() -> None:
     assert _row({**FIGURES, "p50_us": 1.0016}, ROW)[3] == "p50 1.002 µs"
     assert _row({**FIGURES, "p50_us": 0.99612}, ROW)[3] == "p50 0.9961 µs"
+    assert _row({**FIGURES, "p50_us": 1.00004}, ROW)[3] == "p50 1.00004 µs"
+    assert _row({**FIGURES, "p50_us": 1.0}, ROW)[3] == "p50 1 µs"
 
 
-def test_interval_holds_the_mean_of_what_the_rounds_are_drawn_from() -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("count", [4, 10, 14])
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_interval_holds_the_mean_as_often_as_it_says(kind: str, count: int) -> None:
+    rng = np.random.default_rng(count)
+    # Log-normal with a skewness of one.
+    drawn = (
+        rng.lognormal(0.0, 0.314, (4000, count))
+        if kind == "skewed"
+        else (rng.normal(3.0, 1.0, (4000, count)))
+    )
+    mean = np.exp(0.314**2 / 2) if kind == "skewed" else 3.0
     hits = 0
-    for _ in range(50):
-        rounds = rng.normal(3.0, 1.0, size=(20, 1))
-        figures = with_interval("x", rounds, lambda tables: tables.mean(axis=(1, 2)))
-        assert figures["x"] == pytest.approx(rounds.mean())
-        hits += figures["x_low"] <= 3.0 <= figures["x_high"]
-    assert hits >= 40
+    for rounds in drawn.tolist():
+        figures = with_interval("x", rounds)
+        assert figures["x"] == pytest.approx(np.mean(rounds))
+        hits += figures["x_low"] <= mean <= figures["x_high"]
+    # By chance it is within 0.7 percent, nineteen times of twenty; skewed rounds take two off.
+    assert (0.925 if kind == "skewed" else 0.94) < hits / len(drawn) < 0.96
+
+
+def test_interval_of_a_single_round_has_no_end() -> None:
+    figures = with_interval("x", [2.0], lambda mean: mean + 1)
+    assert figures == {"x": 3.0, "x_low": -np.inf, "x_high": np.inf}
+
+
+def test_percentiles_are_given_where_ten_calls_took_longer() -> None:
+    def given(count: int) -> set[str]:
+        return percentiles(np.arange(count)).keys() & {"p50_us", *RARE}
+
+    assert given(999) == {"p50_us"}
+    assert given(1000) == given(9999) == {"p50_us", "p99_us"}
+    assert given(10_000) == {"p50_us", "p99_us", "p999_us"}
+    assert given(100_000) == {"p50_us", *RARE}
+    figures = percentiles(np.arange(10_000) * 1000)
+    assert (figures["p50_us"], figures["p99_us"], figures["p999_us"]) == (5000, 9900, 9990)
+
+
+def test_processes_of_a_work_hide_neither_the_slowest_nor_what_was_dropped() -> None:
+    p50s = (2.0, 9.0, 3.0)
+    figures = together([{"p50_us": p50, "calls": 100.0, "dropped": 1.0} for p50 in p50s])
+    assert figures == {
+        "p50_us": 3.0,
+        "p50_us_low": 2.0,
+        "p50_us_high": 9.0,
+        "calls": 300.0,
+        "dropped": 3.0,
+    }
+    assert PROCESSES.keys() <= {row.work for row in ROWS}
+
+
+def test_commit_tells_of_sources_that_are_in_none(tmp_path: Path) -> None:
+    assert commit(tmp_path) == "no commit"
+    names = ("source.py", "page.md")
+    for name in names:
+        (tmp_path / name).write_text("")
+    for arguments in (["init"], ["add", "."], ["commit", "--message", "All"]):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, capture_output=True, check=True
+        )
+    clean = commit(tmp_path)
+    assert len(clean) == 40
+    source, written = (tmp_path / name for name in names)
+    written.write_text("written")
+    assert commit(tmp_path, but=[written]) == clean
+    assert commit(tmp_path) == f"{clean}-dirty"
+    source.write_text("changed")
+    assert commit(tmp_path, but=[written]) == f"{clean}-dirty"
+
+
+@pytest.mark.parametrize("name", ["startup", "startup-server"])
+def test_first_run_of_a_process_has_the_goal_of_the_later_ones(name: str) -> None:
+    (row,) = (row for row in ROWS if row.name == name)
+    limits = {goal.label: goal.limit for goal in row.goals}
+    assert limits["first"] == limits["later"] is not None
 
 
 @pytest.mark.parametrize(
@@ -258,6 +357,7 @@ def test_readme_shows_what_the_page_shows(tmp_path: Path) -> None:
     shown = section(text)
     assert "A machine; a system." in shown
     peers = " | ".join(["p50 9 µs"] * len(PEERS))
+    assert "[docs/performance.md](docs/performance.md) how it is measured" in shown
     assert shown.endswith(f"| a call | p50 ≤ 1 µs | p50 0.5 µs | {peers} | yes |")
     assert _outside(readme.read_text()) == _outside(README.read_text())
 
