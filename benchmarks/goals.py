@@ -77,7 +77,13 @@ def _latency(
 
 def _startup(limit_ms: float) -> tuple[Goal, ...]:
     return (
-        Goal("first_ms", "first", limit_ms, "ms"),
+        Goal(
+            "first_ms",
+            "first",
+            limit_ms,
+            "ms",
+            reason="it also imports what only an open run needs",
+        ),
         Goal("median_ms", "later", limit_ms, "ms"),
         Goal("min_ms", "min", None, "ms"),
     )
@@ -108,7 +114,8 @@ _STARTUP_NOTE = (
 _NEW_REWARDS = "other rewards each time, in no cache"
 _BLOCK_NOTE = (
     "three processes, p50 the middle, lowest and highest one; each block's values and episodes are "
-    "other arrays, in no cache; the ids are one list"
+    "other arrays, in no cache; the ids are one list; with the same block each time: p50 "
+    "{same_p50_us:.3g} µs"
 )
 
 ROWS = (
@@ -166,7 +173,13 @@ ROWS = (
         "block-8",
         "environment steps, block of 8 x 128 float32",
         "block-8",
-        (*_latency(1.5), _NO_DROPS),
+        (
+            *_latency(
+                1.5,
+                p50_us="4 KB of values and 8 KB of episodes come from memory, not from a cache",
+            ),
+            _NO_DROPS,
+        ),
         note=_BLOCK_NOTE,
     ),
     Row(
@@ -177,7 +190,7 @@ ROWS = (
             *_latency(
                 6,
                 p50_us="the call copies 32 KB of values into the ring and reads 64 KB of episodes "
-                "to see where one ends",
+                "to see where one ends, all from memory",
             ),
             _NO_DROPS,
         ),

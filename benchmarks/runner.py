@@ -84,14 +84,19 @@ class Runner:
                 if logger in PEERS and logger not in self.peer_versions:
                     raise ValueError(f"{PEERS[logger]} is not installed")
                 self._say(f"{work}: {logger} …")
-                count = PROCESSES.get(work, 1) if logger in METRANA else 1
-                self._done[key] = together([self._run(work, logger) for _ in range(count)])
+                self._done[key] = together(
+                    [self._run(work, logger) for _ in range(self._process_count(work, logger))]
+                )
             except (OSError, subprocess.SubprocessError, ValueError) as error:
                 # A page tells nobody where on the machine this was.
                 reason = _reason(error).replace(str(self.folder), "…").replace(str(ROOT), "…")
                 self.failures[key] = reason
                 self._say(f"{work}: {logger} failed: {self.failures[key]}")
         return self._done.get(key)
+
+    def _process_count(self, work: str, logger: str) -> int:
+        is_one = self.is_quick or logger not in METRANA
+        return 1 if is_one else PROCESSES.get(work, 1)
 
     def _say(self, line: str) -> None:
         passed_s = time.monotonic() - self._start_s

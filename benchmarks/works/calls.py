@@ -21,8 +21,9 @@ from benchmarks.timing import percentile_us, percentiles, sample
 from benchmarks.works.training import busy_step
 
 _SECONDS = 10.0
+_WARM_UP_SECONDS = 0.5
 _DISK_SECONDS = 30.0
-_COPY_SECONDS = 3.0
+_BESIDE_SECONDS = 2.0
 _SCALAR = 'metrana.log("loss", x)'
 _NEW_SCALAR = "x = 0.25 * i"
 # More than the caches hold.
@@ -55,10 +56,8 @@ def measure_scalar_dd(place: Place) -> Figures:
         opened(logger, place.folder) as names,
         _full_disk_load(place.folder / "dd", 16 if place.is_quick else _DD_MEGABYTES),
     ):
-        sample(_SCALAR, names, place.seconds(0.5), setup=_NEW_SCALAR)
-        samples = sample(_SCALAR, names, place.seconds(_DISK_SECONDS), setup=_NEW_SCALAR)
-        figures = percentiles(samples)
-        return {**figures, **logger.dropped()}
+        samples = _sampled(_SCALAR, names, place.seconds(_DISK_SECONDS), _NEW_SCALAR, {})
+        return {**percentiles(samples), **logger.dropped()}
 
 
 def measure_block_8(place: Place) -> Figures:
@@ -94,25 +93,32 @@ def _timed_block(place: Place, env_count: int) -> Figures:
     # episodes go on: each block has the numbers of the one before in an array of its own.
     blocks = _pool(env_count, _BLOCK_STEPS)
     episodes = np.broadcast_to(np.arange(env_count)[:, None], blocks[0].shape)
-    names = {
+    names: dict[str, Any] = {
         "pool": [(block, episodes.copy()) for block in blocks],
         "ids": [f"env-{number}" for number in range(env_count)],
     }
-    call = 'metrana.log_rl_environment_step("reward", block, i, ids, episodes)'
-    setup = f"block, episodes = pool[i % {len(blocks)}]"
-    return _timed(place, call, names, setup=setup, **_paced(episodes.size))
+    call = 'metrana.log_rl_environment_step("{}", block, i, ids, episodes)'
+    pace = _paced(episodes.size)
+    logger = logger_of(place.logger)
+    with opened(logger, place.folder) as own:
+        names |= own
+        setup = f"block, episodes = pool[i % {len(blocks)}]"
+        samples = _sampled(call.format("reward"), names, place.seconds(_SECONDS), setup, pace)
+        # What of it is memory: the same block again and again.
+        setup = "block, episodes = pool[0]"
+        same = _sampled(call.format("same"), names, place.seconds(_BESIDE_SECONDS), setup, pace)
+        return {**percentiles(samples), "same_p50_us": percentile_us(same, 2), **logger.dropped()}
 
 
 def _timed_copy(place: Place, env_count: int) -> Figures:
-    # What of the call is memory: NumPy copies such blocks to the next place of as many, at the same
-    # pace, with nothing else at work.
+    # NumPy copies such blocks to the next place of as many, at the same pace, with nothing else at
+    # work.
     blocks = _pool(env_count, _BLOCK_STEPS)
     # Written once: the first time takes a page fault, which a ring has behind it.
     places = [np.ones_like(block) for block in blocks]
     names = {"copy": np.copyto, "pool": list(zip(places, blocks, strict=True))}
-    pace = {"setup": f"to, block = pool[i % {len(blocks)}]", **_paced(blocks[0].size)}
-    sample("copy(to, block)", names, place.seconds(0.5), **pace)
-    samples = sample("copy(to, block)", names, place.seconds(_COPY_SECONDS), **pace)
+    setup, pace = f"to, block = pool[i % {len(blocks)}]", _paced(blocks[0].size)
+    samples = _sampled("copy(to, block)", names, place.seconds(_BESIDE_SECONDS), setup, pace)
     return {"copy_p50_us": percentile_us(samples, 2)}
 
 
@@ -148,17 +154,23 @@ def _timed(
     call: str,
     names: dict[str, Any],
     *,
+    setup: str,
     more: Callable[[np.ndarray], Figures] = lambda _: {},
     **pace: Any,
 ) -> Figures:
     logger = logger_of(place.logger)
     with opened(logger, place.folder) as own:
-        names = {**own, **names}
-        warm_up = sample(call, names, place.seconds(0.5), **pace)
-        # An rl_step must not go back, so the counter goes on where the warm-up ended.
-        call = call.replace(", i,", f", i + {len(warm_up)},")
-        samples = sample(call, names, place.seconds(_SECONDS), **pace)
+        samples = _sampled(call, {**own, **names}, place.seconds(_SECONDS), setup, pace)
         return {**percentiles(samples), **more(samples), **logger.dropped()}
+
+
+def _sampled(
+    call: str, names: dict[str, Any], seconds: float, setup: str, pace: dict[str, Any]
+) -> np.ndarray:
+    warm_up = sample(call, names, min(seconds, _WARM_UP_SECONDS), setup=setup, **pace)
+    # An rl_step must not go back, so the counter goes on where the warm-up ended.
+    call = call.replace(", i,", f", i + {len(warm_up)},")
+    return sample(call, names, seconds, setup=setup, **pace)
 
 
 def _paced(point_count: int) -> dict[str, Any]:
