@@ -42,7 +42,7 @@ help:
 	@echo 'demo    train an agent, log it, read it back (installs only what that needs)'
 	@echo 'test    every suite; METRANA_TEST_ALL=1: those that need external programs too'
 	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
-	@echo 'bench   metrana beside its goals and its peers, 22 minutes, into docs/benchmarks.md and README.md; shown only:'
+	@echo 'bench   metrana beside its goals and its peers, 23 minutes, into docs/benchmarks.md and README.md; shown only:'
 	@echo '        BENCH=--quick, to see that it works, BENCH="--only scalar kill"; bench-parts: engine and store on their own'
 	@echo 'lock    write requirements/*.txt anew; UPGRADE=1: with newer versions'
 	@echo 'proto   write metrana/server/_proto anew from proto/'

@@ -89,8 +89,8 @@ def measure_torch(place: Place) -> Figures:
 
 
 def _timed_block(place: Place, env_count: int) -> Figures:
-    # Values and episodes come from memory, not from a cache that the call before has filled. The
-    # episodes go on: each block has the numbers of the one before in an array of its own.
+    # Each block is made right before its call, as a rollout makes it: of values that no call has
+    # seen, with the same episodes in an array of its own.
     blocks = _pool(env_count, _BLOCK_STEPS)
     episodes = np.broadcast_to(np.arange(env_count)[:, None], blocks[0].shape)
     names: dict[str, Any] = {
@@ -102,12 +102,13 @@ def _timed_block(place: Place, env_count: int) -> Figures:
     logger = logger_of(place.logger)
     with opened(logger, place.folder) as own:
         names |= own
-        setup = f"block, episodes = pool[i % {len(blocks)}]"
+        made = f"pool[i % {len(blocks)}]"
+        setup = f"block, episodes = (part.copy() for part in {made})"
         samples = _sampled(call.format("reward"), names, place.seconds(_SECONDS), setup, pace)
-        # What of it is memory: the same block again and again.
-        setup = "block, episodes = pool[0]"
-        same = _sampled(call.format("same"), names, place.seconds(_BESIDE_SECONDS), setup, pace)
-        return {**percentiles(samples), "same_p50_us": percentile_us(same, 2), **logger.dropped()}
+        # Of one that was made long ago, and is in no cache any more.
+        setup = f"block, episodes = {made}"
+        cold = _sampled(call.format("old"), names, place.seconds(_BESIDE_SECONDS), setup, pace)
+        return {**percentiles(samples), "cold_p50_us": percentile_us(cold, 2), **logger.dropped()}
 
 
 def _timed_copy(place: Place, env_count: int) -> Figures:
@@ -117,7 +118,8 @@ def _timed_copy(place: Place, env_count: int) -> Figures:
     # Written once: the first time takes a page fault, which a ring has behind it.
     places = [np.ones_like(block) for block in blocks]
     names = {"copy": np.copyto, "pool": list(zip(places, blocks, strict=True))}
-    setup, pace = f"to, block = pool[i % {len(blocks)}]", _paced(blocks[0].size)
+    setup = f"to, block = pool[i % {len(blocks)}]; block = block.copy()"
+    pace = _paced(blocks[0].size)
     samples = _sampled("copy(to, block)", names, place.seconds(_BESIDE_SECONDS), setup, pace)
     return {"copy_p50_us": percentile_us(samples, 2)}
 
@@ -130,7 +132,7 @@ def _pool(*shape: int) -> list[np.ndarray]:
 
 def _timed_envs(place: Place, ids: str, building: str = "pass") -> Figures:
     pool = _pool(_ENV_COUNT)
-    setup = f"rewards = pool[i % {len(pool)}]; {building}"
+    setup = f"rewards = pool[i % {len(pool)}].copy(); {building}"
     names = {
         "pool": pool,
         "numbers": range(_ENV_COUNT),
