@@ -50,7 +50,7 @@ def test_spent_retries_are_told_once_and_everything_is_kept_and_delivered_by_syn
     assert (metrics.float_points_sent, metrics.float_points_dropped) == (1, 0)
     run.close(0.1)
     proxy.accept()
-    assert "1 writers delivered" in sync()
+    assert "1 writer delivered" in sync()
     assert stored() == VALUES
 
 
@@ -118,7 +118,7 @@ def test_a_key_that_turns_out_wrong_is_told_of_once_and_everything_kept(
     assert run.get_metrics().float_points_spooled == len(VALUES) + 1
     run.close()
     assert proxy.connection_count == 1
-    assert "1 writers delivered" in sync()
+    assert "1 writer delivered" in sync()
     assert stored() == [*VALUES, len(VALUES)]
 
 
