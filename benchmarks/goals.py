@@ -159,14 +159,7 @@ ROWS = (
         "mapping-keys",
         "the same with keys built anew by f-strings",
         "mapping-keys",
-        (
-            *_latency(
-                0.8,
-                p50_us="keys built anew are strings never seen: each is hashed and looked up by "
-                "its content",
-            ),
-            _NO_DROPS,
-        ),
+        (*_latency(0.8), _NO_DROPS),
         note="building the mapping is not timed, here and above",
     ),
     Row(

@@ -115,6 +115,10 @@ fn log_mapping<'py>(common: &Common<'_, 'py>, call: &LogCall<'_, 'py>) -> PyResu
             })
             .collect::<Option<Vec<_>>>()
     {
+        if let Some(tag) = common.qualifiers.tag() {
+            let entries = blocks.iter().map(|(name, metric, _)| (*name, *metric));
+            common.writer.names.lock().remember_mapping(entries, tag);
+        }
         return common.writer.log_points(py, &points);
     }
     let calls = blocks
@@ -138,9 +142,10 @@ fn known_scalars(common: &Common<'_, '_>, mapping: &Bound<'_, PyDict>) -> Option
         ffi::PyDict_Next(mapping.as_ptr(), &raw mut position, &raw mut name, &raw mut value)
     } != 0
     {
-        // SAFETY: the dict holds a reference to its value for as long as it is not changed.
-        let value = unsafe { Borrowed::from_ptr(common.py, value) };
-        let metric = names.known_entry(points.len(), name.addr(), tag)?;
+        // SAFETY: the dict holds references to both for as long as it is not changed.
+        let (name, value) =
+            unsafe { (Borrowed::from_ptr(common.py, name), Borrowed::from_ptr(common.py, value)) };
+        let metric = names.known_entry(points.len(), name, tag)?;
         let value = inert(&value)?;
         points.push(Point { metric, step, timestamp_ms, value, distributed });
     }

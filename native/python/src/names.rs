@@ -2,7 +2,9 @@
 //!
 //! A name is nearly always the same string object as in the call before, so it is looked up by the
 //! object's address first; a strong reference keeps the address from being reused. What is not
-//! found there is looked up by its text, by the engine.
+//! found there is looked up by its text, by the engine. The keys of a mapping are mostly those of the
+//! mapping before, in the same order, be they the same objects or built anew: each is compared with
+//! the one in its place first.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -44,7 +46,7 @@ pub struct Names {
     metrics: Known<(usize, u8), MetricNo>,
     envs: Known<usize, EnvNo>,
     /// What the entries of the last mapping were, in order: mostly those of the next one too.
-    last_mapping: Vec<((usize, u8), MetricNo)>,
+    last_mapping: Vec<LastEntry>,
     lists: Vec<EnvList>,
     oldest_list: usize,
 }
@@ -120,6 +122,15 @@ impl<K: Copy + Eq + Hash, N: Copy> Known<K, N> {
             self.by_address.remove(&oldest);
         }
     }
+}
+
+/// An entry of a mapping.
+struct LastEntry {
+    /// Of its name, if that object is kept; else 0, which is no object's.
+    address: usize,
+    tag: u8,
+    number: MetricNo,
+    name: String,
 }
 
 /// A list of environment ids, by the addresses of its elements, all of which are constant.
@@ -353,20 +364,53 @@ impl Names {
 
     /// The same for the `index`-th entry of a mapping, where all before it were found.
     #[inline]
-    pub fn known_entry(&mut self, index: usize, address: usize, tag: u8) -> Option<MetricNo> {
-        let key = (address, tag);
-        let last = self.last_mapping.get(index);
-        if let Some((last_key, number)) = last
-            && *last_key == key
+    pub fn known_entry(
+        &mut self,
+        index: usize,
+        name: Borrowed<'_, '_, PyAny>,
+        tag: u8,
+    ) -> Option<MetricNo> {
+        let address = name.as_ptr().addr();
+        let last = self.last_mapping.get(index).filter(|last| last.tag == tag);
+        if let Some(last) = last
+            && last.address == address
         {
-            return Some(*number);
+            return Some(last.number);
         }
-        let number = self.metrics.find(&key)?;
-        match self.last_mapping.get_mut(index) {
-            Some(last) => *last = (key, number),
-            None => self.last_mapping.push((key, number)),
+        let name = name.cast::<PyString>().ok()?;
+        let name = name.to_str().ok()?;
+        if let Some(last) = last
+            && last.name == name
+        {
+            return Some(last.number);
         }
+        let number = self.metrics.find(&(address, tag))?;
+        self.remember_entry(index, LastEntry { address, tag, number, name: name.to_owned() });
         Some(number)
+    }
+
+    /// Remembers what the entries of a mapping were found to be by their text.
+    pub fn remember_mapping<'a>(
+        &mut self,
+        entries: impl Iterator<Item = (&'a Bound<'a, PyString>, MetricNo)>,
+        tag: u8,
+    ) {
+        for (index, (name, number)) in entries.enumerate() {
+            let Ok(name) = name.to_str() else { return };
+            let known = self.last_mapping.get(index);
+            if known.is_none_or(|last| last.tag != tag || last.name != name) {
+                let name = name.to_owned();
+                self.remember_entry(index, LastEntry { address: 0, tag, number, name });
+            }
+        }
+    }
+
+    fn remember_entry(&mut self, index: usize, entry: LastEntry) {
+        if index == self.last_mapping.len() {
+            self.last_mapping.push(entry);
+        } else if let Some(last) = self.last_mapping.get_mut(index) {
+            *last = entry;
+        }
     }
 
     fn remember_metric(&mut self, name: &Bound<'_, PyString>, tag: u8, number: MetricNo) {
