@@ -224,6 +224,27 @@ fn test_a_spool_at_its_limit_applies_backpressure() {
     check(&engine.counters());
 }
 
+/// Its own, and that of every test which drops an engine without closing it.
+#[test]
+fn test_a_folder_is_gone_for_good_though_the_thread_of_a_dropped_engine_still_seals() {
+    for _ in 0..20 {
+        let folder = common::folder();
+        let path = folder.path().to_owned();
+        let mut config = config(&path);
+        // The thread has them until it ends.
+        let files = Arc::new(Gate::default());
+        config.spool.options.files = Arc::clone(&files) as Arc<_>;
+        let engine = open(config);
+        let metric = engine.metric("loss", Scale::MlStep, &[]).unwrap();
+        // Enough to be at it for a while.
+        log(&engine, array(metric, &vec![0.5; 50_000])).unwrap();
+        drop(engine);
+        drop(folder);
+        wait_until("the thread has ended", || Arc::strong_count(&files) == 1);
+        assert!(!path.exists());
+    }
+}
+
 #[test]
 fn test_threads_keep_their_own_order_and_share_the_steps() {
     const THREADS: usize = 4;

@@ -4,6 +4,7 @@
 
 pub mod gate;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,13 +34,29 @@ impl Folder {
     pub fn path(&self) -> &Path {
         self.0.path()
     }
+
+    /// Somebody has the lock of a writer in it.
+    fn has_writer(&self) -> bool {
+        let inside = |folder: PathBuf| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path())
+        };
+        inside(self.path().join("spool")).flat_map(inside).any(|writer| {
+            let lock = File::open(writer.join("lock"));
+            lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+        })
+    }
 }
 
 impl Drop for Folder {
-    /// The thread of an engine that was dropped may still write to it, and nothing is deleted
-    /// while a file is added.
+    /// The thread of an engine that was dropped may still seal, and would make the folder anew behind
+    /// its deletion; it has the writer's lock until it ends. Where a test took the lock away, nothing
+    /// is deleted while a file is added.
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(5);
+        while self.has_writer() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         while self.path().exists() && Instant::now() < deadline {
             let _ = std::fs::remove_dir_all(self.path());
         }
