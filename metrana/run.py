@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 _DEFAULT_CLOSE_TIMEOUT_S: Final = 15.0
 _RAISING: Final = (ErrorStrategy.RAISE_ON_LOG, ErrorStrategy.RAISE_ON_CLOSE)
 _MAX_EPISODE: Final = 2**40 - 1
-_KINDS: Final = (
-    ("point", ("float_points", "rl_float_points")),
-    ("attribute", ("attribute_updates", "env_attribute_updates")),
-)
 
 
 class Run(_native.RunCore):
@@ -395,11 +391,11 @@ class Run(_native.RunCore):
         status = self._status()
         if status is None or status["server_url"] is None:
             return None
-        metrics = Metrics(**self._counters())
-        left = _pending(metrics)
-        if not left:
+        left = self._left()
+        pending = _counted(point=left["points"], attribute=left["attributes"])
+        if not pending:
             return None
-        unsealed = _unsealed(metrics)
+        unsealed, lost = left["unsealed"], left["lost"]
         in_memory, when = "", ""
         if unsealed and status["ring"] == "tmpfs":
             in_memory = (
@@ -413,34 +409,17 @@ class Run(_native.RunCore):
             )
         url = self._settings.ingestion_url
         command = "metrana sync" if url is None else f"metrana sync --url {url}"
+        beside = f", beside {lost:,} that were accepted and are lost" if lost else ""
         return (
-            f"the run {self.run_name!r} ended with {left} that "
-            f"{status['server_url']} has not acknowledged; they are kept in "
+            f"the run {self.run_name!r} ended with {pending} that "
+            f"{status['server_url']} has not acknowledged{beside}; they are kept in "
             f"{self._settings.data_dir}{in_memory} and delivered by the next metrana.init() with "
             f"this server, or {when}by: {command}"
         )
 
 
-def _unsealed(metrics: Metrics) -> int:
-    """How much was taken and is on no disk."""
-    return sum(
-        getattr(metrics, f"{kind}_enqueued") - getattr(metrics, f"{kind}_spooled")
-        for _, members in _KINDS
-        for kind in members
-    )
-
-
-def _pending(metrics: Metrics) -> str:
-    """How much is neither delivered nor dropped, in words; empty if nothing is."""
-    counts = {
-        noun: sum(
-            getattr(metrics, f"{kind}_added")
-            - getattr(metrics, f"{kind}_sent")
-            - getattr(metrics, f"{kind}_dropped")
-            for kind in members
-        )
-        for noun, members in _KINDS
-    }
+def _counted(**counts: int) -> str:
+    """Counts by what is counted, in words; empty if there is nothing of any."""
     return " and ".join(
         f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items() if count
     )

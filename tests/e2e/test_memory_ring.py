@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.leash import LEASH
 from tests.processes import Machine
@@ -37,6 +40,36 @@ def test_a_ring_in_tmpfs_has_no_window(tmp_path: Path) -> None:
     print(json.dumps([status.ring, status.loss_window_ms, status.problems]))
     """)
     assert status == ["tmpfs", 0, []]
+
+
+@pytest.mark.parametrize("error_strategy", ["warn", "raise_on_close"])
+def test_a_close_tells_what_a_ring_in_memory_lost_from_what_is_kept(
+    tmp_path: Path, error_strategy: str
+) -> None:
+    machine = Machine(tmp_path)
+    done = machine.python(f"""
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    run = metrana.init(
+        ingestion_url="http://127.0.0.1:9",
+        connect_timeout_secs=0.1,
+        spool_max_bytes=1,
+        error_strategy="{error_strategy}",
+    )
+    run.log("x", 0)
+    run.flush()
+    # The spool is full.
+    run.log("x", [1, 2])
+    try:
+        run.close(0.2)
+    except metrana.MetranaClosingError as error:
+        print(error)
+    """)
+    said = done.stderr if error_strategy == "warn" else done.stdout
+    kept = r"ended with 1 point( and \d attributes?)? that http://127\.0\.0\.1:9 has not "
+    lost = r"acknowledged, beside 2 that were accepted and are lost; they are kept in "
+    delivered = rf"{re.escape(str(machine.data_dir))} and delivered by "
+    assert re.search(kept + lost + delivered, said), said
 
 
 def test_a_kill_spares_what_a_ring_in_memory_has_sealed(tmp_path: Path) -> None:

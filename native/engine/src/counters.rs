@@ -68,7 +68,7 @@ impl std::ops::Add for Tally {
     }
 }
 
-/// A consistent snapshot; every field only grows, but `pending`.
+/// A consistent snapshot; every field only grows, but `unsealed` and `pending`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Given to the engine by calls that passed validation.
@@ -77,6 +77,10 @@ pub struct Counters {
     pub enqueued: Tally,
     /// Sealed into the spool.
     pub spooled: Tally,
+    /// Taken into the ring and never to be sealed: the part of `dropped` that was accepted.
+    pub lost: Tally,
+    /// In the ring alone: taken, and neither sealed nor lost yet.
+    pub unsealed: Tally,
     /// Acknowledged by the server.
     pub sent: Tally,
     /// Refused for want of room, or thrown away by `close(0)`.

@@ -191,7 +191,7 @@ impl Shared {
         let intake = self.intake.lock();
         let (added, enqueued, refused) = (intake.added(), intake.enqueued(), intake.dropped());
         let ledger = self.ledger.lock();
-        let (spooled, sent) = (ledger.spooled(), ledger.sent());
+        let (spooled, lost, sent) = (ledger.spooled(), ledger.lost(), ledger.sent());
         let dropped = refused + ledger.discarded();
         drop((ledger, intake));
         let problems = self.problems.lock();
@@ -199,6 +199,8 @@ impl Shared {
             added,
             enqueued,
             spooled,
+            lost,
+            unsealed: enqueued - spooled - lost,
             sent,
             dropped,
             pending: added - sent - dropped,

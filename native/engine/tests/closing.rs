@@ -139,6 +139,8 @@ fn test_what_a_close_could_not_seal_is_lost_without_shared_memory_and_counts_as_
     assert!(matches!(closed, Err(FlushError::Lost { lost: 2, .. })), "{closed:?}");
     let counters = engine.counters();
     assert_eq!((counters.dropped.points(), counters.pending.points()), (2, 1));
+    // What is lost does not wait in the ring any more.
+    assert_eq!((counters.lost.points(), counters.unsealed.points()), (2, 0));
 }
 
 #[test]

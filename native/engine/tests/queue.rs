@@ -52,8 +52,10 @@ fn log(engine: &Engine, call: SeriesCall<'_>) -> Result<(), LogError> {
 }
 
 fn check(counters: &Counters) {
-    let Counters { added, enqueued, spooled, sent, dropped, pending, .. } = *counters;
+    let Counters { added, enqueued, spooled, lost, unsealed, sent, dropped, pending, .. } =
+        *counters;
     assert_eq!(added, sent + dropped + pending);
+    assert_eq!(enqueued, spooled + lost + unsealed);
     for kind in 0..4 {
         assert!(spooled.0[kind] <= enqueued.0[kind] && enqueued.0[kind] <= added.0[kind]);
         assert!(sent.0[kind] <= spooled.0[kind]);

@@ -88,7 +88,7 @@ fn whereabouts(py: Python<'_>, writer: &Writer) -> String {
     let spool = engine.data_dir().join("spool");
     let spool = spool.display();
     let pending = counters.pending.total();
-    let unsealed = counters.enqueued.total().saturating_sub(counters.spooled.total());
+    let unsealed = counters.unsealed.total();
     let sealed = pending.saturating_sub(unsealed);
     let places = match sealed {
         0 => format!("they are in {memory}"),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use metrana_engine::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
-use metrana_engine::counters::Kind;
+use metrana_engine::counters::{Counters, Kind};
 use metrana_engine::engine::Engine;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -407,6 +407,21 @@ impl RunCore {
         dict.set_item("send_errors", counters.send_errors)?;
         dict.set_item("errors_reported", counters.errors_reported)?;
         dict.set_item("errors_evicted", counters.errors_evicted + evicted_here)?;
+        Ok(dict)
+    }
+
+    /// Of one instant, `points` and `attributes` that are neither sent nor dropped, how many of both
+    /// are `unsealed`, and how many more are `lost` though they were accepted.
+    fn _left<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let py = slf.py();
+        fork::enter(py)?;
+        let counters = slf.get().current().and_then(|writer| writer.counters(py));
+        let Counters { pending, unsealed, lost, .. } = counters.unwrap_or_default();
+        let dict = PyDict::new(py);
+        dict.set_item("points", pending.points())?;
+        dict.set_item("attributes", pending.total() - pending.points())?;
+        dict.set_item("unsealed", unsealed.total())?;
+        dict.set_item("lost", lost.total())?;
         Ok(dict)
     }
 
