@@ -21,7 +21,7 @@ _READ_BYTES = 8 << 20
 def run(arguments: argparse.Namespace) -> int:
     """Lists writers with something undelivered, and memory that dead ones left for good."""
     data_dir = checked_data_dir(arguments.data_dir or default_data_dir())
-    rows, unreadable = undelivered(data_dir)
+    rows, unreadable = _undelivered(data_dir)
     for sentence in unreadable:
         complain(sentence)
     if arguments.json:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE if is_known else FAILED
 
 
-def undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Gives a row for every writer that has something its destination did not acknowledge.
 
     The sentences are on folders of which that cannot be told.
