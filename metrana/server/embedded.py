@@ -11,7 +11,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from metrana import _native
+from metrana import _native, checks
 from metrana.server.catalog import Catalog
 from metrana.server.ingest import Ingestor
 from metrana.server.lock import StoreLock
@@ -48,11 +48,13 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
 
     Raises:
         StoreInUseError: Another process kept the store.
+        MetranaValidationError: The directory's path is no UTF-8.
         NetworkFileSystemError: The directory is on a network file system.
         StoresDisagreeError: Catalog and points are not each other's.
         CatalogFailedError: The catalog's database failed, now or in the block.
     """
     server_dir = data_dir / "server"
+    _check_path(data_dir)
     server_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if _native.is_network_file_system(server_dir):
         raise NetworkFileSystemError(
@@ -70,6 +72,15 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
                 yield Stores(catalog, points)
         except SQLAlchemyError as error:
             raise catalog_failure(error) from error
+
+
+def _check_path(data_dir: Path) -> None:
+    """Refuses what the engine of the points cannot be told, before anything is made there."""
+    try:
+        str(data_dir.resolve()).encode()
+    except UnicodeEncodeError:
+        allowed = "a path in UTF-8 to have the embedded store in it"
+        raise checks.path_refusal("data_dir", str(data_dir), allowed) from None
 
 
 def deliver_spools(data_dir: Path, stores: Stores, *, force: bool = False) -> DeliveryReport:

@@ -1,6 +1,7 @@
 //! Spools of other processes, for whoever delivers them: the server, `metrana sync`, `Client`.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use metrana_engine::named_spool::NamedSpoolReader;
@@ -212,9 +213,9 @@ pub fn orphaned_rings(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     let rings = py.detach(run_folder::orphaned_rings)?;
     let dict = |ring: DeadRing| {
         let dict = PyDict::new(py);
-        dict.set_item("path", ring.path.to_string_lossy())?;
+        dict.set_item("path", ring.path.into_os_string())?;
         dict.set_item("writer_id", ring.writer_id.to_string())?;
-        dict.set_item("folder", ring.folder.map(|folder| folder.to_string_lossy().into_owned()))?;
+        dict.set_item("folder", ring.folder.map(PathBuf::into_os_string))?;
         dict.set_item("bytes", ring.bytes)?;
         dict.set_item("unsealed_bytes", ring.unsealed_bytes)?;
         Ok(dict)
@@ -227,8 +228,8 @@ pub fn orphaned_rings(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
 pub struct WriterInfo {
     /// Its place in the run, from 1.
     number: u32,
-    /// Its folder.
-    path: String,
+    /// Its folder; of any bytes, which Python has in a string too.
+    path: OsString,
     /// 32 hexadecimal digits; None if `writer.json` is missing or cannot be read.
     writer_id: Option<String>,
     /// `live`, `dead` or `foreign` (another machine's, of which nothing can be known).
@@ -267,8 +268,8 @@ impl RunFolder {
 
     /// Where it is.
     #[getter]
-    fn path(&self) -> String {
-        self.folder.path().to_string_lossy().into_owned()
+    fn path(&self) -> OsString {
+        self.folder.path().as_os_str().to_owned()
     }
 
     /// What `run.json` says.
@@ -339,7 +340,7 @@ fn writer_info(py: Python<'_>, entry: run_folder::WriterEntry) -> PyResult<Write
     }
     Ok(WriterInfo {
         number: entry.number,
-        path: entry.path.to_string_lossy().into_owned(),
+        path: entry.path.into_os_string(),
         writer_id: entry.info.as_ref().map(|info| info.writer_id.to_string()),
         state: match entry.liveness {
             Liveness::Live => "live",

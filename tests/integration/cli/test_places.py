@@ -18,6 +18,9 @@ from metrana.query import Client
 from tests.integration.cli.conftest import run_command
 from tests.local_server import LocalServer, wait_until
 
+# No text in UTF-8.
+NO_TEXT = os.fsdecode(b"\xff")
+
 
 def log_run(data_dir: Path, run_name: str = "only", **named: str) -> None:
     with metrana.init(run_name=run_name, data_dir=data_dir, mode="offline", **named) as run:  # type: ignore[arg-type]
@@ -60,8 +63,7 @@ def test_sync_elsewhere_counts_the_runs_in_a_directory_of_any_name(tmp_path: Pat
     with metrana.init(data_dir=tmp_path / "store", mode="offline") as run:
         run.log("loss", 1.0)
     run_command("sync", code=0, environment={"METRANA_DIR": str(tmp_path / "store")})
-    # No text in UTF-8.
-    data_dir = (tmp_path / "store").rename(tmp_path / os.fsdecode(b"\xff"))
+    data_dir = (tmp_path / "store").rename(tmp_path / NO_TEXT)
     environment = {"METRANA_DIR": str(data_dir)}
     done = run_command("sync", "--url", "http://127.0.0.1:9", code=0, environment=environment)
     assert "sync does not copy what is in the local store" in done.stderr
@@ -87,6 +89,54 @@ def test_a_name_that_no_file_system_takes_is_no_data_directory(arguments: list[s
     done = run_command(*arguments, "--data-dir", "x" * 300, code=2, environment={})
     assert "--data-dir" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sync"],
+        ["runs"],
+        ["show", "only"],
+        ["export", "only", "-o", "never"],
+        ["server", "--port", "0", "--grpc-port", "0"],
+    ],
+)
+def test_an_embedded_store_needs_a_path_in_utf_8(
+    short_path: Path, arguments: list[str], is_named: bool
+) -> None:
+    data_dir = short_path / NO_TEXT
+    log_run(data_dir)
+    named = ["--data-dir", str(data_dir)] if is_named else []
+    environment = {} if is_named else {"METRANA_DIR": str(data_dir)}
+    done = run_command(*arguments, *named, code=2, environment=environment)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("metrana: data_dir: must be a path in UTF-8 ")
+    assert repr(str(data_dir)) in done.stderr
+    assert done.stdout == ""
+    assert not (data_dir / "server").exists()
+
+
+def test_a_client_of_an_embedded_store_needs_a_path_in_utf_8(tmp_path: Path) -> None:
+    log_run(tmp_path / NO_TEXT)
+    with (
+        Client(data_dir=tmp_path / NO_TEXT) as client,
+        pytest.raises(metrana.MetranaValidationError, match=r"^data_dir: must be a path in UTF-8"),
+    ):
+        client.runs()
+
+
+def test_spools_may_be_at_a_path_of_any_bytes(tmp_path: Path) -> None:
+    data_dir, store = tmp_path / NO_TEXT, tmp_path / "store"
+    log_run(data_dir)
+    done = run_command("status", "--json", "--data-dir", str(data_dir), code=0, environment={})
+    (row,) = json.loads(done.stdout)
+    assert (row["problems"], row["spooled_bytes"] > 0) == ([], True)
+    environment = {"METRANA_DIR": str(store)}
+    synced = run_command("sync", str(data_dir), code=0, environment=environment)
+    assert "delivered default/only, writer 1" in synced.stderr
+    with Client(data_dir=store) as client:
+        assert list(client.points("only", "loss")["value"]) == [1.0, 2.0, 3.0]
 
 
 # ── Sync ─────────────────────────────────────────────────────────────────────────────────────────
