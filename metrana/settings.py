@@ -171,19 +171,16 @@ def default_api_key(environ: Mapping[str, str] | None = None) -> str | None:
     return (os.environ if environ is None else environ).get("METRANA_API_KEY") or None
 
 
-def normalise_url(url: str, name: str = "ingestion_url") -> str:
+def normalise_url(url: object, name: str = "ingestion_url") -> str:
     """The one spelling of a server's URL, by which spools are told apart.
 
     The scheme and host in lower case, no default port, no trailing slash. Without a scheme it is
-    `http` for this machine and `https` for any other.
+    `http` for this machine and `https` for any other, but for a word alone, which is no address.
 
     Raises:
         MetranaValidationError: If it is no http(s) URL of a server.
     """
-    text = url.strip()
-    if "://" not in text:
-        text = ("http://" if is_loopback("//" + text) else "https://") + text
-    server = _server_of(text)
+    server = _server_of(checks.text(name, url).strip())
     if server is None:
         raise checks.refusal(
             name, url, "an address like https://metrana.example.org or http://host:7671"
@@ -192,6 +189,16 @@ def normalise_url(url: str, name: str = "ingestion_url") -> str:
 
 
 def _server_of(text: str) -> str | None:
+    if "://" in text:
+        return _spelled(text)
+    if is_loopback("//" + text):
+        return _spelled("http://" + text)
+    # Somebody's name for a server, or for something else altogether, but not where one is.
+    is_word = not any(mark in text.partition("/")[0] for mark in ".:")
+    return None if is_word else _spelled("https://" + text)
+
+
+def _spelled(text: str) -> str | None:
     # urlsplit itself passes over line ends and tabs.
     if not text.isascii() or not text.isprintable() or " " in text:
         return None
@@ -277,7 +284,7 @@ class _Source:
 
 
 def _identity(source: _Source) -> dict[str, Any]:
-    url, _ = source.get("ingestion_url")
+    url, url_label = source.get("ingestion_url")
     tags, config = source.arguments.get("tags"), source.arguments.get("config")
     orchestration = source.arguments.get("orchestration_id")
     description, (key, key_label) = source.arguments.get("description"), source.get("api_key")
@@ -288,7 +295,7 @@ def _identity(source: _Source) -> dict[str, Any]:
         "project_name": source.name("project_name") or "default",
         "run_name": source.name("run_name"),
         "experiment_name": source.name("experiment_name"),
-        "ingestion_url": None if url is None else normalise_url(checks.text("ingestion_url", url)),
+        "ingestion_url": None if url is None else normalise_url(url, url_label),
         # Its variable also carries what this process published: `orchestration` tells them apart.
         "orchestration_id": None
         if orchestration is None

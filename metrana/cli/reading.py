@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from metrana.errors import MetranaNotFoundError
 from metrana.query import Client, RunInfo
-from metrana.settings import default_data_dir
+from metrana.settings import default_data_dir, normalise_url
 
 
 @contextmanager
@@ -20,7 +20,8 @@ def reading(arguments: argparse.Namespace) -> Iterator[Client]:
     Raises:
         MetranaNotFoundError: What is asked for is not there; of an empty store it says just that.
     """
-    with Client(arguments.url, data_dir=arguments.data_dir) as client, client.hold():
+    url = None if arguments.url is None else normalise_url(arguments.url, "--url")
+    with Client(url, data_dir=arguments.data_dir) as client, client.hold():
         try:
             yield client
         except MetranaNotFoundError as error:

@@ -139,6 +139,13 @@ def test_spools_may_be_at_a_path_of_any_bytes(tmp_path: Path) -> None:
         assert list(client.points("only", "loss")["value"]) == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("arguments", [["runs"], ["show", "x"], ["export", "x"]])
+def test_reading_refuses_what_is_no_url(arguments: list[str]) -> None:
+    done = run_command(*arguments, "--url", "foo", code=2, environment={})
+    assert "--url: must be an address like" in done.stderr
+    assert "'foo'" in done.stderr
+
+
 # ── Sync ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -188,13 +195,14 @@ def test_sync_to_a_server_elsewhere_says_what_the_local_store_keeps(
     assert kept.rpartition(":")[0] in sync()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "ftp://x", "http://"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "ftp://x", "http://", "foo"])
 @pytest.mark.parametrize("has_spool", [False, True])
 def test_sync_refuses_what_is_no_url(tmp_path: Path, url: str, has_spool: bool) -> None:
     if has_spool:
         log_run(tmp_path)
     done = run_command("sync", "--url", url, code=2, environment={"METRANA_DIR": str(tmp_path)})
-    assert "--url" in done.stderr
+    assert "--url: must be an address like" in done.stderr
+    assert repr(url) in done.stderr
 
 
 @pytest.mark.parametrize("serves", [False, True])

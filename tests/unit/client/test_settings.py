@@ -152,6 +152,10 @@ def test_bad_variables_are_refused_by_name(variable: str, text: str) -> None:
         ("http://host:7671/", "http://host:7671"),
         ("localhost:7671", "http://localhost:7671"),
         ("metrana.example.org", "https://metrana.example.org"),
+        ("metrana.example.org/Path", "https://metrana.example.org/Path"),
+        ("localhost", "http://localhost"),
+        ("http://host", "http://host"),
+        ("host:7671", "https://host:7671"),
         ("http://[::1]:7671", "http://[::1]:7671"),
         ("https://host/Path/", "https://host/Path"),
     ],
@@ -159,6 +163,26 @@ def test_bad_variables_are_refused_by_name(variable: str, text: str) -> None:
 def test_urls_have_one_spelling(url: str, normal: str) -> None:
     assert normalise_url(url) == normal
     assert normalise_url(normal) == normal
+
+
+@pytest.mark.parametrize("url", ["foo", "foo/bar.baz", "", "https://", 7671, "\udcff.org"])
+def test_what_is_no_url_is_refused_by_the_name_it_was_given_under(url: object) -> None:
+    with pytest.raises(
+        metrana.MetranaValidationError, match=r"^ingestion_url: must be "
+    ) as refused:
+        _resolve(ingestion_url=url)
+    assert repr(url) in str(refused.value)
+    with pytest.raises(metrana.MetranaValidationError, match=r"^url: must be "):
+        normalise_url(url, "url")
+
+
+def test_a_url_in_the_environment_is_refused_by_its_variable() -> None:
+    with pytest.raises(metrana.MetranaValidationError) as refused:
+        _resolve({"METRANA_INGESTION_URL": "foo"})
+    assert str(refused.value) == (
+        "METRANA_INGESTION_URL: must be an address like https://metrana.example.org or "
+        "http://host:7671, not 'foo'"
+    )
 
 
 @pytest.mark.parametrize("mode", ["auto", "online"])
