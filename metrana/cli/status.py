@@ -44,19 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
 def _undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Gives a row for every writer that has something its destination did not acknowledge.
 
-    The sentences are on folders of which that cannot be told.
+    One whose folder is kept for another store has a row too. The sentences are on folders of which that cannot be told.
     """
     unreadable: list[str] = []
-    rows = [_row(run, writer) for run, writer in _writers(data_dir, unreadable)]
+    rows = [_row(run, writer) for run, writer in _writers(data_dir, unreadable, kept=True)]
     return rows, unreadable
 
 
 def states(data_dir: Path) -> Counter[str]:
-    """Counts those writers by state: `live`, `dead`, `foreign`. Reads no spool."""
+    """Counts those writers by state: `live`, `dead`, `foreign`. Reads no spool.
+
+    Those whose folder is kept for another store are left out: nothing more is done about them here.
+    """
     return Counter(writer.state for _, writer in _writers(data_dir, []))
 
 
-def _writers(data_dir: Path, unreadable: list[str]) -> Iterator[tuple[dict[str, Any], Any]]:
+def _writers(
+    data_dir: Path, unreadable: list[str], *, kept: bool = False
+) -> Iterator[tuple[dict[str, Any], Any]]:
     spool_dir = data_dir / "spool"
     for path in sorted(spool_dir.iterdir()) if spool_dir.is_dir() else ():
         unreadable += [_put_aside(folder) for folder in put_aside(path)]
@@ -68,7 +73,7 @@ def _writers(data_dir: Path, unreadable: list[str]) -> Iterator[tuple[dict[str, 
                 unreadable.append(f"cannot read {path}: {error}")
             continue
         for writer in writers:
-            if writer.undelivered:
+            if kept if writer.kept is not None else writer.undelivered:
                 yield folder.run, writer
 
 
@@ -158,7 +163,7 @@ def _read_on(writer: Any) -> tuple[int | None, list[str]]:
         Bytes of its batches, None if nothing is delivered, so that all of the spool is undelivered,
         or if that is not known; and what is wrong with it.
     """
-    known = [] if writer.problem is None else [writer.problem]
+    known = [problem for problem in (writer.kept, writer.problem) if problem is not None]
     batch_bytes = 0
     try:
         follower = _native.SpoolFollower(writer.path)

@@ -31,6 +31,7 @@ from metrana.server.insertion import Batches, Insertion, by_writer, rows_of
 from metrana.server.points import PointsStore
 from metrana.server.sessions import IngestRefusedError, Listener, SealedBatch, WriterSession
 from metrana.server.store_faults import Verdict, judge, refusal_of
+from metrana.server.stored import NOTHING, stored_of
 
 _log = logging.getLogger(__name__)
 
@@ -174,9 +175,8 @@ class Ingestor:
         new: bool,
     ) -> WriterSession:
         """Makes a session that knows what is stored of its writer."""
-        stored = None
-        if not new or writer.writer_no in self._met:
-            stored = self.points.max_seq(writer.run_no, writer.writer_no, first_seq)
+        is_met = not new or writer.writer_no in self._met
+        stored = stored_of(writer, self.points, first_seq) if is_met else NOTHING
         return WriterSession(
             run_no=writer.run_no,
             project_id=writer.project_id,
@@ -185,8 +185,9 @@ class Ingestor:
             listener=listener,
             next_seq=first_seq,
             lost=tuple(lost),
-            points_seq=stored or 0,
+            points_seq=stored.points_seq,
             attr_seq=writer.attr_seq,
+            stored_seq=stored.before_seq,
         )
 
     def close_session(self, session: WriterSession) -> None:

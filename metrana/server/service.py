@@ -176,11 +176,12 @@ class IngestionService(pb_grpc.IngestionServicer):
         session = await asyncio.shield(stream.opening)
         self._new_writers.discard(writer_id)
         stream.session = session
-        stream.send(
-            pb.ServerMessage(
-                welcome=pb.Welcome(version=PROTOCOL_VERSION, server_version=SERVER_VERSION)
-            )
+        welcome = pb.Welcome(
+            version=PROTOCOL_VERSION,
+            server_version=SERVER_VERSION,
+            stored_seq=session.stored_seq,
         )
+        stream.send(pb.ServerMessage(welcome=welcome))
         return session
 
     async def _take(self, session: WriterSession, batch: pb.Batch) -> None:

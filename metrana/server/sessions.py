@@ -102,6 +102,7 @@ class WriterSession:
         lost: Ranges of seqs, both ends included, that will never come.
         points_seq: Points batches up to here are in the points store.
         attr_seq: Attributes batches up to here are in the catalog.
+        stored_seq: Of the batches before the session's first, all up to here are in the stores.
         heard_at: When the writer last gave a sign of life, on the monotonic clock.
         closed: Superseded, refused or ended: what still waits is dropped.
     """
@@ -115,6 +116,7 @@ class WriterSession:
     lost: Sequence[tuple[int, int]]
     points_seq: int
     attr_seq: int
+    stored_seq: int
     heard_at: float = field(default_factory=time.monotonic)
     closed: bool = False
     _metric_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))

@@ -8,7 +8,6 @@ not keep a live run from being seen.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,7 +93,7 @@ class _WriterDelivery:
             # acknowledged is read too: it may have been another store, before the spool was copied.
             self._follower = _native.SpoolFollower(writer.path, from_oldest=True)
             self._session = self._open_session(is_new=is_new)
-            self.is_cut = self._tell_gone()
+            self._gone = self._find_gone()
         except BaseException:  # whatever it is, the lock goes first
             self._held.close()
             raise
@@ -113,6 +112,11 @@ class _WriterDelivery:
     def awaits_end(self) -> bool:
         """Everything was submitted and its end is about to be recorded."""
         return self._end_submitted
+
+    @property
+    def is_cut(self) -> bool:
+        """Neither the spool nor the stores have what it began with."""
+        return self._gone is not None
 
     @property
     def is_settled(self) -> bool:
@@ -144,11 +148,14 @@ class _WriterDelivery:
     def finish(self) -> None:
         """Removes the folder of a writer whose every batch is durable.
 
-        It is kept if only another store has what it began with: it may still be delivered there.
+        It is kept if only another store has what it began with, and marked: another delivery, by
+        whoever it is, would take what is stored by now for all of it.
         """
         self._note()
+        if self._gone is not None:
+            self._folder.keep(self.number, *self._gone)
         self.close()
-        if not self.is_cut:
+        if self._gone is None:
             self._folder.remove_delivered(self.number)
 
     def close(self) -> None:
@@ -179,7 +186,7 @@ class _WriterDelivery:
 
     def _tell(self, problems: list[str]) -> None:
         for problem in problems:
-            self._say(f"writer {self.number} of run {self.name}: {problem}")
+            self._say(_about(self._folder, self.number, problem))
 
     def _recover(self, recovery: Any) -> None:
         self._held.enter_context(recovery)
@@ -207,26 +214,13 @@ class _WriterDelivery:
         self._submitted = self._progress.acked = first - 1
         return self._ingestor.open_session(self._record, self._progress, first, new=is_new)
 
-    def _tell_gone(self) -> bool:
-        """Says which batches are neither in the spool nor in the stores; True if there are any."""
-        session, end = self._session, self._follower.first_seq
-        if end == 1:
-            return False
-        held = self._ingestor.points.max_seq_below(session.run_no, session.writer_no, end)
-        # What is stored came in order, so before its last attributes nothing is missing; unless all
-        # of it came behind the gap, from an earlier delivery of this spool.
-        if held or not session.points_seq:
-            held = max(held, session.attr_seq)
-        if held >= end - 1:
-            return False
-        which = f"batch {end - 1} is" if held == end - 2 else f"batches {held + 1} to {end - 1} are"
-        self._tell(
-            [
-                f"{which} missing, for they were acknowledged by another store, or by one that was "
-                "here before, and the spool has them no more; its folder is kept"
-            ]
-        )
-        return True
+    def _find_gone(self) -> tuple[int, int] | None:
+        """Tells which batches are neither in the spool nor in the stores: the first and the last."""
+        gone = (self._session.stored_seq + 1, self._follower.first_seq - 1)
+        if gone[0] > gone[1]:
+            return None
+        self._tell([self._folder.missing(self.number, *gone)])
+        return gone
 
 
 class SpoolDelivery:
@@ -359,6 +353,9 @@ class SpoolDelivery:
         if delivery is None:
             if writer.writer_id is None and writer.undelivered:
                 raise RuntimeError(writer.problem)
+            if writer.kept is not None:
+                self._say(_about(folder, writer.number, writer.kept))
+                return False
             if not self._is_over(writer) and writer.sender != "none":
                 if writer.state == "live" and writer.writer_id is not None:
                     self.report.sending.add(writer.writer_id)
@@ -375,9 +372,7 @@ class SpoolDelivery:
         if delivery.is_complete:
             del self._active[key]
             delivery.finish()
-            if delivery.is_cut:
-                self._put_off[key] = (math.inf, "")
-            else:
+            if not delivery.is_cut:
                 self.report.delivered.append((delivery.name, delivery.number))
             return True
         return not exhausted or delivery.awaits_end
@@ -430,6 +425,11 @@ class SpoolDelivery:
         if said != sentence:
             self.report.problems.append(sentence)
             _log.warning("%s", sentence)
+
+
+def _about(folder: Any, number: int, what: str) -> str:
+    run = folder.run
+    return f"writer {number} of run {run['project_name']}/{run['run_name']}: {what}"
 
 
 def _open_run(run: dict[str, Any], writer: Any, *, alive: bool) -> OpenRun:

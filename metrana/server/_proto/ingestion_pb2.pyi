@@ -300,12 +300,14 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., reconnect: _Optional[_Union[Reconnect, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("version", "server_version")
+    __slots__ = ("version", "server_version", "stored_seq")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STORED_SEQ_FIELD_NUMBER: _ClassVar[int]
     version: int
     server_version: str
-    def __init__(self, version: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
+    stored_seq: int
+    def __init__(self, version: _Optional[int] = ..., server_version: _Optional[str] = ..., stored_seq: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("seq",)

@@ -281,6 +281,7 @@ impl Claimed {
             run_id: self.run_folder.run().run_id,
             writer_id: self.writer_id,
             first_seq: Seq(1),
+            oldest_seq: None,
             open,
             settings: server.settings.clone(),
             log: Arc::clone(&self.shared.log),
@@ -307,7 +308,10 @@ impl Claimed {
                 let text = format_args!("delivered writer {number} of run {name:?}, batch {last}");
                 shared.log.info(text);
             }
-            event.problems().into_iter().for_each(|problem| shared.report(problem));
+            // Whoever kept it has told, and every process after it would tell again.
+            if !matches!(event, DeliveryEvent::Kept { .. }) {
+                event.problems().into_iter().for_each(|problem| shared.report(problem));
+            }
         }))
     }
 

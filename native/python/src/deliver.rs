@@ -28,6 +28,8 @@ enum Told {
         batch_count: u64,
         warning: Option<String>,
     },
+    /// As many batches of a writer whose folder is kept.
+    Rest(u64),
     Problem(String),
     /// Why the first attempt failed that is made again.
     Retry(String),
@@ -108,6 +110,7 @@ pub fn deliver_spools<'py>(
                     call.call1((event,))?;
                 }
             }
+            Ok(Told::Rest(batch_count)) => total += batch_count,
             Err(RecvTimeoutError::Timeout) => py.check_signals()?,
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -146,16 +149,22 @@ fn tell_once(told: mpsc::Sender<Told>) -> OnRetry {
 
 fn sweep(writers: &DeadWriters, cancel: &Cancel, told: mpsc::Sender<Told>) {
     let on_event: OnEvent = Arc::new(move |event| {
+        // A failed send: whoever waited has gone, and there is nobody to tell.
         if let DeliveryEvent::Delivered { run, number, delivered } = &event {
-            let run = run.run();
-            // A failed send: whoever waited has gone, and there is nobody to tell.
-            let _ = told.send(Told::Delivered {
-                project_name: run.project_name.clone(),
-                run_name: run.run_name.clone(),
-                number: *number,
-                batch_count: delivered.last_seq.0,
-                warning: delivered.opened.renamed(),
-            });
+            let warning = delivered.opened.renamed();
+            if delivered.kept.is_some() {
+                let _ = told.send(Told::Rest(delivered.batch_count));
+                warning.into_iter().for_each(|warning| _ = told.send(Told::Problem(warning)));
+            } else {
+                let run = run.run();
+                let _ = told.send(Told::Delivered {
+                    project_name: run.project_name.clone(),
+                    run_name: run.run_name.clone(),
+                    number: *number,
+                    batch_count: delivered.batch_count,
+                    warning,
+                });
+            }
         }
         for problem in event.problems() {
             let _ = told.send(Told::Problem(problem));

@@ -244,6 +244,9 @@ pub struct WriterInfo {
     ring_bytes: Option<u64>,
     /// Why `info` is empty or `undelivered` a guess; None: neither is the case.
     problem: Option<String>,
+    /// Why the folder stays where it is though all in it is delivered, so that nobody may deliver it
+    /// again; None: it does not.
+    kept: Option<String>,
 }
 
 /// The folder of a run in a data directory.
@@ -299,9 +302,30 @@ impl RunFolder {
         Recovery { path, force, lock: Mutex::new(None), report: Mutex::new(None) }
     }
 
+    /// Mark the folder of a dead writer of which everything is delivered that it has, so that nobody
+    /// delivers it again or deletes it. Call it with the writer's lock held. Blocks on the disk.
+    ///
+    /// Args:
+    ///     number: The writer's place in the run.
+    ///     first: The first batch that is missing.
+    ///     last: The last one; the spool begins behind it.
+    ///
+    /// Raises:
+    ///     RuntimeError: If it cannot be written.
+    fn keep(&self, py: Python<'_>, number: u32, first: u64, last: u64) -> PyResult<()> {
+        let path = self.writer_path(number);
+        py.detach(|| run_folder::keep(&path, Seq(first), Seq(last)))
+            .map_err(|error| runtime_error(&error))
+    }
+
+    /// Give the sentence that a writer's `kept` is when its folder is marked with `keep`.
+    fn missing(&self, number: u32, first: u64, last: u64) -> String {
+        run_folder::missing_batches(&self.writer_path(number), Seq(first), Seq(last))
+    }
+
     /// Delete the folder of a dead writer of which everything is delivered.
     ///
-    /// Does nothing if somebody else is at it or it is gone.
+    /// Does nothing if somebody else is at it, it is gone, or it is marked with `keep`.
     ///
     /// Raises:
     ///     RuntimeError: If it cannot be deleted.
@@ -355,6 +379,7 @@ fn writer_info(py: Python<'_>, entry: run_folder::WriterEntry) -> PyResult<Write
         undelivered: entry.is_undelivered,
         ring_bytes,
         problem: entry.problem,
+        kept: entry.kept,
     })
 }
 
@@ -380,7 +405,8 @@ impl Recovery {
     /// Take the lock, cut the torn tail, seal the ring's rest. Blocks on the disk.
     ///
     /// Raises:
-    ///     BlockingIOError: If the writer lives, or somebody else has the lock.
+    ///     BlockingIOError: If the writer lives, somebody else has the lock, or the folder is marked
+    ///         with `keep`.
     ///     RuntimeError: If it cannot be recovered.
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let this = slf.get();
@@ -426,6 +452,10 @@ impl Recovery {
             RunFolderError::WriterLives(_) => PyBlockingIOError::new_err(error.to_string()),
             error => runtime_error(&error),
         })?;
+        if let Some(why) = lock.kept() {
+            // It is since it was listed, or whoever asks would know.
+            return Err(PyBlockingIOError::new_err(why));
+        }
         let report =
             recover(&mut lock, &recovery_options()).map_err(|error| runtime_error(&error))?;
         *self.report.lock() = Some(report);

@@ -39,6 +39,12 @@ pub enum DeliveryEvent<'a> {
         number: u32,
         problems: Vec<String>,
     },
+    /// A writer that is left alone: all in its folder is delivered, and this is why it is kept.
+    Kept {
+        run: &'a RunFolder,
+        number: u32,
+        why: String,
+    },
     /// A run's folder that cannot be read.
     Unreadable(RunFolderError),
 }
@@ -113,6 +119,10 @@ impl DeadWriters {
                 return Err(());
             }
             let number = entry.number;
+            if let Some(why) = entry.kept.clone() {
+                on_event(DeliveryEvent::Kept { run, number, why });
+                continue;
+            }
             match self.deliver_writer(run, entry, cancel, on_event) {
                 Ok(Some(delivered)) => {
                     on_event(DeliveryEvent::Delivered { run, number, delivered });
@@ -150,6 +160,10 @@ impl DeadWriters {
         on_event: &OnEvent,
     ) -> Result<Option<Delivered>, DeliverError> {
         let mut lock = WriterLock::take(&entry.path, self.force)?;
+        if lock.kept().is_some() {
+            // Somebody else has delivered it since it was listed, and told.
+            return Ok(None);
+        }
         let recovered = recover(&mut lock, &self.recovery)?;
         if recovered.last_seq == Seq(0) && recovered.is_complete() {
             lock.remove_delivered()?;
@@ -187,17 +201,23 @@ impl DeliveryEvent<'_> {
     pub fn problems(self) -> Vec<String> {
         match self {
             Self::Progress { .. } => Vec::new(),
-            Self::Delivered { delivered, .. } => delivered.problems,
+            Self::Delivered { run, number, delivered } => {
+                let kept = delivered.kept.map(|why| about_writer(run, number, &why));
+                delivered.problems.into_iter().chain(kept).collect()
+            }
+            Self::Kept { run, number, why } => vec![about_writer(run, number, &why)],
             Self::Failed { run, number, error } => {
                 let name = &run.run().run_name;
                 vec![format!("writer {number} of run {name:?} could not be delivered: {error}")]
             }
             Self::Lost { run, number, problems } => {
-                let name = &run.run().run_name;
-                let told = problems.into_iter();
-                told.map(|problem| format!("writer {number} of run {name:?}: {problem}")).collect()
+                problems.iter().map(|problem| about_writer(run, number, problem)).collect()
             }
             Self::Unreadable(error) => vec![error.to_string()],
         }
     }
+}
+
+fn about_writer(run: &RunFolder, number: u32, what: &str) -> String {
+    format!("writer {number} of run {:?}: {what}", run.run().run_name)
 }

@@ -20,8 +20,8 @@ pub use dead_writers::{DeadWriters, DeliveryEvent, OnEvent};
 use crate::engine_log::EngineLog;
 use crate::recovery::{RecoveryError, RecoveryReport};
 use crate::run_folder::{
-    Liveness, RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, read_acked,
-    write_acked,
+    Liveness, RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, keep,
+    missing_batches, read_acked, write_acked,
 };
 use crate::sender::{
     Cancel, Connector, Ending, SenderConfig, SenderHost, SenderProblem, SenderSettings, WhenSpent,
@@ -83,8 +83,12 @@ pub struct Delivered {
     pub opened: OpenedRun,
     /// The last batch there ever was; 0: none.
     pub last_seq: Seq,
-    /// Its folder is gone. It stays while its ring may still turn up.
+    /// How many batches that was, of a kept one without those that are missing.
+    pub batch_count: u64,
+    /// Its folder is gone. It stays while its ring may still turn up, or if `kept` says why.
     pub is_removed: bool,
+    /// Why its folder is kept: neither the spool nor the server has what the writer began with.
+    pub kept: Option<String>,
     /// For the user: what was damaged.
     pub problems: Vec<String>,
 }
@@ -124,7 +128,9 @@ impl DeliverError {
 }
 
 /// Delivers a dead writer that was recovered, ends it at the server, and removes its folder. If its
-/// ring may still turn up, the writer stays open and its folder where it is. Blocks.
+/// ring may still turn up, the writer stays open and its folder where it is. If the server says that
+/// it lacks what the spool begins behind, the folder is kept; at the run's own destination it is
+/// marked, so that nobody delivers it again. Blocks.
 ///
 /// # Errors
 ///
@@ -145,6 +151,7 @@ pub fn deliver(
     let held = if options.destination == LOCAL { Seq(0) } else { acked };
     let first = recovered.first_seq.max(Seq(held.0 + 1));
     let host = Arc::new(Host {
+        oldest: recovered.first_seq,
         last: recovered.last_seq,
         progress,
         on_retry: Arc::clone(&options.on_retry),
@@ -157,6 +164,7 @@ pub fn deliver(
         run_id: run.run().run_id,
         writer_id: lock.info().writer_id,
         first_seq: first,
+        oldest_seq: Some(recovered.first_seq),
         open: Some(open_run(run.run(), lock.info(), run.undelivered_before(lock.info().number)?)),
         settings: options.settings.clone(),
         log: Arc::new(EngineLog::off()),
@@ -178,13 +186,24 @@ pub fn deliver(
             DeliverError::Refused,
         ));
     }
-    let is_removed = recovered.is_complete();
+    let missing = heard.missing(recovered.first_seq);
+    if let Some((first, last)) = missing
+        // Its own store may have them: what another server lacks is no reason to withhold it.
+        && is_own
+        && recovered.is_complete()
+    {
+        keep(&folder, first, last)?;
+    }
+    let kept = missing.map(|(first, last)| missing_batches(&folder, first, last));
+    let before = if kept.is_some() { recovered.first_seq.0 - 1 } else { 0 };
+    let (last_seq, batch_count) = (recovered.last_seq, recovered.last_seq.0 - before);
+    let is_removed = kept.is_none() && recovered.is_complete();
     if is_removed {
         // Its positions outlive it: recovery has written them.
         lock.remove_delivered()?;
     }
     let Heard { opened, problems, .. } = heard;
-    Ok(Delivered { opened, last_seq: recovered.last_seq, is_removed, problems })
+    Ok(Delivered { opened, last_seq, batch_count, is_removed, kept, problems })
 }
 
 fn ending(info: &WriterInfo, recovered: &RecoveryReport) -> Ending {
@@ -221,6 +240,8 @@ fn open_run(run: &RunInfo, writer: &WriterInfo, earlier_writers: Vec<WriterIdent
 
 /// Who hears of a delivery.
 struct Host {
+    /// The first batch that the spool has.
+    oldest: Seq,
     last: Seq,
     progress: OnProgress,
     on_retry: OnRetry,
@@ -231,12 +252,29 @@ struct Host {
 struct Heard {
     opened: OpenedRun,
     refusal: Option<Refusal>,
+    /// Of the batches before the spool's first the server has all up to here, if it says so.
+    stored: Option<Seq>,
     problems: Vec<String>,
+}
+
+impl Heard {
+    /// The first and the last batch that neither the server has nor a spool which begins so.
+    fn missing(&self, oldest: Seq) -> Option<(Seq, Seq)> {
+        let (first, last) = (Seq(self.stored?.0 + 1), Seq(oldest.0.saturating_sub(1)));
+        (first <= last).then_some((first, last))
+    }
 }
 
 impl SenderHost for Host {
     fn on_acked(&self, seq: Seq) {
         (self.progress)(seq, self.last.max(seq));
+    }
+
+    fn on_welcome(&self, first: Seq, stored: Option<Seq>) {
+        if let Some(stored) = stored.filter(|_| first == self.oldest) {
+            // The first answer counts: what is stored behind the gap hides it from some servers.
+            self.heard.lock().stored.get_or_insert(stored);
+        }
     }
 
     fn on_problem(&self, problem: SenderProblem) {

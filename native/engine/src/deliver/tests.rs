@@ -1,6 +1,7 @@
 //! Dead writers on a real disk, delivered to the in-memory server.
 
 mod claims;
+mod gone;
 mod missing;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::run_folder::{
 };
 use crate::seal::SealSettings;
 use crate::spool::{Numbers, SealedBatch, SpoolOptions, SpoolWriter, UnknownNumber};
-use crate::transport::RefusalCode;
+use crate::transport::{Batch, RefusalCode};
 use crate::transport::memory::{Action, Event, MemoryServer, MemoryTransport, refusal};
 use crate::types::{BatchKind, Compression, EnvNo, Lsn, MetricNo, WriterId};
 
@@ -267,7 +268,9 @@ fn watch() -> (Seen, OnEvent) {
             DeliveryEvent::Failed { run, number, .. } => {
                 format!("failed {} {number}", run.run().run_name)
             }
-            DeliveryEvent::Unreadable(_) | DeliveryEvent::Lost { .. } => event.problems().join(" "),
+            DeliveryEvent::Unreadable(_)
+            | DeliveryEvent::Lost { .. }
+            | DeliveryEvent::Kept { .. } => event.problems().join(" "),
         });
     };
     (seen, Arc::new(on_event))

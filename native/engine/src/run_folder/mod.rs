@@ -5,14 +5,16 @@
 //!   run.json                       created once; whoever does it is the run's creator
 //!   cursors/<number>               a writer's greatest positions; outlive its folder
 //!   <number>/                      one writer, six digits; making the folder is the claim
-//!     lock  writer.json  00000001.spool …  acked
+//!     lock  writer.json  00000001.spool …  acked  kept
 //! ```
 //!
 //! No string of the user's ever names a folder. Names that begin with a dot are on their way in or
 //! out and no one's business.
 
+mod entry;
 mod error;
 mod info;
+mod kept;
 mod listing;
 mod liveness;
 mod place;
@@ -27,23 +29,26 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 pub use crate::config::ResumeStrategy;
+pub use entry::WriterEntry;
 pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
+pub use kept::{keep, missing_batches};
 pub use listing::orphaned_rings;
 pub use liveness::Liveness;
 pub use place::WriterPlace;
 pub use watermark::Watermark;
 pub use writer_folder::{Fate, WriterFolder, WriterLock, is_of_writer, read_acked, write_acked};
 
+use entry::is_undelivered;
 use listing::{is_older, names, numbers};
 use liveness::Here;
-use writer_folder::{LOCK, WRITER_JSON, is_stillborn};
+use writer_folder::{WRITER_JSON, is_stillborn};
 
 use crate::clock::now_ms;
 use crate::platform;
-use crate::spool::{self, CursorSet, CursorsError};
+use crate::spool::{CursorSet, CursorsError};
 use crate::transport::WriterIdentity;
-use crate::types::{RunId, Seq};
+use crate::types::RunId;
 
 const SPOOL: &str = "spool";
 const RUN_JSON: &str = "run.json";
@@ -112,24 +117,6 @@ pub enum Claim {
 pub struct RunFolder {
     path: PathBuf,
     run: RunInfo,
-}
-
-/// A writer found in a run's folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriterEntry {
-    /// Its place in the run.
-    pub number: u32,
-    /// Its folder.
-    pub path: PathBuf,
-    /// What it wrote about itself, if that is there and can be read.
-    pub info: Option<WriterInfo>,
-    /// Whether it lives.
-    pub liveness: Liveness,
-    /// Whether there is something in spool or ring beyond what a follower acknowledged, or was in a
-    /// ring whose loss nobody has told yet.
-    pub is_undelivered: bool,
-    /// Why `info` is missing, `is_undelivered` a guess, or the ring lost.
-    pub problem: Option<String>,
 }
 
 impl RunFolder {
@@ -280,7 +267,8 @@ impl RunFolder {
     pub fn writers(&self) -> Result<Vec<WriterEntry>, RunFolderError> {
         let here = Here::at(&self.path);
         let numbers = numbers(&self.path)?;
-        Ok(numbers.into_iter().filter_map(|number| self.writer(number, &here)).collect())
+        let read = |number| WriterEntry::read(&self.path, number, &here);
+        Ok(numbers.into_iter().filter_map(read).collect())
     }
 
     /// The undelivered writers with lower numbers, in their order, as the server is told of them when
@@ -349,48 +337,6 @@ impl RunFolder {
         paths
             .filter(|path| is_stillborn(path))
             .try_for_each(|path| writer_folder::remove(&path, None))
-    }
-
-    /// `None` if it is gone by now.
-    fn writer(&self, number: u32, here: &Here) -> Option<WriterEntry> {
-        let path = self.path.join(format!("{number:06}"));
-        if !here.is_network && is_stillborn(&path) {
-            return None;
-        }
-        let mut is_damaged = false;
-        let (info, mut problem) = match info::read::<WriterInfo>(&path.join(WRITER_JSON)) {
-            Ok(info) => (Some(info), None),
-            Err(_) if !path.exists() => return None,
-            Err(error) => {
-                // A writer that has just begun has none yet; one that is there was whole once.
-                is_damaged = !error.is_missing();
-                (None, Some(error.to_string()))
-            }
-        };
-        let lock = path.join(LOCK);
-        let liveness = here.judge(&lock, info.as_ref());
-        if liveness == Liveness::Live && info.is_some() && !here.is_network && !lock.exists() {
-            problem = Some(format!(
-                "{} is missing, so nothing tells whether the writer lives; if it does not, an empty \
-                 file of that name lets it be delivered",
-                lock.display()
-            ));
-        }
-        let mut is_undelivered = is_undelivered(&path, info.as_ref()).unwrap_or_else(|error| {
-            problem.get_or_insert(error.to_string());
-            true
-        });
-        is_undelivered |= is_damaged;
-        if let Some(info) = &info
-            && liveness == Liveness::Dead
-            && info.ended.is_none()
-            && info.ring_capacity > 0
-            && let Some(why) = info.ring_loss()
-        {
-            problem.get_or_insert(info.about_ring("is lost", &why));
-            is_undelivered = true;
-        }
-        Some(WriterEntry { number, path, info, liveness, is_undelivered, problem })
     }
 
     fn greatest_number(&self) -> Result<u32, RunFolderError> {
@@ -485,13 +431,6 @@ fn read_run(path: &Path) -> Result<RunInfo, RunFolderError> {
             read => return read,
         }
     }
-}
-
-fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFolderError> {
-    let Some(info) = info else { return Ok(!spool::is_empty(path)?) };
-    let last = spool::last_seq(path, info.writer_id)?;
-    let has_ring = info.ended.is_none() && info.ring.as_deref().is_some_and(Path::exists);
-    Ok(has_ring || last > read_acked(path).unwrap_or(Seq(0)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::info::{self, WriterInfo};
+use super::kept;
 use super::liveness::{Here, Liveness, Reached, is_free, reach};
 use super::place::WriterPlace;
 use super::{CURSORS, OLD, RunFolder, RunFolderError, is_older};
@@ -213,6 +214,12 @@ impl WriterLock {
         self.lock.is_some()
     }
 
+    /// Why the folder stays where it is though all in it is delivered; see
+    /// [`WriterEntry`](super::WriterEntry).
+    pub fn kept(&self) -> Option<String> {
+        kept::read(&self.path)
+    }
+
     /// Replaces `writer.json`.
     ///
     /// # Errors
@@ -259,12 +266,16 @@ impl WriterLock {
     /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay. If its
     /// spool ends in bytes that are no batch, it is put aside as `<number>-<writer_id>.unreadable`
     /// instead: nobody takes it for a writer's any more, and the bytes are there for whoever can
-    /// read them. So it is if names are damaged that whole batches need.
+    /// read them. So it is if names are damaged that whole batches need. A folder that is marked to be
+    /// kept stays as it is.
     ///
     /// # Errors
     ///
     /// When it cannot be deleted; what is left is swept away by the next one.
     pub fn remove_delivered(self) -> Result<(), RunFolderError> {
+        if self.kept().is_some() {
+            return Ok(());
+        }
         let WriterInfo { writer_id, number, .. } = self.info;
         let summary = spool::summarize(&self.path, writer_id, |_| {})?;
         let is_readable = summary.unread.is_empty()

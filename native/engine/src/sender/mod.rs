@@ -100,6 +100,9 @@ pub struct SenderConfig {
     pub writer_id: WriterId,
     /// The first batch that is not acknowledged.
     pub first_seq: Seq,
+    /// The first batch that a spool has which grows no more: from there on it is sent again if the
+    /// server turns out not to have it. `None`: a living writer, which deletes what is acknowledged.
+    pub oldest_seq: Option<Seq>,
     /// The run is not open at the server yet: opened with this before any batch is sent. Whatever
     /// it says, the run is stored under another name rather than refused, as it is being written.
     pub open: Option<OpenRun>,
@@ -130,6 +133,10 @@ impl fmt::Debug for SenderConfig {
 pub trait SenderHost: Send + Sync {
     /// Everything up to and including `seq` is durable at the server: the spool may let go of it.
     fn on_acked(&self, seq: Seq);
+
+    /// A stream that begins with batch `first` was welcomed. Of those before it the server has all up
+    /// to `stored`; `None`: it does not say.
+    fn on_welcome(&self, _first: Seq, _stored: Option<Seq>) {}
 
     /// Something the user should hear of. The host bounds how many it keeps.
     fn on_problem(&self, problem: SenderProblem);

@@ -118,6 +118,7 @@ impl Supervisor {
             shared: &self.shared,
             host: &*self.config.host,
             ending: self.ending,
+            oldest: self.config.oldest_seq,
             log: &self.config.log,
         };
         Ok(Session::new(around, &mut self.carried, frames, stream))

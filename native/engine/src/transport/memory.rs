@@ -68,6 +68,8 @@ pub struct Records {
     pub hellos: Vec<Hello>,
     pub heartbeats: Vec<Heartbeat>,
     pub writers: HashMap<WriterId, WriterRecord>,
+    /// Welcomes say what is stored, as those of older servers do not.
+    pub tells_stored: bool,
     streams: usize,
 }
 
@@ -243,8 +245,9 @@ impl Call {
             Action::Refuse(refusal) => return self.answer(ServerMessage::Refused(refusal)).await,
             _ => {}
         }
-        self.begin();
-        self.answer(ServerMessage::Welcome { server_version: "memory".to_owned() }).await?;
+        let stored = self.begin();
+        let server_version = "memory".to_owned();
+        self.answer(ServerMessage::Welcome { server_version, stored }).await?;
         self.follow_up(&action).await?;
         let mut index = 0;
         while let Some(message) = self.from_client.recv().await {
@@ -296,15 +299,22 @@ impl Call {
         Ok(())
     }
 
-    fn begin(&self) {
+    /// Gives what the welcome says is stored.
+    fn begin(&self) -> Option<Seq> {
         let Hello { writer_id, first_seq, ref lost, .. } = self.hello;
         self.server.record(|records| {
+            let tells_stored = records.tells_stored;
             let writer = records.writers.entry(writer_id).or_default();
             writer.stream = writer.stream.max(self.attempt);
             // All below the hello's first seq has been acknowledged some time.
-            writer.watermark = writer.watermark.max(Seq(first_seq.0.saturating_sub(1)));
+            let before = Seq(first_seq.0.saturating_sub(1));
+            // Unless the server has said otherwise, and the client went back for it.
+            let watermark = if tells_stored { Seq(0) } else { writer.watermark };
+            writer.watermark = watermark.max(before);
             writer.pass_lost(lost);
-        });
+            let stored = writer.batches.range(..first_seq).next_back();
+            tells_stored.then(|| stored.map_or(Seq(0), |(seq, _)| *seq))
+        })
     }
 
     fn apply(&self, message: ClientMessage) -> Result<Option<ServerMessage>, Refusal> {
@@ -343,7 +353,7 @@ impl WriterRecord {
         }
         if batch.seq > self.watermark {
             self.watermark = batch.seq;
-            self.batches.insert(batch.seq, batch);
+            self.batches.entry(batch.seq).or_insert(batch);
             self.pass_lost(lost);
         }
         Ok(ServerMessage::Ack(self.watermark))

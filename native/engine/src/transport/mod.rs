@@ -259,6 +259,8 @@ pub struct WriterEnd {
 pub enum ServerMessage {
     Welcome {
         server_version: String,
+        /// Of the batches below the hello's first it has all up to here; `None`: it does not say.
+        stored: Option<Seq>,
     },
     /// Everything up to and including this seq is durable.
     Ack(Seq),

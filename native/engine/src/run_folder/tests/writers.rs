@@ -3,9 +3,10 @@
 use super::*;
 use crate::ring::{Ring, RingOptions, RingPlace, RingStart};
 use crate::run_folder::liveness::is_free;
+use crate::run_folder::writer_folder::LOCK;
 use crate::spool::faults::{Fault, FaultyDisk};
-use crate::spool::{Disk, SeriesCursor, SpoolOptions};
-use crate::types::{BatchKind, EnvNo, Lsn, MetricNo, Position, Scale};
+use crate::spool::{self, Disk, SeriesCursor, SpoolOptions};
+use crate::types::{BatchKind, EnvNo, Lsn, MetricNo, Position, Scale, Seq};
 
 #[test]
 fn test_numbers_rise_over_writers_and_cursors() {

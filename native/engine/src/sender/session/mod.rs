@@ -79,6 +79,8 @@ pub(super) struct Surroundings<'a> {
     pub shared: &'a Shared,
     pub host: &'a dyn SenderHost,
     pub ending: Ending,
+    /// See [`SenderConfig`](super::SenderConfig).
+    pub oldest: Option<Seq>,
     pub log: &'a EngineLog,
 }
 
@@ -263,7 +265,9 @@ impl<'a> Session<'a> {
         message: Option<Result<ServerMessage, TransportError>>,
     ) -> Result<Option<Outcome>, Failure> {
         match message.ok_or_else(|| unreachable("the server ended the stream"))?? {
-            ServerMessage::Welcome { server_version } => self.welcome(server_version),
+            ServerMessage::Welcome { server_version, stored } => {
+                return Ok(self.welcome(server_version, stored));
+            }
             ServerMessage::Ack(seq) => {
                 self.check_exists(seq)?;
                 if self.window.ack(seq) {
@@ -291,16 +295,31 @@ impl<'a> Session<'a> {
         Ok(None)
     }
 
-    fn welcome(&mut self, server_version: String) {
-        if self.phase == Phase::Welcoming {
-            self.phase = Phase::Streaming;
-        }
+    fn welcome(&mut self, server_version: String, stored: Option<Seq>) -> Option<Outcome> {
         self.waiting_since = None;
         self.around.log.info(format_args!("the server (metrana {server_version}) took the stream"));
         self.around.shared.note_welcome(server_version);
         if let Some(job) = self.carried.on_welcome.take() {
             job();
         }
+        if self.phase != Phase::Welcoming {
+            return None;
+        }
+        self.phase = Phase::Streaming;
+        self.around.host.on_welcome(Seq(self.carried.acked.0 + 1), stored);
+        self.go_back(stored?)
+    }
+
+    /// Begins anew with what the server was believed to have, if it has not and the spool still has.
+    fn go_back(&mut self, stored: Seq) -> Option<Outcome> {
+        let begin = stored.max(Seq(self.around.oldest?.0.saturating_sub(1)));
+        if begin >= self.carried.acked {
+            return None;
+        }
+        let acked = self.carried.acked;
+        self.around.log.warn(format_args!("the server has up to batch {stored}, not {acked}"));
+        self.carried.acked = begin;
+        Some(Outcome::Renew)
     }
 
     fn note_acked(&mut self) {

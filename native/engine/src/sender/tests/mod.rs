@@ -144,6 +144,7 @@ impl Rig {
             run_id: RUN,
             writer_id: WRITER,
             first_seq: Seq(1),
+            oldest_seq: None,
             open: self.open.clone(),
             log: Arc::new(EngineLog::off()),
             settings: self.settings.clone(),

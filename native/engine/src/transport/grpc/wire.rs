@@ -128,7 +128,8 @@ pub(super) fn server_message(
     Ok(Some(match body {
         Body::Welcome(welcome) => {
             check_version(welcome.version)?;
-            ServerMessage::Welcome { server_version: welcome.server_version }
+            let stored = welcome.stored_seq.map(Seq);
+            ServerMessage::Welcome { server_version: welcome.server_version, stored }
         }
         Body::Ack(ack) => ServerMessage::Ack(Seq(ack.seq)),
         Body::Ended(proto::Ended {}) => ServerMessage::Ended,

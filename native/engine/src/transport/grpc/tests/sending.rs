@@ -61,6 +61,7 @@ fn start(destination: Destination, count: u64) -> (Sender, Arc<Host>) {
         run_id: RUN,
         writer_id: WRITER,
         first_seq: Seq(1),
+        oldest_seq: None,
         open: Some(open_run()),
         log: Arc::new(EngineLog::off()),
         settings: SenderSettings {

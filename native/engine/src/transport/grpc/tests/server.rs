@@ -27,6 +27,8 @@ pub(super) struct Manners {
     /// Refuses to open a run.
     pub refusal: Option<proto::Refused>,
     pub version: u32,
+    /// What its welcome says that it has.
+    pub stored: Option<u64>,
 }
 
 impl Manners {
@@ -84,6 +86,7 @@ impl TestServer {
                 Client::Hello(_) => Some(Body::Welcome(proto::Welcome {
                     version: self.manners.version,
                     server_version: "test".to_owned(),
+                    stored_seq: self.manners.stored,
                 })),
                 Client::Batch(_) if self.manners.sends_away && is_first => {
                     Some(Body::Reconnect(proto::Reconnect {}))
