@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _undelivered(data_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Gives a row for every writer that has something its destination did not acknowledge.
 
-    One whose folder is kept for another store has a row too. The sentences are on folders of which that cannot be told.
+    One whose folder is kept for another store has a row too. The sentences are on folders of which
+    that cannot be told.
     """
     unreadable: list[str] = []
     rows = [_row(run, writer) for run, writer in _writers(data_dir, unreadable, kept=True)]

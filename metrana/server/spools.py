@@ -215,7 +215,7 @@ class _WriterDelivery:
         return self._ingestor.open_session(self._record, self._progress, first, new=is_new)
 
     def _find_gone(self) -> tuple[int, int] | None:
-        """Tells which batches are neither in the spool nor in the stores: the first and the last."""
+        """Tells the first and the last batch that neither the spool nor the stores have."""
         gone = (self._session.stored_seq + 1, self._follower.first_seq - 1)
         if gone[0] > gone[1]:
             return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -85,11 +87,24 @@ def test_a_store_that_was_made_anew_gets_what_is_still_spooled(tmp_path: Path) -
         machine.command("sync")
 
 
-def test_a_copy_without_its_acknowledged_beginning_is_told_and_kept(
-    copied: Machine, tmp_path: Path
-) -> None:
-    fresh = Machine(tmp_path / "fresh")
-    (folder,) = run_folders(copied.data_dir)
+@dataclass
+class Cut:
+    """A copy without its beginning.
+
+    Attributes:
+        machine: Where it lies.
+        writer: The writer's folder.
+        told: What is said of what is missing.
+    """
+
+    machine: Machine
+    writer: Path
+    told: str
+
+
+def cut_beginning(machine: Machine) -> Cut:
+    """Deletes the first segment of a copy, which was acknowledged."""
+    (folder,) = run_folders(machine.data_dir)
     with folder.recover(1):
         pass  # the rest of the ring goes into a segment of its own
     (writer,) = folder.writers()
@@ -97,17 +112,113 @@ def test_a_copy_without_its_acknowledged_beginning_is_told_and_kept(
     oldest.unlink()
     begins = _native.SpoolFollower(writer.path).read(1 << 20)[1].seq
     told = f"batches 1 to {begins - 1} are missing" if begins > 2 else "batch 1 is missing"
+    return Cut(machine, Path(writer.path), told)
+
+
+@pytest.fixture
+def cut(copied: Machine) -> Cut:
+    """The copied spool without its beginning."""
+    return cut_beginning(copied)
+
+
+def serving(machine: Machine, is_served: bool) -> AbstractContextManager[object]:
+    """A running server for a machine's data directory, or none."""
+    return LocalServer(machine.data_dir) if is_served else nullcontext()
+
+
+@pytest.mark.parametrize("is_served_again", [False, True])
+@pytest.mark.parametrize("is_served", [False, True])
+def test_a_copy_without_its_acknowledged_beginning_is_told_and_kept(
+    cut: Cut, tmp_path: Path, is_served: bool, is_served_again: bool
+) -> None:
+    fresh = Machine(tmp_path / "fresh")
     counts = set()
-    for _ in range(2):
-        synced = fresh.command("sync", str(copied.data_dir), code=1)
-        assert synced.stderr.count(told) == 1
-        assert Path(writer.path).exists()
-        with fresh.client() as client:
-            run = client.run("r")
-        assert run.status == "lost"
-        counts.add(run.point_count)
+    for served in (is_served, is_served_again):
+        with serving(fresh, served):
+            synced = fresh.command("sync", str(cut.machine.data_dir), code=1)
+            assert synced.stderr.count(cut.told) == 1
+            assert cut.writer.exists()
+            with fresh.client() as client:
+                wait_until(lambda client=client: client.run("r").status == "lost", what="the end")
+                counts.add(client.run("r").point_count)
     (count,) = counts
     assert 0 < count <= COUNT // 2
+    assert "0 batches of 0 writers delivered" in synced.stderr
+    status = ("status", "--data-dir", str(cut.machine.data_dir))
+    (row,) = json.loads(cut.machine.command(*status, "--json").stdout)
+    assert [cut.told in problem for problem in row["problems"]] == [True]
+    assert cut.told in cut.machine.command(*status).stdout
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_a_kept_copy_is_left_alone_by_whoever_comes_later(
+    cut: Cut, tmp_path: Path, is_served: bool
+) -> None:
+    fresh, machine = Machine(tmp_path / "fresh"), cut.machine
+    with serving(fresh, is_served):
+        fresh.command("sync", str(machine.data_dir), code=1)
+    before = sorted(cut.writer.iterdir())
+    with (
+        (tmp_path / "told").open("w") as told_file,
+        LocalServer(machine.data_dir, stderr=told_file.fileno()),
+        machine.client() as client,
+    ):
+        # What the server finds in its spools, and what an init() brings to it.
+        wait_until(lambda: cut.told in (tmp_path / "told").read_text(), what="the word of it")
+        logged = machine.python(
+            """
+            with metrana.init(run_name="later") as run:
+                run.log("loss", 1.0)
+                run.flush()
+            """
+        )
+        assert "missing" not in logged.stderr
+        wait_until(lambda: client.run("later").status == "finished", what="the later run")
+        runs = client.runs(as_="arrow").to_pylist()
+    assert [run["run_name"] for run in runs] == ["later"]
+    assert (tmp_path / "told").read_text().count(cut.told) == 1
+    assert sorted(cut.writer.iterdir()) == before
+    # Without the mark it is as it was.
+    (cut.writer / "kept").unlink()
+    machine.command("sync", code=1)
+    with machine.client() as client:
+        assert 0 < client.run("r").point_count <= COUNT // 2
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_a_copy_goes_without_a_word_where_its_beginning_is(
+    copied: Machine, tmp_path: Path, is_served: bool
+) -> None:
+    fresh, again = Machine(tmp_path / "fresh"), Machine(tmp_path / "again")
+    (folder,) = run_folders(copied.data_dir)
+    with folder.recover(1):
+        pass  # what is in the ring only one of them could have
+    shutil.copytree(copied.data_dir, again.data_dir)
+    with seen(fresh):
+        fresh.command("sync", str(copied.data_dir))
+    cut = cut_beginning(again)
+    with serving(fresh, is_served), seen(fresh):
+        synced = fresh.command("sync", str(again.data_dir))
+    assert "missing" not in synced.stderr
+    assert not cut.writer.exists()
+
+
+def test_a_copy_that_a_server_elsewhere_gets_in_part_still_goes_to_its_own_store(
+    copied: Machine, tmp_path: Path, elsewhere: LocalServer
+) -> None:
+    own = Machine(tmp_path / "own")
+    (folder,) = run_folders(copied.data_dir)
+    with folder.recover(1):
+        pass  # what is in the ring only one of them could have
+    again = Machine(tmp_path / "again")
+    shutil.copytree(copied.data_dir, again.data_dir)
+    own.command("sync", str(copied.data_dir))
+    cut = cut_beginning(again)
+    synced = again.command("sync", "--url", elsewhere.grpc_url, "--api-key", KEY, code=1)
+    assert synced.stderr.count(cut.told) == 1
+    with seen(own):
+        own.command("sync", str(again.data_dir))
+    assert not cut.writer.exists()
 
 
 def test_a_followed_run_that_went_elsewhere_does_not_seem_to_run_for_ever(

@@ -154,7 +154,9 @@ fn sweep(writers: &DeadWriters, cancel: &Cancel, told: mpsc::Sender<Told>) {
             let warning = delivered.opened.renamed();
             if delivered.kept.is_some() {
                 let _ = told.send(Told::Rest(delivered.batch_count));
-                warning.into_iter().for_each(|warning| _ = told.send(Told::Problem(warning)));
+                if let Some(warning) = warning {
+                    let _ = told.send(Told::Problem(warning));
+                }
             } else {
                 let run = run.run();
                 let _ = told.send(Told::Delivered {

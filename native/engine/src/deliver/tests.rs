@@ -16,8 +16,8 @@ use crate::run_folder::{
 };
 use crate::seal::SealSettings;
 use crate::spool::{Numbers, SealedBatch, SpoolOptions, SpoolWriter, UnknownNumber};
-use crate::transport::{Batch, RefusalCode};
 use crate::transport::memory::{Action, Event, MemoryServer, MemoryTransport, refusal};
+use crate::transport::{Batch, RefusalCode};
 use crate::types::{BatchKind, Compression, EnvNo, Lsn, MetricNo, WriterId};
 
 const SEGMENT_BYTES: u64 = 600;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::RunFolderError;
 use super::info::{self, WriterInfo};
 use super::kept;
 use super::liveness::{Here, Liveness};
 use super::writer_folder::{LOCK, WRITER_JSON, is_stillborn, read_acked};
-use super::RunFolderError;
 use crate::spool;
 use crate::types::Seq;
 
@@ -75,7 +75,10 @@ impl WriterEntry {
     }
 }
 
-pub(super) fn is_undelivered(path: &Path, info: Option<&WriterInfo>) -> Result<bool, RunFolderError> {
+pub(super) fn is_undelivered(
+    path: &Path,
+    info: Option<&WriterInfo>,
+) -> Result<bool, RunFolderError> {
     let Some(info) = info else { return Ok(!spool::is_empty(path)?) };
     let last = spool::last_seq(path, info.writer_id)?;
     let has_ring = info.ended.is_none() && info.ring.as_deref().is_some_and(Path::exists);

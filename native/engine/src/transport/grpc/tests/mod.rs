@@ -157,6 +157,19 @@ async fn test_a_stream_carries_every_message_in_order_both_ways() {
     assert_eq!(server.seen.lock().messages, expected);
 }
 
+#[test]
+fn test_a_welcome_is_read_with_and_without_what_is_stored() {
+    for (bytes, stored) in
+        [(&b"\x08\x01\x12\x01v\x18\x00"[..], Some(Seq(0))), (b"\x08\x01\x12\x01v", None)]
+    {
+        let welcome = <proto::Welcome as prost::Message>::decode(bytes).unwrap();
+        let body = Some(proto::server_message::Body::Welcome(welcome));
+        let read = wire::server_message(proto::ServerMessage { body }).unwrap();
+        let server_version = "v".to_owned();
+        assert_eq!(read, Some(ServerMessage::Welcome { server_version, stored }));
+    }
+}
+
 #[tokio::test]
 async fn test_the_token_travels_with_every_call_and_a_wrong_one_is_final() {
     let manners = Manners { token: Some("secret".to_owned()), ..Manners::good() };
@@ -186,7 +199,10 @@ async fn test_a_server_that_holds_its_headers_back_does_not_hold_up_the_caller()
     assert!(stream.incoming.try_recv().is_err(), "there is a stream before there are headers");
     // Its welcome is one of before it could say what it has.
     let welcome = next(&mut stream).await;
-    assert!(matches!(welcome, Some(Ok(ServerMessage::Welcome { stored: None, .. }))), "{welcome:?}");
+    assert!(
+        matches!(welcome, Some(Ok(ServerMessage::Welcome { stored: None, .. }))),
+        "{welcome:?}"
+    );
 }
 
 #[tokio::test]
