@@ -30,7 +30,12 @@ pub fn missing_batches(writer_folder: &Path, first: Seq, last: Seq) -> String {
     sentence(writer_folder, &missing(first, last))
 }
 
-/// The same, if the folder is marked. A mark that cannot be read is one.
+/// The same on a folder that is kept without a mark: its own store may still get it.
+pub fn missing_elsewhere(first: Seq, last: Seq) -> String {
+    format!("{}; its folder is kept for the store it was logged for", missing(first, last))
+}
+
+/// The first of them, if the folder is marked. A mark that cannot be read is one.
 pub(super) fn read(writer_folder: &Path) -> Option<String> {
     match std::fs::read(writer_folder.join(KEPT)) {
         Ok(text) => Some(sentence(writer_folder, String::from_utf8_lossy(&text).trim())),

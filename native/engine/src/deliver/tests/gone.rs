@@ -133,7 +133,9 @@ fn test_what_another_server_lacks_is_told_and_the_runs_own_still_gets_it() {
     let (info, first) = without_beginning(&run);
     let elsewhere = server_with(0, info.writer_id);
     let delivered = deliver_first(&run, &options(&elsewhere, "https://elsewhere")).unwrap();
-    assert!(delivered.kept.is_some() && !delivered.is_removed);
+    assert!(delivered.kept.unwrap().ends_with("is kept for the store it was logged for"));
+    assert!(!delivered.is_removed);
+    assert_eq!(run.writers().unwrap()[0].kept, None);
     let own = server_with(first.0 - 1, info.writer_id);
     assert_eq!(sweep(data_dir.path(), &own).0, [""; 0]);
     assert_eq!(own.applied(info.writer_id), seqs(1..=20));
