@@ -22,7 +22,7 @@ from metrana.server.points.schema import (
     SCHEMA_VERSION,
     SUMMARY_KEY,
     create_points,
-    upgrade_from_1,
+    upgrade_from,
 )
 from metrana.server.points.types import BucketsQuery, Cursors, PointsQuery, StoreStats
 
@@ -281,12 +281,13 @@ class PointsStore:
         self._engine.command(create_points())
         self._engine.command(CREATE_PAIRING)
         if found["exists"] and row["schema_version"] < SCHEMA_VERSION:
+            version = max(row["schema_version"], 1)
             _log.warning(
                 "the points store is brought from schema %d to %d; this may take minutes",
-                max(row["schema_version"], 1),
+                version,
                 SCHEMA_VERSION,
             )
-            for statement in upgrade_from_1():
+            for statement in upgrade_from(version):
                 self._engine.command(statement)
         if row["schema_version"] < SCHEMA_VERSION:
             self._engine.command(f"INSERT INTO meta VALUES ({SCHEMA_VERSION})")

@@ -16,9 +16,9 @@ from metrana.server.points.summary import profile
 from tests.integration.server.points.plans import explained, versions
 from tests.integration.server.points.reference import Point, columns
 
-CREATE_POINTS_2 = (
+CREATE_POINTS_3 = (
     "CREATE TABLE IF NOT EXISTS points ("
-    "run_no UInt32, metric_no UInt32, env_no UInt32, "
+    "run_no UInt32 CODEC(ZSTD(1)), metric_no UInt32 CODEC(ZSTD(1)), env_no UInt32, "
     "rl_step Int64 CODEC(DoubleDelta, ZSTD(1)), episode Int64 CODEC(DoubleDelta, ZSTD(1)), "
     "step Int64 CODEC(DoubleDelta, ZSTD(1)), timestamp_ms Int64 CODEC(DoubleDelta, ZSTD(1)), "
     "value Float64 CODEC(Gorilla, ZSTD(1)), logger_no UInt32, writer_no UInt32, "
@@ -43,9 +43,9 @@ CREATE_POINTS_2 = (
 )
 
 
-def test_table_of_version_2_is_what_it_was() -> None:
-    assert SCHEMA_VERSION == 2
-    assert create_points() == CREATE_POINTS_2
+def test_table_of_version_3_is_what_it_was() -> None:
+    assert SCHEMA_VERSION == 3
+    assert create_points() == CREATE_POINTS_3
 
 
 # The extremes of each scale, and what a packed position must tell apart.

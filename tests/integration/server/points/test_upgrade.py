@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metrana.server.points import PointsQuery, PointsStore, open_points
-from metrana.server.points.schema import PROJECTION, SCHEMA, upgrade_from_1
+from metrana.server.points.schema import PROJECTION, SCHEMA, upgrade_from
 from metrana.server.points.summary import profile
 from tests.integration.server.points.plans import explained, versions
 from tests.integration.server.points.reference import Point, columns
@@ -60,7 +60,7 @@ def test_a_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
     for rest in (points[150:], []):
         with open_points(url) as store:
             assert store.points(PointsQuery(1)).read_all() == before
-            assert versions(store) == ["1", "2"]
+            assert versions(store) == ["1", "3"]
             store.insert(columns(rest))
             before = store.points(PointsQuery(1)).read_all()
             plan = explained(store, lambda store=store: profile(store._engine, [1]))
@@ -69,11 +69,35 @@ def test_a_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
             assert summary["row_count"].tolist() == [100, 100]
             assert summary["last_value"].tolist() == [99.0, -99.0]
             assert summary["last_rl_step"].tolist() == [-1, 7]
-            create = store._engine._keeper.query("SHOW CREATE TABLE points", "TSVRaw")
-            assert "LZ4" not in create.bytes().decode()
+            assert "LZ4" not in _created(store)
 
 
-@pytest.mark.parametrize("done", range(len(upgrade_from_1()) + 1))
+def test_a_store_of_version_2_gets_the_codecs_of_today(tmp_path: Path) -> None:
+    url = f"chdb://{tmp_path}/points"
+    points = [Point(1, 1, 0, -1, -1, step, value=float(step)) for step in range(100)]
+    version_2 = (
+        "ALTER TABLE points MODIFY COLUMN run_no UInt32 CODEC(Default), "
+        "MODIFY COLUMN metric_no UInt32 CODEC(Default)",
+        "TRUNCATE TABLE meta",
+        "INSERT INTO meta VALUES (2)",
+    )
+    with open_points(url) as store:
+        today = _created(store)
+        for statement in version_2:
+            store._engine.command(statement)
+        assert _created(store) != today
+        store.insert(columns(points))
+    with open_points(url) as store:
+        assert versions(store) == ["2", "3"]
+        assert _created(store) == today
+        _check_summary(store, 100)
+
+
+def _created(store: PointsStore) -> str:
+    return store._engine._keeper.query("SHOW CREATE TABLE points", "TSVRaw").bytes().decode()
+
+
+@pytest.mark.parametrize("done", range(len(upgrade_from(1)) + 1))
 def test_an_upgrade_that_ended_after_any_statement_is_finished_by_the_next(
     tmp_path: Path, done: int
 ) -> None:
@@ -81,10 +105,10 @@ def test_an_upgrade_that_ended_after_any_statement_is_finished_by_the_next(
     with open_points(url) as store:
         make_version_1(store)
         store.insert(columns([Point(step=step, value=float(step)) for step in range(10)]))
-        for statement in upgrade_from_1()[:done]:
+        for statement in upgrade_from(1)[:done]:
             store._engine.command(statement)
     with open_points(url) as store:
-        assert versions(store) == ["1", "2"]
+        assert versions(store) == ["1", "3"]
         _check_summary(store, 10)
 
 
@@ -93,7 +117,7 @@ def test_a_store_that_died_before_it_noted_its_version_is_upgraded(tmp_path: Pat
     with open_points(url) as store:
         make_version_1(store, note=())
     with open_points(url) as store:
-        assert versions(store) == ["2"]
+        assert versions(store) == ["3"]
         store.insert(columns([Point(step=step, value=float(step)) for step in range(10)]))
         _check_summary(store, 10)
 
@@ -113,7 +137,7 @@ def test_an_upgrade_that_is_killed_again_and_again_is_finished_in_the_end(tmp_pa
         -signal.SIGKILL
     ] * 4
     with open_points(url) as store:
-        assert versions(store) == ["1", "2"]
+        assert versions(store) == ["1", "3"]
         _check_summary(store, count)
 
 
