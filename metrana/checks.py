@@ -101,18 +101,22 @@ def entity_name(name: str, value: object) -> str:
 
 def tags(name: str, value: object) -> tuple[str, ...]:
     """A collection of tags; a lone string is refused, being a collection of letters."""
-    allowed = "a list of strings"
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise refusal(name, value, allowed)
-    try:
-        items = list(value)
-    except Exception:  # noqa: BLE001 - their iterator may raise anything
-        raise refusal(name, value, allowed) from None
+    items = listed(name, value, "a list of strings")
     checked = tuple(entity_name(f"{name}[{i}]", tag) for i, tag in enumerate(items))
     size = sum(len(tag.encode()) for tag in checked)
     if size > _MAX_TAG_BYTES:
         raise MetranaValidationError(f"{name}: must be at most {_MAX_TAG_BYTES} bytes, not {size}")
     return checked
+
+
+def listed(name: str, value: object, allowed: str) -> list[object]:
+    """The items of a collection; a lone string is refused, being a collection of letters."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise refusal(name, value, allowed)
+    try:
+        return list(value)
+    except Exception:  # noqa: BLE001 - their iterator may raise anything
+        raise refusal(name, value, allowed) from None
 
 
 def mapping(name: str, value: object) -> Mapping[str, Any]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from metrana import _native, checks
-from metrana.enums import StandardMetricScale
-from metrana.errors import MetranaError, MetranaValidationError
+from metrana.errors import MetranaError
+from metrana.query.arguments import (
+    optional,
+    range_arguments,
+    run_arguments,
+    series_arguments,
+    statistics_arguments,
+    to_env_id,
+)
 from metrana.query.backend import Backend
 from metrana.query.frames import FrameKind, attribute_frame, check_kind, convert
 from metrana.query.run_info import RunInfo
@@ -21,8 +27,6 @@ from metrana.settings import (
     default_data_dir,
     normalise_url,
 )
-
-_Checked = TypeVar("_Checked")
 
 _LOCAL_PROBE_S: Final = 0.2
 _STATUSES: Final = ("running", "finished", "failed", "lost")
@@ -115,7 +119,7 @@ class Client:
             MetranaQueryError: If it could not be answered, as all calls do.
         """
         arguments = {
-            "project_name": _optional(checks.text, "project_name", project_name),
+            "project_name": optional(checks.text, "project_name", project_name),
             "tags": None if tags is None else list(checks.tags("tags", tags)),
             "status": None if status is None else checks.word("status", status, _STATUSES),
         }
@@ -134,7 +138,7 @@ class Client:
         Raises:
             MetranaNotFoundError: Naming the nearest names.
         """
-        name = _run_arguments(run_name, project_name, workspace_name, run_id)
+        name = run_arguments(run_name, project_name, workspace_name, run_id)
         fields = self._backend.value("run", name)
         for moment in ("created_at", "updated_at", "finished_at"):
             fields[moment] = _utc(fields[moment])
@@ -161,9 +165,9 @@ class Client:
         Raises:
             MetranaNotFoundError: No such run or metric.
         """
-        name = _run_arguments(run_name, project_name, workspace_name, run_id)
+        name = run_arguments(run_name, project_name, workspace_name, run_id)
         return self._frame(
-            "series", {**name, **_series_arguments(metric_name, None, None, None)}, as_
+            "series", {**name, **series_arguments(metric_name, None, None, None)}, as_
         )
 
     def points(
@@ -211,10 +215,10 @@ class Client:
             MetranaNotFoundError: No such run, metric or environment.
         """
         arguments = {
-            **_run_arguments(run_name, project_name, workspace_name, run_id),
-            **_series_arguments(metric_name, scale, labels, env_id),
-            **_range_arguments(episode, start, end),
-            "limit": _optional(checks.whole_number, "limit", limit),
+            **run_arguments(run_name, project_name, workspace_name, run_id),
+            **series_arguments(metric_name, scale, labels, env_id),
+            **range_arguments(episode, start, end),
+            "limit": optional(checks.whole_number, "limit", limit),
             "duplicates": checks.word("duplicates", duplicates, ("last", "all")),
         }
         return self._frame("points", arguments, as_)
@@ -267,9 +271,9 @@ class Client:
             MetranaNotFoundError: No such run, metric or environment.
         """
         arguments = {
-            **_run_arguments(run_name, project_name, workspace_name, run_id),
-            **_series_arguments(metric_name, scale, labels, env_id),
-            **_range_arguments(episode, start, end),
+            **run_arguments(run_name, project_name, workspace_name, run_id),
+            **series_arguments(metric_name, scale, labels, env_id),
+            **range_arguments(episode, start, end),
             "x": None if x is None else checks.word("x", x, _AXES),
             "bucket_count": checks.whole_number(
                 "bucket_count", bucket_count, minimum=1, maximum=_MAX_BUCKETS
@@ -277,6 +281,109 @@ class Client:
             "loggers": checks.word("loggers", loggers, _LOGGERS),
         }
         return self._frame("buckets", arguments, as_)
+
+    def aggregate(
+        self,
+        run_name: str | None = None,
+        metric_name: str | None = None,
+        *,
+        by: str = "rl_step",
+        over: str = "env",
+        stats: Sequence[str] = ("mean", "std", "min", "max"),
+        quantiles: Sequence[float] = (),
+        scale: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives statistics over the environments of a metric, one row a value of `by`.
+
+        Each environment counts once there, by the mean of its finite points; what is not finite is
+        left out. A metric without environments counts as one. Of metrics with several labels the
+        one without any is meant, unless `labels` choose another.
+
+        Args:
+            run_name: The run.
+            metric_name: The metric; has to be given.
+            by: `rl_step`, `episode` or `step`: an axis that the metric's points have.
+            over: What statistics are over: `env`.
+            stats: `mean`, `std` (of the population: divided by the number of environments), `min`,
+                `max`, `median`, `sum`, and `count`, the number of finite points.
+            quantiles: From 0 to 1, a column `q0.25` each. They are exact; between two environments
+                they are interpolated linearly, as `numpy.quantile` does by default.
+            scale: Needed if the name has metrics on several scales that have the axis.
+            labels: As for `points`.
+            start: Least value of `by`.
+            end: First value after the range.
+            project_name: As for `points`.
+            workspace_name: As for `points`.
+            run_id: As for `points`.
+            as_: Kind of frame.
+
+        Returns:
+            A frame of `by`'s values under its name, the statistics, the quantiles, and `env_count`,
+            the environments that have a finite point there. Where none has, statistics are null.
+
+        Raises:
+            MetranaValidationError: Several metrics match, or their points lack the axis.
+            MetranaNotFoundError: No such run or metric.
+        """
+        checks.word("over", over, ("env",))
+        arguments = {
+            **run_arguments(run_name, project_name, workspace_name, run_id),
+            **series_arguments(checks.text("metric_name", metric_name), scale, labels, None),
+            **range_arguments(None, start, end),
+            **statistics_arguments(by, stats, quantiles),
+        }
+        return self._frame("aggregate", arguments, as_)
+
+    def episodes(
+        self,
+        run_name: str | None = None,
+        *,
+        env_id: str | None = None,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives one row an episode of an environment, by environment and episode.
+
+        Episodes that metrics with `evaluation=True` are of are rows of their own, behind the
+        environment's others. Of what was logged for an episode more than once, the newest writer's
+        is shown. An episode that has not ended is known by its `reward` points, in an environment
+        without them by those of all its ENVIRONMENT_STEP metrics.
+
+        Args:
+            run_name: The run.
+            env_id: Only this environment.
+            project_name: As for `points`.
+            workspace_name: As for `points`.
+            run_id: As for `points`.
+            as_: Kind of frame.
+
+        Returns:
+            A frame of `env_id, episode, first_rl_step, last_rl_step, episode_length,
+            episode_return, end, rendering_id, evaluation` and a column a further EPISODE metric.
+            A length or return that was not logged is the number of `reward` points, or the sum of
+            those that are finite. `end` is `terminated`, `truncated`, `both` or `aborted` (another
+            episode of the environment followed, or the run ended, before any EPISODE metric of it
+            was logged); null if it goes on, or if neither `terminated` nor `truncated` is logged.
+            Metrics with labels (but `evaluation`) are `name{key=value,…}`, a metric whose name is
+            another column's is `name{}`.
+
+        Raises:
+            MetranaNotFoundError: No such run or environment.
+        """
+        arguments = {
+            **run_arguments(run_name, project_name, workspace_name, run_id),
+            "env_id": to_env_id(env_id),
+        }
+        return self._frame("episodes", arguments, as_)
 
     def env_steps(
         self,
@@ -300,9 +407,9 @@ class Client:
             MetranaNotFoundError: No such run, metric or environment.
         """
         arguments = {
-            **_run_arguments(run_name, project_name, workspace_name, run_id),
-            **_series_arguments(checks.text("metric_name", metric_name), None, labels, None),
-            "env_id": _env_id(env_id) or checks.text("env_id", env_id),
+            **run_arguments(run_name, project_name, workspace_name, run_id),
+            **series_arguments(checks.text("metric_name", metric_name), None, labels, None),
+            "env_id": to_env_id(env_id) or checks.text("env_id", env_id),
             "episode": checks.whole_number("episode", episode),
         }
         return self._frame("env_steps", arguments, as_)
@@ -328,9 +435,9 @@ class Client:
         """
         check_kind(as_)
         arguments = {
-            **_run_arguments(run_name, project_name, workspace_name, run_id),
-            "env_id": _env_id(env_id),
-            "episode": _optional(checks.whole_number, "episode", episode),
+            **run_arguments(run_name, project_name, workspace_name, run_id),
+            "env_id": to_env_id(env_id),
+            "episode": optional(checks.whole_number, "episode", episode),
         }
         return attribute_frame(self._backend.value("env_attributes", arguments), as_)
 
@@ -367,67 +474,6 @@ def _remote(url: str, token: str | None, timeout_secs: float) -> Backend:
             "pip install 'metrana[query]'"
         ) from error
     return RemoteBackend(url, token, timeout_secs)
-
-
-def _run_arguments(
-    run_name: str | None, project_name: str, workspace_name: str, run_id: str | None
-) -> dict[str, Any]:
-    if run_id is not None:
-        return {"run_id": checks.text("run_id", run_id).lower()}
-    if run_name is None:
-        raise MetranaValidationError("run_name: must be the name of a run, or give run_id")
-    return {
-        "run_name": checks.text("run_name", run_name),
-        "project_name": checks.text("project_name", project_name),
-        "workspace_name": checks.text("workspace_name", workspace_name),
-    }
-
-
-def _series_arguments(
-    metric_name: str | None,
-    scale: str | None,
-    labels: Mapping[str, str] | None,
-    env_id: str | int | None,
-) -> dict[str, Any]:
-    return {
-        "metric_name": _optional(checks.text, "metric_name", metric_name),
-        "scale": None
-        if scale is None
-        else checks.choice("scale", scale, StandardMetricScale).value,
-        "labels": None if labels is None else _labels(labels),
-        "env_id": _env_id(env_id),
-    }
-
-
-def _labels(labels: Mapping[str, str]) -> dict[str, str]:
-    return {
-        checks.text("labels", key): checks.text(f"labels[{key!r}]", value)
-        for key, value in checks.mapping("labels", labels).items()
-    }
-
-
-def _env_id(env_id: object) -> str | None:
-    """Takes a number for its decimal string, as logging does."""
-    if env_id is None or isinstance(env_id, str | bool):
-        return _optional(checks.text, "env_id", env_id)
-    if isinstance(env_id, Integral):
-        return str(int(env_id))
-    return checks.text("env_id", env_id)
-
-
-def _range_arguments(
-    episode: int | None, start: int | None, end: int | None
-) -> dict[str, int | None]:
-    return {
-        name: _optional(checks.whole_number, name, value)
-        for name, value in (("episode", episode), ("start", start), ("end", end))
-    }
-
-
-def _optional(
-    check: Callable[[str, object], _Checked], name: str, value: object
-) -> _Checked | None:
-    return None if value is None else check(name, value)
 
 
 def _utc(milliseconds: int | None) -> datetime | None:

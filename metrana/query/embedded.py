@@ -118,7 +118,7 @@ class _NoReads:
         """
         raise NotFoundError(f"nothing logged yet in {self._data_dir}")
 
-    series = points = buckets = env_steps = env_attributes = run
+    series = points = buckets = aggregate = episodes = env_steps = env_attributes = run
 
 
 @contextmanager

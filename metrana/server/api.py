@@ -27,6 +27,7 @@ from metrana.server.reads import (
     RunName,
     SeriesFilter,
 )
+from metrana.server.reads.routes import aggregate_request
 from metrana.server.reads.schemas import POINTS_SCHEMA
 from metrana.server.store_faults import catalog_failure
 
@@ -129,6 +130,27 @@ def create_router(reads: Reads) -> APIRouter:
             end=end,
         )
         return _frame(reads.buckets(name, request))
+
+    @router.get("/aggregate")
+    def aggregate(
+        name: Run,
+        metric_name: str,
+        scale: Scale | None = None,
+        labels: str | None = None,
+        by: Literal["rl_step", "episode", "step"] = "rl_step",
+        over: Literal["env"] = "env",  # noqa: ARG001 - the only choice so far
+        stats: str | None = None,
+        quantiles: str | None = None,
+        start: Position | None = None,
+        end: Position | None = None,
+    ) -> Response:
+        wanted = series_filter(metric_name, scale, labels)
+        arguments = {"by": by, "stats": stats, "quantiles": quantiles, "start": start, "end": end}
+        return _frame(reads.aggregate(name, aggregate_request(wanted, arguments)))
+
+    @router.get("/episodes")
+    def episodes(name: Run, env_id: str | None = None) -> Response:
+        return _frame(reads.episodes(name, env_id))
 
     @router.get("/env_steps")
     def env_steps(

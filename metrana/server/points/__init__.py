@@ -5,6 +5,7 @@ looks as it does. `open_points` opens it by URL, `PointsStore` writes and reads 
 that comes back is Arrow. Names, labels, environments and loggers are the catalog's business.
 """
 
+from metrana.server.points.aggregate import STATISTICS, level_name
 from metrana.server.points.errors import (
     PointsClosedError,
     PointsError,
@@ -15,6 +16,7 @@ from metrana.server.points.errors import (
 from metrana.server.points.schema import MAX_INSERT_ROWS, SCHEMA, SCHEMA_VERSION
 from metrana.server.points.store import PointsStore, open_points
 from metrana.server.points.types import (
+    AggregateQuery,
     BucketsQuery,
     Cursors,
     LoggerRule,
@@ -27,6 +29,8 @@ __all__ = [
     "MAX_INSERT_ROWS",
     "SCHEMA",
     "SCHEMA_VERSION",
+    "STATISTICS",
+    "AggregateQuery",
     "BucketsQuery",
     "Cursors",
     "LoggerRule",
@@ -39,5 +43,6 @@ __all__ = [
     "PointsVersionError",
     "StoreStats",
     "XAxis",
+    "level_name",
     "open_points",
 ]

@@ -82,6 +82,29 @@ class BucketsQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregateQuery:
+    """Statistics of one metric over its environments.
+
+    Attributes:
+        run_no: The run.
+        metric_no: The metric.
+        by: Column that rows are by: `rl_step`, `episode` or `step`. Points without are left out.
+        statistics: Of `aggregate.STATISTICS`, in the order of the columns.
+        quantiles: From 0 to 1, in the order of their columns.
+        start: Least value of `by`.
+        end: First value after the range.
+    """
+
+    run_no: int
+    metric_no: int
+    by: Literal["rl_step", "episode", "step"]
+    statistics: tuple[str, ...] = ("mean", "std", "min", "max")
+    quantiles: tuple[float, ...] = ()
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cursors:
     """The greatest positions of a run, from which automatic steps go on; -1 is none.
 

@@ -6,6 +6,7 @@ names again here. HTTP and the embedded client both call this and nothing else.
 
 from metrana.server.reads.facade import Reads
 from metrana.server.reads.requests import (
+    AggregateRequest,
     BucketsRequest,
     InvalidRequestError,
     PointsRequest,
@@ -14,6 +15,7 @@ from metrana.server.reads.requests import (
 )
 
 __all__ = [
+    "AggregateRequest",
     "BucketsRequest",
     "InvalidRequestError",
     "PointsRequest",

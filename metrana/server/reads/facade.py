@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metrana.server.points import BucketsQuery, LoggerRule, PointsQuery, XAxis
+from metrana.server.points import (
+    AggregateQuery,
+    BucketsQuery,
+    LoggerRule,
+    PointsQuery,
+    XAxis,
+    level_name,
+)
+from metrana.server.reads.episodes import episodes
 from metrana.server.reads.names import Names, timestamps
 from metrana.server.reads.requests import (
+    AggregateRequest,
     BucketsRequest,
+    ByChoice,
     InvalidRequestError,
     PointsRequest,
     RunName,
@@ -24,12 +34,20 @@ from metrana.server.reads.schemas import (
     POINTS_SCHEMA,
     RUNS_SCHEMA,
     SERIES_SCHEMA,
+    aggregates_schema,
 )
 from metrana.server.reads.selection import Selection, select
 
 if TYPE_CHECKING:
     from metrana.server.catalog import Catalog, RunFilter, RunRecord
     from metrana.server.points import PointsStore
+
+# What points of a scale have, its own axis first.
+_AXES: Final[dict[str, tuple[ByChoice, ...]]] = {
+    "ML_STEP": ("step",),
+    "EPISODE": ("episode", "rl_step"),
+    "ENVIRONMENT_STEP": ("step", "episode", "rl_step"),
+}
 
 
 class Reads:
@@ -155,6 +173,38 @@ class Reads:
             BUCKETS_SCHEMA,
         )
 
+    def aggregate(self, name: RunName, request: AggregateRequest) -> Any:
+        """Gives statistics over the environments of one metric: `aggregates_schema`.
+
+        Raises:
+            NotFoundError: No such run or metric.
+            InvalidRequestError: The metric's points have no such axis, or several metrics match.
+        """
+        record = self._run(name)
+        wanted = request.series
+        selection = select(self._catalog, self._points, record, wanted)
+        query = AggregateQuery(
+            run_no=record.run_no,
+            metric_no=self._one_metric(wanted, selection, axis=request.by),
+            by=request.by,
+            statistics=tuple(dict.fromkeys(request.stats)),
+            quantiles=tuple(dict.fromkeys(request.quantiles)),
+            start=request.start,
+            end=request.end,
+        )
+        statistics = (*query.statistics, *map(level_name, query.quantiles))
+        return self._points.aggregate(query).cast(aggregates_schema(query.by, statistics))
+
+    def episodes(self, name: RunName, env_id: str | None) -> Any:
+        """Gives a row an episode: `EPISODES_SCHEMA` and a column for each further EPISODE metric.
+
+        Raises:
+            NotFoundError: No such run or environment.
+        """
+        record = self._run(name)
+        selection = select(self._catalog, self._points, record, SeriesFilter(env_id=env_id))
+        return episodes(self._catalog, self._points, record, selection.env_nos)
+
     def env_steps(self, name: RunName, wanted: SeriesFilter, episode: int) -> Any:
         """Gives one episode's points of one series, ordered by step.
 
@@ -202,15 +252,32 @@ class Reads:
             run_id=name.run_id,
         )
 
-    def _one_metric(self, wanted: SeriesFilter, selection: Selection) -> int:
-        """Gives the only metric of a selection; of several, the one that has no labels beyond."""
-        metrics = self._catalog.metrics(metric_nos=selection.metric_nos)
+    def _one_metric(
+        self, wanted: SeriesFilter, selection: Selection, axis: ByChoice = "step"
+    ) -> int:
+        """Gives the only metric of a selection that has an axis.
+
+        Of several it is the one that has no labels beyond those that are asked for.
+        """
+        found = self._catalog.metrics(metric_nos=selection.metric_nos)
+        metrics = [metric for metric in found if axis in _AXES[metric.scale]]
+        if not metrics:
+            scales = " and ".join(sorted({metric.scale for metric in found}))
+            raise InvalidRequestError(
+                f"by: metric {wanted.metric_name!r} has scale {scales}, whose points have no "
+                f"{axis}; one of {', '.join(_AXES[found[0].scale])} would do"
+            )
         exact = [metric for metric in metrics if metric.labels == dict(wanted.labels or {})]
         (chosen, *others) = exact or metrics
-        if others:
+        if any(other.labels != chosen.labels for other in others):
             raise InvalidRequestError(
                 f"labels: must choose one of the metrics {wanted.metric_name!r}, which have "
                 + ", ".join(str(dict(metric.labels)) for metric in metrics)
+            )
+        if others:
+            raise InvalidRequestError(
+                f"scale: must choose one of the metrics {wanted.metric_name!r}, which have "
+                + ", ".join(metric.scale for metric in (chosen, *others))
             )
         return chosen.metric_no
 

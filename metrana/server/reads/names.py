@@ -46,9 +46,9 @@ class Names:
         _learn(self._metrics, distinct, self._ask_metrics)
         metrics = [self._metrics[number] for number in distinct]
         return {
-            "metric_name": _encoded([metric.name for metric in metrics], positions),
-            "scale": _encoded([metric.scale for metric in metrics], positions),
-            "labels": _encoded([labels_json(metric.labels) for metric in metrics], positions),
+            "metric_name": encoded([metric.name for metric in metrics], positions),
+            "scale": encoded([metric.scale for metric in metrics], positions),
+            "labels": encoded([labels_json(metric.labels) for metric in metrics], positions),
         }
 
     def env_ids(self, numbers: Any) -> Any:
@@ -77,7 +77,7 @@ class Names:
         distinct, positions = _distinct(numbers)
         _learn(known, distinct, ask)
         # Number 0 stands for nothing: ids are never empty.
-        return _encoded([known[number] or None for number in distinct], positions)
+        return encoded([known[number] or None for number in distinct], positions)
 
 
 def _distinct(numbers: Any) -> tuple[list[int], np.ndarray]:
@@ -91,7 +91,7 @@ def _learn(known: dict[int, Any], numbers: Collection[int], ask: Callable[[Any],
         known.update(ask(missing))
 
 
-def _encoded(texts: list[str | None], positions: np.ndarray) -> Any:
+def encoded(texts: list[str | None], positions: np.ndarray) -> Any:
     """Builds a dictionary-encoded column; texts that are equal share an entry."""
     entries = {text: index for index, text in enumerate(dict.fromkeys(t for t in texts if t))}
     codes = np.array([entries[text] if text else -1 for text in texts], np.int32)

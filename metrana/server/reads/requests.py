@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from metrana.server.points import STATISTICS
+
 
 class InvalidRequestError(ValueError):
     """A question that has no answer as it is put; the message names the argument."""
@@ -13,6 +15,7 @@ class InvalidRequestError(ValueError):
 
 LoggerChoice = Literal["mean", "min", "max", "each"]
 AxisChoice = Literal["step", "rl_step", "episode", "timestamp"]
+ByChoice = Literal["rl_step", "episode", "step"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +116,54 @@ class BucketsRequest:
     episode: int | None = None
     start: int | None = None
     end: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateRequest:
+    """Statistics of one metric over its environments.
+
+    Attributes:
+        series: The metric; `metric_name` is given, `env_id` is not.
+        by: What rows are by.
+        stats: Names of statistics, of `STATISTICS`.
+        quantiles: From 0 to 1.
+        start: Least value of `by`.
+        end: First value after the range.
+    """
+
+    series: SeriesFilter
+    by: ByChoice = "rl_step"
+    stats: tuple[str, ...] = ("mean", "std", "min", "max")
+    quantiles: tuple[float, ...] = ()
+    start: int | None = None
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses statistics that there are not."""
+        for name in self.stats:
+            if name not in STATISTICS:
+                raise InvalidRequestError(
+                    f"stats: must be of {', '.join(STATISTICS)}, not {name[:100]!r}"
+                )
+        for level in self.quantiles:
+            if not 0 <= level <= 1:
+                raise InvalidRequestError(f"quantiles: must be from 0 to 1, not {level!r}")
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Reads a list as it travels: its items with commas between."""
+    return tuple(item for item in text.split(",") if item)
+
+
+def listed_numbers(name: str, text: str) -> tuple[float, ...]:
+    """Reads a list of numbers as it travels.
+
+    Raises:
+        InvalidRequestError: One is no number.
+    """
+    try:
+        return tuple(float(item) for item in listed(text))
+    except ValueError:
+        raise InvalidRequestError(
+            f"{name}: must be numbers with commas between, not {text[:100]!r}"
+        ) from None

@@ -9,7 +9,15 @@ import pyarrow as pa
 
 from metrana.server.catalog import RunFilter
 from metrana.server.reads.facade import Reads
-from metrana.server.reads.requests import BucketsRequest, PointsRequest, RunName, SeriesFilter
+from metrana.server.reads.requests import (
+    AggregateRequest,
+    BucketsRequest,
+    PointsRequest,
+    RunName,
+    SeriesFilter,
+    listed,
+    listed_numbers,
+)
 from metrana.server.reads.schemas import POINTS_SCHEMA
 
 _RUN = ("run_name", "project_name", "workspace_name", "run_id")
@@ -38,7 +46,25 @@ def answer_frame(reads: Reads, route: str, arguments: Mapping[str, Any]) -> Any:
         return reads.buckets(name, BucketsRequest(series=series, **wanted))
     if route == "env_steps":
         return reads.env_steps(name, series, arguments["episode"])
+    if route == "episodes":
+        return reads.episodes(name, arguments.get("env_id"))
+    if route == "aggregate":
+        return reads.aggregate(name, aggregate_request(series, arguments))
     raise LookupError(route)
+
+
+def aggregate_request(series: SeriesFilter, arguments: Mapping[str, Any]) -> AggregateRequest:
+    """Gives the question of the `aggregate` route, whose lists travel as texts.
+
+    Raises:
+        InvalidRequestError: It has no answer as it is put.
+    """
+    wanted = _given(arguments, ("by", "start", "end"))
+    if arguments.get("stats") is not None:
+        wanted["stats"] = listed(arguments["stats"])
+    if arguments.get("quantiles") is not None:
+        wanted["quantiles"] = listed_numbers("quantiles", arguments["quantiles"])
+    return AggregateRequest(series=series, **wanted)
 
 
 def answer_value(reads: Reads, route: str, arguments: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ plain and nullable integers, so that a frame's types do not depend on its values
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -97,3 +98,27 @@ ENV_STEPS_SCHEMA: Final = pa.schema(
         _always("value", pa.float64()),
     ]
 )
+
+# Followed by a column for each further EPISODE metric.
+EPISODES_SCHEMA: Final = pa.schema(
+    [
+        _always("env_id", TEXT),
+        _always("episode", pa.int64()),
+        pa.field("first_rl_step", pa.int64()),
+        pa.field("last_rl_step", pa.int64()),
+        pa.field("episode_length", pa.float64()),
+        pa.field("episode_return", pa.float64()),
+        pa.field("end", TEXT),
+        pa.field("rendering_id", pa.string()),
+        _always("evaluation", pa.bool_()),
+    ]
+)
+
+
+def aggregates_schema(by: str, statistics: Iterable[str]) -> Any:
+    """Gives the columns of `aggregate`: the axis, each statistic, and how many are behind it."""
+    fields = [
+        _always(name, pa.int64()) if name == "count" else pa.field(name, pa.float64())
+        for name in statistics
+    ]
+    return pa.schema([_always(by, pa.int64()), *fields, _always("env_count", pa.int64())])

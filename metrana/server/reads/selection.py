@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.compute as pc
 
 from metrana.server.catalog import NotFoundError
 from metrana.server.catalog.naming import nearest
@@ -43,24 +40,15 @@ def select(
         return Selection()
     metric_nos = _metric_nos(catalog, record, wanted)
     env_no = _env_no(catalog, record, wanted)
-    in_run = points.summaries([record.run_no])
-    chosen = in_run
-    if metric_nos is not None:
-        chosen = chosen.filter(pc.is_in(chosen["metric_no"], value_set=_numbers(metric_nos)))
-    if wanted.env_id is not None:
-        chosen = chosen.filter(pc.is_in(chosen["env_no"], value_set=_numbers({env_no} - {None})))
+    # An environment that nobody knows is in no series.
+    env_nos = None if wanted.env_id is None else [env_no for env_no in (env_no,) if env_no]
+    chosen = points.series(record.run_no, metric_nos, env_nos)
     if not chosen.num_rows and (wanted.metric_name is not None or wanted.env_id is not None):
-        raise _not_found(catalog, record, wanted, in_run)
+        raise _not_found(catalog, record, wanted, points.series(record.run_no))
     return Selection(
         None if metric_nos is None else tuple(sorted(set(chosen["metric_no"].to_pylist()))),
         None if env_no is None else (env_no,),
     )
-
-
-def _numbers(numbers: Collection[int | None]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(sorted(number for number in numbers if number is not None), pa.uint32())
 
 
 def _metric_nos(catalog: Catalog, record: RunRecord, wanted: SeriesFilter) -> set[int] | None:
