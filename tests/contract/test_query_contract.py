@@ -38,6 +38,22 @@ SIGNATURES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
             **_FRAME,
         },
     ),
+    "aggregate": (
+        {"run_name": None, "metric_name": None},
+        {
+            "by": "rl_step",
+            "over": "env",
+            "stats": ("mean", "std", "min", "max"),
+            "quantiles": (),
+            "scale": None,
+            "labels": None,
+            "start": None,
+            "end": None,
+            **_RUN,
+            **_FRAME,
+        },
+    ),
+    "episodes": ({"run_name": None}, {"env_id": None, **_RUN, **_FRAME}),
     "env_attributes": (
         {"run_name": None},
         {"env_id": None, "episode": None, **_RUN, **_FRAME},

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from metrana.server.points.engine import Engine
 from metrana.server.points.filters import in_range, mean_within_range, newest, series_filter
 from metrana.server.points.schema import FINITE, SORT_KEY
-from metrana.server.points.summary import SeriesProfile, profile
+from metrana.server.points.summary import SeriesProfile, shape
 from metrana.server.points.types import AggregateQuery
 
 _HAS_VALUE: Final = "n > 0"
@@ -45,7 +45,7 @@ def level_name(level: float) -> str:
 
 def aggregate(engine: Engine, query: AggregateQuery) -> pa.Table:
     """Returns statistics over environments as `PointsStore.aggregate` documents."""
-    stored = profile(engine, (query.run_no,), (query.metric_no,))
+    stored = shape(engine, query.run_no, (query.metric_no,), None)
     if _may_have_one_each(stored, query.by):
         # Cheaper by half than a mean of each environment, which would be of one point.
         table = _read(engine, query, _single(query, stored), within_range=False)

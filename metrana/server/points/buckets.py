@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from metrana.server.points.engine import Engine
 from metrana.server.points.filters import in_range, mean_within_range, newest, series_filter
 from metrana.server.points.schema import FINITE, POSITION, SORT_KEY, order_key
-from metrana.server.points.summary import SeriesProfile, profile
+from metrana.server.points.summary import SeriesProfile, shape
 from metrana.server.points.types import BucketsQuery, LoggerRule, XAxis
 
 BUCKETS_SCHEMA: Final = pa.schema(
@@ -54,10 +54,10 @@ _RANGE_SCHEMA: Final = pa.schema(
 
 def buckets(engine: Engine, query: BucketsQuery) -> pa.Table:
     """Returns curves as `PointsStore.buckets` documents."""
-    stored = profile(engine, (query.run_no,), query.metric_nos, query.env_nos)
+    stored = shape(engine, query.run_no, query.metric_nos, query.env_nos)
     x = stored.own_axis() if query.x is XAxis.OWN else _X_COLUMNS[query.x]
     conditions, window = _conditions(query, x), in_range(x, query.start, query.end)
-    x_range = _x_range(engine, query, x, [*conditions, *window])
+    x_range = _x_range(engine, query, x, stored, [*conditions, *window])
     if x_range is None:
         return BUCKETS_SCHEMA.empty_table()
     low, high = x_range
@@ -89,11 +89,14 @@ def _conditions(query: BucketsQuery, x: str) -> list[str]:
 
 
 def _x_range(
-    engine: Engine, query: BucketsQuery, x: str, conditions: list[str]
+    engine: Engine, query: BucketsQuery, x: str, stored: SeriesProfile, conditions: list[str]
 ) -> tuple[int, int] | None:
     """Returns the least and the greatest x to divide, None if there is no point."""
     if query.start is not None and query.end is not None:
         return (query.start, query.end - 1) if query.start < query.end else None
+    span = stored.span(x) if query.episode is query.start is query.end is None else None
+    if span is not None:
+        return span
     where = " AND ".join(conditions)
     (row,) = engine.read(
         f"SELECT min({x}), max({x}), count() FROM points WHERE {where}", _RANGE_SCHEMA

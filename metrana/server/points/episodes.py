@@ -42,13 +42,22 @@ EPISODE_VALUES_SCHEMA: Final = pa.schema(
 
 _KEY: Final = ("metric_no", "env_no", "episode")
 
-# Whether a step may be in an episode twice. A writer numbers the steps of an episode from 0 when it
-# comes back to it: what repeats, then, are the least steps, and the others cannot make up for them
-# in the sum. Both sides wrap around alike where they are beyond an Int64.
+
+def _squares(greatest: str) -> str:
+    """Returns six times the sum of squares of 0 … `greatest`."""
+    return f"toInt128({greatest}) * ({greatest} + 1) * (2 * {greatest} + 1)"
+
+
+# Whether a step may be in an episode twice. A writer numbers the steps of an episode anew when it
+# comes back to it. So they may not, if all points are of one writer that never went back, as many
+# as there are numbers from the least to the greatest, and with the sum and the sum of squares of
+# these. Sums wrap around where they are beyond an Int64, on both sides alike.
 _MAY_REPEAT: Final = (
     "NOT (min(writer_no) = max(writer_no) AND max(rewound) = 0 "
     "AND toInt64(count()) = max(step) - min(step) + 1 "
-    "AND 2 * sum(step) = (min(step) + max(step)) * toInt64(count()))"
+    "AND 2 * sum(step) = (min(step) + max(step)) * toInt64(count()) "
+    "AND 6 * sum(step * step) = "
+    f"toInt64({_squares('max(step)')} - {_squares('(min(step) - 1)')}))"
 )
 
 _SUMS_SQL: Final = (

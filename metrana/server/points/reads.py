@@ -7,7 +7,7 @@ import pyarrow as pa
 from metrana.server.points.engine import Batches, Engine
 from metrana.server.points.filters import in_own_range, in_range, newest, series_filter
 from metrana.server.points.schema import POSITION, SORT_KEY, VERSION
-from metrana.server.points.summary import profile
+from metrana.server.points.summary import shape
 from metrana.server.points.types import PointsQuery
 
 POINTS_SCHEMA: Final = pa.schema(
@@ -62,7 +62,7 @@ def points(engine: Engine, query: PointsQuery) -> Batches:
 
 
 def _may_repeat(engine: Engine, query: PointsQuery) -> bool:
-    return profile(engine, (query.run_no,), query.metric_nos, query.env_nos).any_dirty
+    return shape(engine, query.run_no, query.metric_nos, query.env_nos).any_dirty
 
 
 def env_steps(engine: Engine, run_no: int, metric_no: int, env_no: int, episode: int) -> pa.Table:

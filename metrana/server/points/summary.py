@@ -103,11 +103,31 @@ _PARTIAL_SCHEMA: Final = pa.schema(
 )
 
 
-def _partials_sql(source: str) -> str:
-    aggregates = ", ".join(f"{sql} AS {name}" for name, sql in SUMMARY.items())
+# What says where series lie and whether they need deduplication, without their statistics.
+_SHAPE_AGGREGATES: Final = (
+    *("row_count", "any_rewound", "min_position", "max_position", "max_episode", "max_step"),
+)
+_SHAPE_SCHEMA: Final = pa.schema(
+    [
+        field
+        for field in _PARTIAL_SCHEMA
+        if field.name in (*SUMMARY_KEY, "row_count", "any_rewound", *_ENDS)
+    ]
+)
+_SHAPE_COLUMNS: Final = tuple(
+    column for column in _PARTIAL_COLUMNS if column.split(" AS ")[-1] in _SHAPE_SCHEMA.names
+)
+
+
+def _partials_sql(
+    source: str,
+    columns: Collection[str] = _PARTIAL_COLUMNS,
+    names: Collection[str] = tuple(SUMMARY),
+) -> str:
+    aggregates = ", ".join(f"{SUMMARY[name]} AS {name}" for name in names)
     keys = ", ".join(SUMMARY_KEY)
     return (
-        f"SELECT {', '.join(_PARTIAL_COLUMNS)} FROM "
+        f"SELECT {', '.join(columns)} FROM "
         f"(SELECT {keys}, {aggregates} FROM {source} GROUP BY {keys}) "
         f"ORDER BY {', '.join((*SERIES_KEY, 'logger_no', 'writer_no'))}"
     )
@@ -119,10 +139,11 @@ def _columns(table: Any) -> Columns:
 
 @dataclass(frozen=True)
 class SeriesProfile:
-    """Summaries by logger and writer of the series that match a filter, sorted by series.
+    """What is stored, by logger and writer, of the series that match a filter, sorted by series.
 
     Attributes:
-        columns: The columns, a row for each (series, logger, writer).
+        columns: The columns, a row for each (series, logger, writer): row counts, positions, and
+            from `profile` the statistics.
         starts: Index of the first row of each series.
         dirty: By series: it needs deduplication.
     """
@@ -148,6 +169,19 @@ class SeriesProfile:
             return "step"
         return "if(step >= 0, step, episode)" if has_step.any() else "episode"
 
+    def span(self, name: str) -> tuple[int, int] | None:
+        """Returns the least and the greatest of a coordinate; None if positions do not tell.
+
+        They do of the one that positions are ordered by, if all series use it.
+        """
+        if name not in POSITION or not len(self.starts):
+            return None
+        before = POSITION[: POSITION.index(name)]
+        least, greatest = self.columns[f"first_{name}"], self.columns[f"last_{name}"]
+        if least.min() < 0 or any((self.columns[f"last_{each}"] >= 0).any() for each in before):
+            return None  # some points may have none, or the ends of positions are not its ends
+        return int(least.min()), int(greatest.max())
+
     def varying(self) -> tuple[str, ...]:
         """Returns the coordinates in which points of one series differ."""
         if not len(self.starts):
@@ -168,14 +202,26 @@ class SeriesProfile:
 
 
 def profile(
-    engine: Engine,
-    run_nos: Collection[int],
-    metric_nos: Collection[int] | None = None,
-    env_nos: Collection[int] | None = None,
+    engine: Engine, run_nos: Collection[int], metric_nos: Collection[int] | None = None
 ) -> SeriesProfile:
     """Returns the summaries by logger and writer, from the projection."""
-    where = series_filter(run_nos, metric_nos, env_nos)
-    table = engine.read(_partials_sql(f"points WHERE {where}"), _PARTIAL_SCHEMA)
+    where = series_filter(run_nos, metric_nos)
+    return _profiled(engine.read(_partials_sql(f"points WHERE {where}"), _PARTIAL_SCHEMA))
+
+
+def shape(
+    engine: Engine,
+    run_no: int,
+    metric_nos: Collection[int] | None,
+    env_nos: Collection[int] | None,
+) -> SeriesProfile:
+    """Returns the same without statistics, which takes half the time."""
+    where = series_filter((run_no,), metric_nos, env_nos)
+    sql = _partials_sql(f"points WHERE {where}", _SHAPE_COLUMNS, _SHAPE_AGGREGATES)
+    return _profiled(engine.read(sql, _SHAPE_SCHEMA))
+
+
+def _profiled(table: Any) -> SeriesProfile:
     columns = _columns(table)
     starts = _starts(columns, SERIES_KEY)
     return SeriesProfile(columns, starts, _dirty(columns, starts))

@@ -209,8 +209,10 @@ class _Rows:
         self.keys: Numbers = np.empty(0, np.int64)
         for keys in parts:
             # Most metrics have the same episodes, which is cheaper to see than to merge.
-            if not np.array_equal(keys, self.keys):
-                self.keys = np.union1d(self.keys, keys)
+            if not len(self.keys):
+                self.keys = keys
+            elif not np.array_equal(keys, self.keys):
+                self.keys = _merged(self.keys, keys)
 
     @property
     def count(self) -> int:
@@ -238,6 +240,17 @@ class _Rows:
         if len(keys) == self.count:
             return slice(None)
         return np.searchsorted(self.keys, keys)
+
+
+def _merged(left: Numbers, right: Numbers) -> Numbers:
+    """Gives what is in either of two ascending arrays, ascending.
+
+    A stable sort sees that there are two runs; `numpy.union1d` takes ten times as long.
+    """
+    both: Numbers = np.sort(np.concatenate([left, right]), kind="stable")
+    is_last = np.append(both[1:] != both[:-1], np.ones(min(len(both), 1), np.bool_))
+    merged: Numbers = both[is_last]
+    return merged
 
 
 def _columns(
