@@ -72,8 +72,21 @@ def _parser() -> argparse.ArgumentParser:
 
     show = _add(commands, "show", "one run: config, tags, every metric with a plot")
     show.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
+    show.add_argument("--env", metavar="ENV", help="only this environment, with its last episodes")
     _add_place(show, "default")
     _add_reading(show)
+
+    episodes = _add(commands, "episodes", "a run's episodes, newest first")
+    episodes.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
+    episodes.add_argument("--env", metavar="ENV", help="only this environment's")
+    episodes.add_argument(
+        "--sort", metavar="COLUMN", help="greatest first, episode_return say; texts by alphabet"
+    )
+    episodes.add_argument(
+        "--limit", type=_count, default=20, metavar="N", help="how many (20); 0: all"
+    )
+    _add_place(episodes, "default")
+    _add_reading(episodes)
 
     export = _add(commands, "export", "write a run's points to a file")
     export.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
@@ -156,6 +169,12 @@ def _directory(text: str) -> Path:
         return checks.directory("DIR", text)
     except MetranaValidationError:
         raise argparse.ArgumentTypeError(f"{text!r} is no path") from None
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: 0 or more")
+    return int(text)
 
 
 def _port(text: str) -> int:

@@ -55,12 +55,18 @@ def find_run(client: Client, arguments: argparse.Namespace) -> RunInfo:
 
 
 def _elsewhere(rows: Iterable[dict[str, str]], arguments: argparse.Namespace) -> str:
-    """Says how to name a run of that name that is in another place, the newest."""
-    for row in rows:
-        if row["run_name"] == arguments.run_name:
-            workspace = f" --workspace {shlex.quote(row['workspace_name'])}"
-            project = f" --project {shlex.quote(row['project_name'])}"
-            return f"; there is one with{project}" + (
-                workspace if row["workspace_name"] != (arguments.workspace or "default") else ""
-            )
+    """Says how to name a run of that name that is in another place, the newest.
+
+    A run that is where it is looked for is not what is missing.
+    """
+    named = [row for row in rows if row["run_name"] == arguments.run_name]
+    asked = (arguments.project or "default", arguments.workspace or "default")
+    if any((row["project_name"], row["workspace_name"]) == asked for row in named):
+        return ""
+    for row in named:
+        workspace = f" --workspace {shlex.quote(row['workspace_name'])}"
+        project = f" --project {shlex.quote(row['project_name'])}"
+        return f"; there is one with{project}" + (
+            workspace if row["workspace_name"] != asked[1] else ""
+        )
     return ""

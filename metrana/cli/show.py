@@ -1,4 +1,7 @@
-"""`metrana show RUN`: config, tags, a summary of every metric, and a plot of each."""
+"""`metrana show RUN`: config, tags, a summary of every metric, and a plot of each.
+
+With `--env`, the same metrics of one environment, and its last episodes.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from metrana.cli.episodes import episode_table, ordered
 from metrana.cli.output import DONE, console, print_json, visible, written
 from metrana.cli.plots import axis_of, draw, weighted_mean
 from metrana.cli.reading import find_run, reading
@@ -20,6 +26,7 @@ from metrana.query import Client, RunInfo
 _MAX_PLOT_WIDTH: Final = 100
 _MAX_METRICS: Final = 200
 _MAX_PLOTS: Final = 50
+_MAX_EPISODES: Final = 10
 # More environments of one metric than this are one row.
 _MAX_LISTED: Final = 4
 
@@ -55,19 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
     width = min(out.width, _MAX_PLOT_WIDTH)
     with reading(arguments) as client:
         info = find_run(client, arguments)
-        series = client.series(run_id=info.run_id, as_="arrow").to_pylist()
-        for row in series:
-            row["labels"] = dict(row["labels"])
+        # Asked for first: it says what is like an environment that there is not.
+        episodes = _episodes(client, info, arguments.env)
+        series = _series(client, info, arguments.env)
         metrics = _metrics(series)
         drawn = () if arguments.json else metrics[:_MAX_PLOTS]
-        plots = [_plot(client, info.run_id, metric, width) for metric in drawn]
+        plots = [_plot(client, info.run_id, metric, width, arguments.env) for metric in drawn]
     # Nothing is printed before the store is let go: a pager may keep its reader for hours.
     if arguments.json:
-        print_json({**_fields(info), "series": series})
+        of_env = (
+            {} if episodes is None else {"env_id": arguments.env, "episodes": episodes.to_pylist()}
+        )
+        print_json({**_fields(info), **of_env, "series": series})
         return DONE
-    _print_head(out, info)
+    _print_head(out, info, arguments.env)
     if metrics:
         _print_metrics(out, metrics[:_MAX_METRICS])
+    if episodes is not None and episodes.num_rows:
+        out.print()
+        out.print(episode_table(ordered(episodes, None).slice(0, _MAX_EPISODES)))
     for plot in filter(None, plots):
         out.print()
         out.print(Text(plot), no_wrap=True, crop=False)
@@ -75,6 +88,23 @@ def run(arguments: argparse.Namespace) -> int:
     if left_out > 0:
         out.print(f"… and {left_out:,} more metrics; --json has all of them")
     return DONE
+
+
+def _episodes(client: Client, info: RunInfo, env_id: str | None) -> Any:
+    """Gives the episodes of the environment that is asked for; None if none is."""
+    if env_id is None:
+        return None
+    return client.episodes(run_id=info.run_id, env_id=env_id, as_="arrow")
+
+
+def _series(client: Client, info: RunInfo, env_id: str | None) -> list[Series]:
+    series = client.series(run_id=info.run_id, as_="arrow")
+    if env_id is not None:
+        series = series.filter(pc.equal(series["env_id"].cast(pa.string()), env_id))
+    rows: list[Series] = series.to_pylist()
+    for row in rows:
+        row["labels"] = dict(row["labels"])
+    return rows
 
 
 def _fields(info: RunInfo) -> dict[str, Any]:
@@ -94,9 +124,12 @@ def _metrics(series: Iterable[Series]) -> list[_Metric]:
     ]
 
 
-def _print_head(out: Console, info: RunInfo) -> None:
+def _print_head(out: Console, info: RunInfo, env_id: str | None) -> None:
     name = visible(f"{info.project_name}/{info.run_name}")
     out.print(Text(name, style="bold"), Text(info.status))
+    if env_id is not None:
+        out.print(Text(f"{'environment':<12} {visible(env_id)}"))
+        return
     for label, value in (
         ("run id", info.run_id),
         ("created", f"{info.created_at:%Y-%m-%d %H:%M:%S} UTC"),
@@ -169,12 +202,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def _plot(client: Client, run_id: str, metric: _Metric, width: int) -> str | None:
+def _plot(
+    client: Client, run_id: str, metric: _Metric, width: int, env_id: str | None
+) -> str | None:
     curves = client.buckets(
         run_id=run_id,
         metric_name=metric.name,
         scale=metric.scale,
         labels=metric.labels,
+        env_id=env_id,
         x=axis_of(metric.scale) if metric.scale == "ENVIRONMENT_STEP" else None,
         bucket_count=width,
         as_="arrow",

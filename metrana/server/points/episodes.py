@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from metrana.server.points.engine import Engine
 from metrana.server.points.filters import newest, series_filter
-from metrana.server.points.schema import FINITE, VERSION
+from metrana.server.points.schema import EPISODE_VERSION, FINITE
 
 _SUMS: Final = (
     ("metric_no", pa.uint32()),
@@ -86,6 +86,7 @@ def episode_sums(
         (*_KEY, "rl_step", "step", "value"),
         (*_KEY, "step"),
         f"{where} AND ({key}) IN ({repeating})",
+        EPISODE_VERSION,
     )
     shown = engine.read(f"SELECT {_SUMS_SQL} FROM ({source}) GROUP BY {key}", EPISODE_SUMS_SCHEMA)
     # Points may have come between the two: only what the second says is replaced.
@@ -103,7 +104,7 @@ def episode_values(
     # that `LIMIT 1 BY` does.
     table = engine.read(
         f"SELECT {', '.join(_KEY)}, nullIf(rl_step, -1), value FROM points WHERE {where} "
-        f"ORDER BY {', '.join((*_KEY, *VERSION))}",
+        f"ORDER BY {', '.join((*_KEY, *EPISODE_VERSION))}",
         EPISODE_VALUES_SCHEMA,
     )
     is_last = _is_last(table, _KEY)

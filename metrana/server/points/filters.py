@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from operator import index
 from typing import Final
 
+from metrana.server.points.schema import VERSION
+
 # A power of two, so that scaling rounds nothing but what is too small to matter in such a sum, and
 # enough for more values than a store can hold.
 _SCALE: Final = "pow(2, 64)"
@@ -52,15 +54,18 @@ def in_own_range(start: int | None, end: int | None) -> list[str]:
     return [f"(({steps}) OR ({episodes}))"]
 
 
-def newest(columns: Sequence[str], key: Sequence[str], where: str) -> str:
+def newest(
+    columns: Sequence[str], key: Sequence[str], where: str, version: Sequence[str] = VERSION
+) -> str:
     """Returns a query for the newest row of every `key`.
 
     Args:
         columns: What to select.
         key: What may occur once.
         where: The condition, applied before.
+        version: What is greater in a newer row, first things first.
     """
-    order = ", ".join((*key, "writer_no DESC", "seq DESC", "ordinal DESC"))
+    order = ", ".join((*key, *(f"{name} DESC" for name in version)))
     return (
         f"SELECT {', '.join(columns)} FROM points WHERE {where} "
         f"ORDER BY {order} LIMIT 1 BY {', '.join(key)}"

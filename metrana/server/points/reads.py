@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from metrana.server.points.engine import Batches, Engine
 from metrana.server.points.filters import in_own_range, in_range, newest, series_filter
-from metrana.server.points.schema import POSITION, SORT_KEY, VERSION
+from metrana.server.points.schema import EPISODE_VERSION, POSITION, SORT_KEY, VERSION
 from metrana.server.points.summary import shape
 from metrana.server.points.types import PointsQuery
 
@@ -74,4 +74,4 @@ def env_steps(engine: Engine, run_no: int, metric_no: int, env_no: int, episode:
         ]
     )
     columns = ("step", "nullIf(rl_step, -1)", "timestamp_ms", "value", "writer_no")
-    return engine.read(newest(columns, ("step",), where), STEPS_SCHEMA)
+    return engine.read(newest(columns, ("step",), where, EPISODE_VERSION), STEPS_SCHEMA)

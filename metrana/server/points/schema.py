@@ -62,6 +62,11 @@ VERSION: Final = ("writer_no", "seq", "ordinal")
 """What decides between points of one position: the greatest is shown. Never a client's clock."""
 
 
+EPISODE_VERSION: Final = ("writer_no", "seq", "rl_step", "ordinal")
+"""The same between points of one step or episode, whatever their rl_step: within a batch the later
+one has the greater, for a writer's rl_steps do not go back."""
+
+
 def order_key(columns: Sequence[str]) -> str:
     """Returns an expression that sorts like the tuple of `columns`, each at least -1.
 

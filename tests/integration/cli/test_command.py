@@ -16,7 +16,7 @@ from tests.integration.query.recorded import PROJECT, RUN
 from tests.local_server import LocalServer
 from tests.spool_damage import damage_batch
 
-COMMANDS = ["server", "ui", "runs", "show", "export", "sync", "status"]
+COMMANDS = ["server", "ui", "runs", "show", "episodes", "export", "sync", "status"]
 # Whatever a base install does not have.
 EXTRAS = ["pyarrow", "pandas", "httpx", "rich", "fastapi", "uvicorn", "chdb", "sqlalchemy", "grpc"]
 

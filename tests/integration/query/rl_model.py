@@ -164,7 +164,7 @@ def assert_rows(actual: Sequence[dict[str, Any]], expected: Sequence[dict[str, A
             for name, value in wanted.items()
             if not _same(found[name], value)
         }
-        assert not different, wanted
+        assert not different, (different, wanted)
 
 
 def _same(actual: Any, expected: Any) -> bool:

@@ -54,6 +54,10 @@ QUESTIONS: dict[str, Ask] = {
     "points": lambda c, **k: c.points(RUN, project_name=PROJECT, **k),
     "points_all": lambda c, **k: c.points(RUN, "loss", duplicates="all", project_name=PROJECT, **k),
     "buckets": lambda c, **k: c.buckets(RUN, "loss", bucket_count=3, project_name=PROJECT, **k),
+    "aggregate": lambda c, **k: c.aggregate(
+        RUN, "reward", quantiles=[0.5], project_name=PROJECT, **k
+    ),
+    "episodes": lambda c, **k: c.episodes(RUN, project_name=PROJECT, **k),
     "env_steps": lambda c, **k: c.env_steps(RUN, "reward", "e-0", 1, project_name=PROJECT, **k),
     "env_attributes": lambda c, **k: c.env_attributes(RUN, project_name=PROJECT, **k),
 }

@@ -34,6 +34,12 @@ UNKNOWN: list[tuple[Ask, str]] = [
         lambda c: c.points(RUN, "reward", env_id="e0", project_name=PROJECT),
         "environment 'e0'.*'e-0'",
     ),
+    (lambda c: c.episodes(RUN, env_id="e0", project_name=PROJECT), "environment 'e0'.*'e-0'"),
+    (lambda c: c.aggregate(RUN, "rewards", project_name=PROJECT), "mean 'reward'"),
+    (
+        lambda c: c.aggregate(RUN, "reward", labels={"k": "v"}, project_name=PROJECT),
+        "no metric 'reward' with labels {'k': 'v'}",
+    ),
     (
         lambda c: c.points(RUN, "accuracy", labels={"split": "dev"}, project_name=PROJECT),
         "no metric 'accuracy' with labels {'split': 'dev'}",
@@ -67,6 +73,18 @@ BAD: list[tuple[Ask, str]] = [
     (lambda c: c.buckets(RUN, "loss", bucket_count=0), "bucket_count"),
     (lambda c: c.buckets(RUN, "loss", bucket_count=10**9), "bucket_count"),
     (lambda c: c.buckets(RUN, "loss", loggers="median"), "loggers"),
+    (lambda c: c.aggregate(RUN), "metric_name"),
+    (lambda c: c.aggregate(RUN, "reward", by="timestamp"), "by"),
+    (lambda c: c.aggregate(RUN, "reward", over="episode"), "over"),
+    (lambda c: c.aggregate(RUN, "reward", stats="mean"), "stats"),
+    (lambda c: c.aggregate(RUN, "reward", stats=["mode"]), "stats"),
+    (lambda c: c.aggregate(RUN, "reward", quantiles=0.5), "quantiles"),  # type: ignore[arg-type]
+    (lambda c: c.aggregate(RUN, "reward", quantiles=[1.5]), "quantiles"),
+    (lambda c: c.aggregate(RUN, "reward", quantiles=[float("nan")]), "quantiles"),
+    (lambda c: c.aggregate(RUN, "reward", start=-1), "start"),
+    (lambda c: c.aggregate(RUN, "loss", project_name=PROJECT), "by"),
+    (lambda c: c.aggregate(RUN, "accuracy", by="rl_step", project_name=PROJECT), "by"),
+    (lambda c: c.episodes(RUN, env_id=1.5), "env_id"),  # type: ignore[arg-type]
     (lambda c: c.env_steps(RUN, "reward", "e-0", -1), "episode"),
     (lambda c: c.env_steps(RUN, None, "e-0", 0), "metric_name"),  # type: ignore[arg-type]
     (lambda c: c.env_steps(RUN, "reward", None, 0), "env_id"),  # type: ignore[arg-type]
@@ -136,6 +154,11 @@ def test_a_store_that_another_process_owns_is_a_query_error(
         (f"points?run_name={RUN}&scale=EPOCH", "scale"),
         (f"env_steps?run_name={RUN}&metric_name=reward&episode=0", "env_id"),
         (f"buckets?run_name={RUN}&bucket_count=0", "bucket_count"),
+        (f"aggregate?run_name={RUN}", "metric_name"),
+        (f"aggregate?run_name={RUN}&metric_name=reward&by=timestamp", "by"),
+        (f"aggregate?run_name={RUN}&metric_name=reward&stats=mean,mode", "stats"),
+        (f"aggregate?run_name={RUN}&metric_name=reward&quantiles=0.5,x", "quantiles"),
+        (f"aggregate?run_name={RUN}&metric_name=reward&quantiles=2", "quantiles"),
     ],
 )
 def test_http_refuses_bad_arguments_in_one_form(

@@ -133,9 +133,9 @@ def _named(point: Point) -> Logged:
     scale, name, labels = METRICS[point.metric_no - 1]
     rl_step, episode, step = (None if at == NONE else at for at in point.position)
     env_id = ENV_IDS[point.env_no - 1] if point.env_no else None
-    return Logged(
-        name, scale, labels, env_id, rl_step, episode, step, point.value, point.version
-    )
+    # Ordinals tell points of one position apart; rl_steps do not go back in a batch.
+    version = (point.writer_no, point.seq, point.rl_step, point.ordinal)
+    return Logged(name, scale, labels, env_id, rl_step, episode, step, point.value, version)
 
 
 def repeated_steps(steps: Sequence[int], *, writer_no: int = 1) -> list[Point]:
@@ -147,7 +147,7 @@ def repeated_steps(steps: Sequence[int], *, writer_no: int = 1) -> list[Point]:
     ]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(points=histories(), inserts=st.integers(1, 3), is_running=st.booleans())
 @example(points=repeated_steps([2, 2]), inserts=1, is_running=True)
 @example(
@@ -171,7 +171,7 @@ def test_episodes_equal_the_model(
         assert_rows(rows, rl_model.episodes(of_env, ENV_IDS, is_running=is_running))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     points=histories(),
     inserts=st.integers(1, 3),
@@ -224,7 +224,7 @@ def test_statistics_do_not_overflow(stores: Stores) -> None:
         "aggregate", metric_name="reward", labels={}, stats="mean,std,median", quantiles="0.25"
     )
     assert [row["mean"] for row in rows] == pytest.approx(
-        [greatest / 3, 5e308 / 3 if False else 1.6666666666666666e308, 7 / 3, greatest]
+        [greatest / 3, 1.6666666666666666e308, 7 / 3, greatest]
     )
     assert [row["median"] for row in rows] == pytest.approx([greatest, 1.7e308, 2.0, greatest])
     assert [row["q0.25"] for row in rows] == pytest.approx([0.0, 1.65e308, 1.5, greatest])
@@ -253,5 +253,5 @@ def test_columns_of_metrics_that_would_have_one_name_are_told_apart(stores: Stor
     further = {name: value for name, value in row.items() if name not in rl_model.FIXED}
     assert sorted(further.values()) == [0.0, 1.0, 2.0, 3.0]
     assert further["evaluation{}"] == 3.0
-    assert sorted(further) == ["evaluation{}", "x{k=1,l=2}", "x{k=1,l=2}#2", "x{k=1,l=2}{}#2"]
+    assert sorted(further) == ["evaluation{}", "x{k=1,l=2}", "x{k=1,l=2}#2", "x{k=1,l=2}{}"]
     assert row["evaluation"] is False
