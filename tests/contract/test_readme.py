@@ -61,3 +61,17 @@ def test_the_commands_of_the_quick_start_find_its_run(tmp_path: Path) -> None:
     assert "first" in printed["runs"]
     assert "accuracy" in printed["show"]
     assert printed["status"] == ""
+
+
+def test_an_rl_run_is_read_as_shown(tmp_path: Path) -> None:
+    run(tmp_path, "-c", shown("python", "Quick start"))
+    printed = run(tmp_path, "-c", shown("python", "Reading an RL run")).splitlines()
+    rows = [line.split()[1:] for line in printed]
+    assert ["env-0", "0", "100.0", "100.0", "NaN"] in rows
+    assert ["env-1", "0", "100.0", "50.0", "aborted"] in rows
+    assert ["99", "0.75", "0.25", "0.625", "0.875", "2"] in rows
+    for line in shown("sh", "Reading an RL run").splitlines():
+        _, name, *arguments = shlex.split(line, comments=True)
+        text = run(tmp_path, "-m", "metrana.cli", name, *arguments)
+        assert "env-0" in text
+        assert ("env-1" in text) is (name == "episodes")

@@ -6,7 +6,7 @@ are put beside each other by the place of each episode among all of them, column
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,13 +118,15 @@ def episodes(
     """
     series = points.series(record.run_no, env_nos=env_nos)
     series = series.filter(pa.array(series["env_no"].to_numpy() > 0))
-    of_scale = _metrics(catalog, record, series)
-    values = points.episode_values(record.run_no, list(of_scale("EPISODE")), env_nos)
-    sums = list(_sums(points, record, series, of_scale("ENVIRONMENT_STEP")))
     envs = np.unique(series["env_no"].to_numpy())
-    finished = list(_parts(values, of_scale("EPISODE"), envs))
-    stepped = [part for metrics, table in sums for part in _parts(table, metrics, envs)]
-    rows = _Rows(envs, [part.keys for part in (*finished, *stepped)])
+    ended, stepping = (
+        _metrics(catalog, record, series, scale) for scale in ("EPISODE", "ENVIRONMENT_STEP")
+    )
+    values = points.episode_values(record.run_no, list(ended), env_nos)
+    finished = list(_parts(values, ended, envs))
+    sums = _sums(points, record, series, stepping)
+    stepped = [part for table in sums for part in _parts(table, stepping, envs)]
+    rows = _Rows(part.keys for part in (*finished, *stepped))
     columns = _columns(rows, finished, stepped, is_running=record.status == "running")
     env_ids = catalog.env_ids(envs.tolist())
     columns["env_id"] = encoded([env_ids[number] for number in envs.tolist()], rows.env_places)
@@ -141,23 +143,16 @@ def _rendering_ids(rows: _Rows) -> Any:
     return pa.nulls(rows.count, pa.string())
 
 
-def _metrics(
-    catalog: Catalog, record: RunRecord, series: Any
-) -> Callable[[str], dict[int, _Metric]]:
-    """Gives a function from a scale to the metrics that series have on it, by number."""
+def _metrics(catalog: Catalog, record: RunRecord, series: Any, scale: str) -> dict[int, _Metric]:
+    """Gives the metrics that series have on a scale, by number."""
     in_run = set(np.unique(series["metric_no"].to_numpy()).tolist())
-
-    def of_scale(scale: str) -> dict[int, _Metric]:
-        found = catalog.metrics(project_id=record.project_id, scale=scale) if in_run else []
-        return {each.metric_no: _Metric.of(each) for each in found if each.metric_no in in_run}
-
-    known = {scale: of_scale(scale) for scale in ("EPISODE", "ENVIRONMENT_STEP")}
-    return known.__getitem__
+    found = catalog.metrics(project_id=record.project_id, scale=scale) if in_run else []
+    return {each.metric_no: _Metric.of(each) for each in found if each.metric_no in in_run}
 
 
 def _sums(
     points: PointsStore, record: RunRecord, series: Any, metrics: Mapping[int, _Metric]
-) -> Iterable[tuple[dict[int, _Metric], Any]]:
+) -> Iterable[Any]:
     """Gives the sums of the metrics that tell of episodes while they go on.
 
     That is `reward`. An environment that has none, in its training or its evaluation episodes, is
@@ -166,17 +161,14 @@ def _sums(
     """
     metric_nos, env_nos = series["metric_no"].to_numpy(), series["env_no"].to_numpy()
     for evaluation in (False, True):
-        of_kind = {no: each for no, each in metrics.items() if each.evaluation is evaluation}
-        rewards = {no: each for no, each in of_kind.items() if each.is_reward}
-        others = {no: each for no, each in of_kind.items() if no not in rewards}
-        if rewards:
-            rewarded = np.unique(env_nos[np.isin(metric_nos, list(rewards))]).tolist()
-            yield rewards, points.episode_sums(record.run_no, list(rewards), rewarded)
-            env_left = np.setdiff1d(env_nos[np.isin(metric_nos, list(others))], rewarded)
-        else:
-            env_left = np.unique(env_nos[np.isin(metric_nos, list(others))])
-        if len(env_left):
-            yield others, points.episode_sums(record.run_no, list(others), env_left.tolist())
+        of_kind = [each for each in metrics.values() if each.evaluation is evaluation]
+        rewards = [each.number for each in of_kind if each.is_reward]
+        others = [each.number for each in of_kind if not each.is_reward]
+        rewarded = np.unique(env_nos[np.isin(metric_nos, rewards)])
+        without = np.setdiff1d(env_nos[np.isin(metric_nos, others)], rewarded)
+        for chosen, envs in ((rewards, rewarded), (others, without)):
+            if len(envs):
+                yield points.episode_sums(record.run_no, chosen, envs.tolist())
 
 
 def _parts(table: Any, metrics: Mapping[int, _Metric], envs: Any) -> Iterable[_Part]:
@@ -200,12 +192,10 @@ class _Rows:
     """The episodes of the answer, in order: by environment, training before evaluation, number.
 
     Args:
-        envs: The numbers of the environments, ascending.
         parts: Keys of the episodes that each metric knows, ascending.
     """
 
-    def __init__(self, envs: Any, parts: Iterable[Numbers]) -> None:
-        self.envs = envs
+    def __init__(self, parts: Iterable[Numbers]) -> None:
         self.keys: Numbers = np.empty(0, np.int64)
         for keys in parts:
             # Most metrics have the same episodes, which is cheaper to see than to merge.

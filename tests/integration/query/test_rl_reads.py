@@ -254,10 +254,10 @@ def test_aggregate_needs_one_metric(tmp_path: Path) -> None:
             run.log_rl_episode("y", 1.0, 0, env_id=env_id)
             run.log_rl_environment_step("y", 3.0, 0, env_id)
     client = Client(data_dir=tmp_path)
-    with pytest.raises(MetranaValidationError, match="^labels: must choose"):
+    with pytest.raises(MetranaValidationError, match=r"^labels: must choose"):
         client.aggregate("r", "x")
     assert client.aggregate("r", "x", labels={"k": "2"})["env_count"].tolist() == [1]
-    with pytest.raises(MetranaValidationError, match="^scale: must choose"):
+    with pytest.raises(MetranaValidationError, match=r"^scale: must choose"):
         client.aggregate("r", "y")
     assert client.aggregate("r", "y", scale="EPISODE")["mean"].tolist() == [1.0]
 
