@@ -21,8 +21,8 @@ _MAX_FURTHER: Final = 6
 _OWN: Final = ("env_id", "episode", "evaluation", "first_rl_step", "last_rl_step")
 _HEADINGS: Final = {
     "env_id": "env",
-    "first_rl_step": "from rl_step",
-    "last_rl_step": "to rl_step",
+    "first_rl_step": "from",
+    "last_rl_step": "to",
     "episode_length": "length",
     "episode_return": "return",
 }

@@ -23,7 +23,7 @@ def rows(text: str) -> list[list[str]]:
 def test_episodes_are_listed_newest_first(metrana: Command) -> None:
     done = metrana("episodes", *NAMED)
     heading, *_ = done.stdout.splitlines()
-    for name in ("env", "episode", "evaluation", "from rl_step", "length", "return", "end"):
+    for name in ("env", "episode", "evaluation", "from", "to", "length", "return", "end"):
         assert name in heading
     assert rows(done.stdout) == [
         ["e-0", "0", "yes", "300", "300", "2", "2", "aborted"],
