@@ -14,9 +14,9 @@ from metrana.errors import (
     MetranaClosingError,
     MetranaError,
     MetranaProcessForkError,
-    MetranaUnavailableError,
 )
 from metrana.faults import warn
+from metrana.renderings import Renderings
 from metrana.snapshots import Metrics, Status
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Run(_native.RunCore):
         self._run_name = run_name
         self._orchestration_id = orchestration.orchestration_id
         self._pid = os.getpid()
+        self._renderings = Renderings(self, settings)
         if settings.mode == "disabled":
             self._open_disabled()
         else:
@@ -176,24 +177,31 @@ class Run(_native.RunCore):
         env_id: str | int | None = None,
         fps: float | None = None,
     ) -> None:
-        """Append a frame to the video of an episode. This version cannot do it yet.
+        """Append a frame to the video of an episode: H.264, encoded by other threads.
+
+        The frame is copied, so it may be changed at once. An environment's video ends when a frame
+        of another episode comes; other environments do not matter. Waits and raises as `log` does
+        where `rendering_queue_max_size` frames wait. Thread-safe.
 
         Args:
-            frame: uint8. Shape: `(H, W, 3)`, `(H, W)` or `(H, W, 1)`; even height and width.
+            frame: uint8, an array of any library in this machine's memory. Shape: `(H, W, 3)`, or
+                `(H, W)` and `(H, W, 1)` for gray; even sizes of 2 to 16,384. Where a size changes
+                within an episode, another video begins.
             rl_step: The training step.
             episode: The episode.
             env_id: The environment. Default: `default`.
-            fps: Frames per second. Default: `rendering_fps` of `init()`.
+            fps: Frames per second: 0.001 to 1000. Default: `rendering_fps` of `init()`.
 
         Raises:
-            MetranaUnavailableError: Always.
+            MetranaValidationError: For what is not allowed; nothing was recorded.
+            ModuleNotFoundError: Without PyAV, naming the extra that brings it.
+            MetranaLoggerClosedError: If the run is closed.
+            MetranaEventQueueFullError: If `backpressure_strategy` is `raise` and there is no room.
+            MetranaSenderError: If `error_strategy` is `raise_on_log` and a video went wrong before.
+            MetranaProcessForkError: In a forked child whose parent had logged a frame.
         """
-        del frame, rl_step, episode, env_id, fps
         self._check_open()
-        raise MetranaUnavailableError(
-            "this version of metrana does not record renderings yet; a later one will, with "
-            "pip install 'metrana[rendering]'"
-        )
+        self._renderings.add(frame, rl_step, episode, env_id, fps)
 
     # ── Reading back ─────────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +230,7 @@ class Run(_native.RunCore):
     def get_metrics(self) -> Metrics:
         """What was added, sent and dropped so far. Does not block."""
         self._check_open()
-        return Metrics(**self._counters())
+        return self._renderings.counted_in(Metrics(**self._counters()))
 
     def status(self) -> Status:
         """How the run's writer is doing. Does not block."""
@@ -235,7 +243,7 @@ class Run(_native.RunCore):
 
     def check_sender_errors(self) -> list[str]:
         """Take the messages of background faults since the last call, the oldest first."""
-        return self._take_errors()
+        return self._take_errors() + self._renderings.take_faults()
 
     def is_initialized(self) -> bool:
         """Whether the run is open."""
@@ -356,8 +364,10 @@ class Run(_native.RunCore):
     def _end(self, timeout_s: float, *, failed: bool) -> None:
         is_first = self._is_open()
         late = None
+        self._renderings.close()
         try:
-            self._close(timeout_s, failed)
+            with self._renderings.reporting():
+                self._close(timeout_s, failed)
         except MetranaClosingError as error:
             if self._settings.error_strategy in _RAISING:
                 # Where it lies; why, if that is known, is its cause.
@@ -378,8 +388,10 @@ class Run(_native.RunCore):
             return None
         # The interpreter goes down: there is nobody left to raise to, and no time to wait longer.
         late = None
+        self._renderings.close(timeout_s)
         try:
-            self._close(timeout_s, failed)
+            with self._renderings.reporting(at_exit=True):
+                self._close(timeout_s, failed)
         except MetranaError as error:
             late = str(error)
         finally:

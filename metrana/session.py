@@ -112,14 +112,17 @@ def init(
         send_retry_max_backoff_secs: Longest wait between two attempts, in seconds.
         batch_max_age_secs: Longest that a point waits to be sealed into a batch, in seconds.
         max_msg_size: Largest message to the server, in bytes: 16 KiB to 4 MiB.
-        rendering_output_dir: Folder for videos. Default: in the data directory.
-        rendering_fps: Frames per second of videos.
-        rendering_max_concurrent_encoders: Videos encoded at a time.
-        rendering_queue_max_size: Most frames that wait to be encoded. Default: chosen by memory.
+        rendering_output_dir: Folder that gets a copy of each finished video; made if missing.
+            Default: none.
+        rendering_fps: Frames per second of videos: 0.001 to 1000.
+        rendering_max_concurrent_encoders: Videos encoded at a time, a thread each.
+        rendering_queue_max_size: Most frames that wait to be encoded. Default: what fits in 64 MiB,
+            at least 4.
         skip_drain_render_on_close: Whether `close()` drops frames not yet encoded. Default: False.
             [METRANA_SKIP_DRAIN_RENDER_ON_CLOSE]
-        rendering_close_timeout: Longest wait of `close()` for videos, in seconds. Default: as
-            `close_timeout`. [METRANA_RENDERING_CLOSE_TIMEOUT]
+        rendering_close_timeout: Longest wait of `close()` for videos, in seconds; what is not
+            encoded then is dropped. Default: 60, at exit without `close()` 5.
+            [METRANA_RENDERING_CLOSE_TIMEOUT]
         mode: `auto` (the server if it can be reached, else the spool while it keeps connecting),
             `online` (raises without a server), `offline` (the spool) or `disabled` (arguments are
             checked, nothing else happens). Default: `auto`. [METRANA_MODE; METRANA_DISABLED=1

@@ -26,6 +26,8 @@ from metrana.enums import (
 from metrana.errors import MetranaValidationError, NoMetranaApiKeyError
 
 LOCAL_DESTINATION: Final = "local"
+MIN_FPS: Final = 0.001
+MAX_FPS: Final = 1000.0
 
 ENVIRONMENT_VARIABLES: Final[Mapping[str, str]] = {
     "api_key": "METRANA_API_KEY",
@@ -358,7 +360,10 @@ def _rendering(source: _Source) -> dict[str, Any]:
             None if folder is None else checks.directory("rendering_output_dir", folder)
         ),
         "rendering_fps": checks.number(
-            "rendering_fps", source.arguments.get("rendering_fps"), minimum=0.001
+            "rendering_fps",
+            source.arguments.get("rendering_fps"),
+            minimum=MIN_FPS,
+            maximum=MAX_FPS,
         ),
         "rendering_max_concurrent_encoders": source.count("rendering_max_concurrent_encoders"),
         "rendering_queue_max_size": source.optional_count("rendering_queue_max_size"),

@@ -34,6 +34,11 @@ class Metrics:
     env_attribute_updates_spooled: int = 0
     env_attribute_updates_sent: int = 0
     env_attribute_updates_dropped: int = 0
+    rendering_frames_added: int = 0
+    """Frames given to `log_rendering`; `added - encoded - dropped` wait to be encoded."""
+    rendering_frames_encoded: int = 0
+    rendering_frames_dropped: int = 0
+    """For want of room, after a fault of their video, or by `close()`."""
     connection_attempts: int = 0
     """Attempts to connect to the server."""
     requests_sent: int = 0

@@ -86,6 +86,7 @@ METRICS = {
         for kind in KINDS
         for verb in ("added", "enqueued", "spooled", "sent", "dropped")
     ),
+    *(f"rendering_frames_{verb}" for verb in ("added", "encoded", "dropped")),
     *("connection_attempts", "requests_sent", "send_errors", "errors_reported", "errors_evicted"),
 }
 

@@ -1,0 +1,85 @@
+"""H.264 by libx264, through PyAV: pixels in, the samples of an MP4 track out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import av
+from av.codec.context import Flags
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+
+from metrana.rendering.frames import Format, Pixels
+
+# A frame comes out as soon as it goes in, none waits for later ones. One thread: the training has
+# the other cores. Lengths before the units, not start codes, are what MP4 has.
+_OPTIONS: Final = {
+    "preset": "veryfast",
+    "tune": "zerolatency",
+    "crf": "23",
+    "bf": "0",
+    "x264-params": "annexb=0",
+}
+
+
+class Sample(NamedTuple):
+    """An encoded frame."""
+
+    data: bytes
+    is_keyframe: bool
+
+
+class Encoder:
+    """Encodes the frames of one video. Not thread-safe; encoding holds no interpreter's lock.
+
+    Args:
+        format_: The size, colours and speed of every frame.
+
+    Raises:
+        av.error.FFmpegError: If the encoder cannot be opened.
+    """
+
+    def __init__(self, format_: Format) -> None:
+        height, width = format_.shape[:2]
+        context = av.CodecContext.create("libx264", "w")
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.framerate, context.time_base = format_.fps, 1 / format_.fps
+        context.thread_count = 1
+        context.colorspace = Colorspace.ITU709
+        context.color_range = ColorRange.MPEG
+        context.color_primaries = ColorPrimaries.BT709
+        context.color_trc = ColorTrc.BT709
+        context.flags |= Flags.global_header
+        context.options = dict(_OPTIONS)
+        context.open()
+        self._context = context
+        self._time_base = context.time_base
+        self._layout = "rgb24" if len(format_.shape) == 3 else "gray"
+        self._reformatter = VideoReformatter()
+        self._count = 0
+
+    @property
+    def configuration(self) -> bytes:
+        """What a decoder has to know before the first frame: the content of `avcC`."""
+        return bytes(self._context.extradata or b"")
+
+    def encode(self, pixels: Pixels) -> Iterator[Sample]:
+        """Encode the next frame, which is read and not kept."""
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_numpy_buffer(pixels, self._layout),
+            format="yuv420p",
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU709,
+        )
+        frame.pts, frame.time_base = self._count, self._time_base
+        self._count += 1
+        yield from self._samples(frame)
+
+    def flush(self) -> Iterator[Sample]:
+        """What is still to come when no frame follows."""
+        yield from self._samples(None)
+
+    def _samples(self, frame: av.VideoFrame | None) -> Iterator[Sample]:
+        for packet in self._context.encode(frame):
+            yield Sample(bytes(packet), bool(packet.is_keyframe))
