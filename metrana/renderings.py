@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,16 @@ class Renderings:
 
     def add(self, frame: Any, rl_step: Any, episode: Any, env_id: Any, fps: Any) -> None:
         """Take a frame, as `Run.log_rendering` says."""
-        if self._settings.mode == "disabled":
+        recorder = self._recorder
+        if recorder is None:
+            engine = self._engine()
             from metrana.rendering import opening
 
             opening.check(frame, rl_step, episode, env_id, fps)
-        else:
-            recorder = self._recorder or self._open()
-            recorder.add(frame, rl_step, episode, env_id, fps)
+            if engine is None:
+                return
+            recorder = self._open(*engine)
+        recorder.add(frame, rl_step, episode, env_id, fps)
 
     def counted_in(self, metrics: Metrics) -> Metrics:
         """The counters of a run with those of its videos."""
@@ -77,16 +81,22 @@ class Renderings:
             return contextlib.nullcontext()
         return self._recorder.reporting_at_exit() if at_exit else self._recorder.reporting()
 
-    def _open(self) -> Recorder:
-        # ── What the native module offers for renderings, as soon as it does ──
-        folder = getattr(self._core, "_rendering_folder", None)  # () -> str: made, 0700
-        finished = getattr(self._core, "_rendering_finished", None)  # (rendering_id) -> None
+    def _engine(self) -> tuple[Callable[[], str], Callable[[str], None]] | None:
+        """What the native module offers for renderings; None in mode `disabled`."""
+        if self._settings.mode == "disabled":
+            return None
+        # The folder of the writer's videos, made; and who is told the rendering_id of each that
+        # is whole. A native module that has neither has no other part of it.
+        folder = getattr(self._core, "_rendering_folder", None)
+        finished = getattr(self._core, "_rendering_finished", None)
         if folder is None or finished is None:
             raise MetranaUnavailableError(
                 "this version of metrana does not record renderings yet; a later one will, with "
                 "pip install 'metrana[rendering]'"
             )
-        # ──
+        return folder, finished
+
+    def _open(self, folder: Callable[[], str], finished: Callable[[str], None]) -> Recorder:
         from metrana.rendering.opening import open_recorder
 
         recorder = open_recorder(self._settings, folder=folder, finished=finished)

@@ -7,7 +7,14 @@ from typing import Final, NamedTuple
 
 import av
 from av.codec.context import Flags
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
 
 from metrana.rendering.frames import Format, Pixels
 
@@ -54,7 +61,13 @@ class Encoder:
         context.open()
         self._context = context
         self._time_base = context.time_base
-        self._layout = "rgb24" if len(format_.shape) == 3 else "gray"
+        is_gray = len(format_.shape) == 2
+        self._layout = "gray" if is_gray else "rgb24"
+        # Four pixels have one colour, their mean. Exact rounding takes longer; without it the
+        # dithering gives gray a tint.
+        self._averaging = Interpolation.AREA
+        if is_gray:
+            self._averaging |= Interpolation.ACCURATE_RND
         self._reformatter = VideoReformatter()
         self._count = 0
 
@@ -71,6 +84,7 @@ class Encoder:
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
             dst_colorspace=Colorspace.ITU709,
+            interpolation=self._averaging,
         )
         frame.pts, frame.time_base = self._count, self._time_base
         self._count += 1

@@ -99,6 +99,16 @@ def checked_pixels(frame: Any) -> Pixels:
     return array
 
 
+def copy(pixels: Pixels, buffer: Pixels) -> None:
+    """Copy a frame into a buffer of its shape."""
+    if pixels.flags.c_contiguous:
+        # NumPy would let go of the interpreter's lock for it, and the caller would have to wait
+        # until a worker gives it back: that takes longer than the copy.
+        buffer.data.cast("B")[:] = pixels.data.cast("B")
+    else:
+        np.copyto(buffer, pixels)
+
+
 class FramePool:
     """Buffers that are used again: one that is new costs more to fill than the copy itself.
 

@@ -55,7 +55,7 @@ class Outlet:
     def broken(self, env_id: str, episode: int, error: Exception) -> None:
         """Report that a video cannot go on."""
         self.reports.fault(
-            f"write {type(error).__name__} {getattr(error, 'errno', None) or error}",
+            f"write {type(error).__name__} {getattr(error, 'errno', None)}",
             f"the video of episode {episode} of environment {env_id!r} could not be written, its "
             f"further frames are dropped: {error}",
         )

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from metrana.enums import BackpressureStrategy
 from metrana.errors import (
     MetranaError,
@@ -34,6 +32,7 @@ from metrana.rendering.frames import (
     checked_fps,
     checked_pixels,
     checked_place,
+    copy,
 )
 from metrana.rendering.options import RecordingOptions
 from metrana.rendering.outlet import Outlet
@@ -85,7 +84,10 @@ class Recorder:
         self._waiting_count = self._working_count = 0
         """Frames of environments, those that are being encoded."""
         self._encoded_count = self._dropped_count = 0
+        self._threads: list[threading.Thread] = []
+        """Started by callers."""
         self._worker_count = self._idle_count = 0
+        """Threads that have begun and not ended, those of them that wait for work."""
         self._is_closed = self._is_given_up = False
         self._outlet = Outlet(options, self._reports)
 
@@ -104,7 +106,7 @@ class Recorder:
         with self._lock:
             if self._waits_for_room(pixels.nbytes):
                 buffer = self._pool.take(pixels.shape)
-                np.copyto(buffer, pixels)
+                copy(pixels, buffer)
                 self._inbox.append(Frame(place, Format(pixels.shape, speed), buffer))
                 self._start_worker()
                 self._has_work.notify()
@@ -170,17 +172,21 @@ class Recorder:
                 self._is_closed = True
                 if self._options.drops_queue_on_close:
                     self._drop_queue()
-                if self._inbox:  # an interrupt came before its worker
-                    self._start_worker()
                 self._has_room.notify_all()
+            if self._is_busy():  # an interrupt may have come before there was a worker
+                self._start_worker()
             self._has_work.notify_all()
-            while self._worker_count and not self._is_given_up:
+            while self._is_busy() and not self._is_given_up:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     self._give_up(limit_s)
                 else:
                     self._has_ended.wait(left_s)
             self._pool = FramePool()
+
+    def _is_busy(self) -> bool:
+        """Whether anything is left of which a worker is to make something, or has not made it."""
+        return bool(self._worker_count or self._inbox or self._waiting_count or self._open)
 
     def _show_at_close(self) -> None:
         if not self._is_inherited():
@@ -221,15 +227,16 @@ class Recorder:
         return False
 
     def _start_worker(self) -> None:
-        if self._idle_count or self._worker_count >= self._options.encoder_count:
+        # An interrupt may have come before one that is in the list has begun.
+        alive = [thread for thread in self._threads if thread.is_alive()]
+        if self._idle_count or len(alive) >= self._options.encoder_count:
             return
-        self._worker_count += 1
-        name = f"metrana-render-{self._worker_count}"
+        name = f"metrana-render-{len(alive) + 1}"
+        self._threads = [*alive, threading.Thread(target=self._work, name=name, daemon=True)]
         try:
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._threads[-1].start()
         except RuntimeError:  # no more threads, or the interpreter is about to end
-            self._worker_count -= 1
-            if not self._worker_count:  # else those there are have to do
+            if not alive:  # else those there are have to do
                 self._drop_queue()
                 self._reports.fault("thread", "no thread could be started to encode videos")
 
@@ -259,6 +266,8 @@ class Recorder:
     # ── The workers' side ────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
+        with self._lock:
+            self._worker_count += 1
         while (job := self._next_job()) is not None:
             environment, frame = job
             is_encoded = False
