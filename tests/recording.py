@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,12 +29,14 @@ BARS = (
 """The colours of `colour_bars`, from the left."""
 
 
-def recorder(folder: Path, /, finished: list[str] | None = None, **options: Any) -> Recorder:
+def recorder(
+    folder: Path, /, finished: list[str] | Callable[[str], object] = str, **options: Any
+) -> Recorder:
     """A recorder that writes into a folder, which it makes.
 
     Args:
         folder: Of its videos.
-        finished: Gets the rendering_id of each that is whole.
+        finished: Gets the rendering_id of each that is whole, or is called with it.
         options: Those of `RecordingOptions` that are to be others.
     """
 
@@ -43,7 +46,7 @@ def recorder(folder: Path, /, finished: list[str] | None = None, **options: Any)
 
     usual: dict[str, Any] = {
         "folder": made,
-        "finished": [].append if finished is None else finished.append,
+        "finished": finished.append if isinstance(finished, list) else finished,
         "fps": Fraction(30),
         "encoder_count": 1,
         "queue_frames": None,
