@@ -85,7 +85,7 @@ def decode(video: Path | bytes) -> Seen:
         frames = list(container.decode(stream))
         context = stream.codec_context
         return Seen(
-            frames=[frame.to_ndarray(format="rgb24") for frame in frames],
+            frames=[_rgb(frame) for frame in frames],
             times_s=[float(frame.time or 0.0) for frame in frames],
             fps=stream.average_rate,
             colours=(
@@ -93,6 +93,18 @@ def decode(video: Path | bytes) -> Seen:
                 *(int(context.color_primaries), int(context.color_trc)),
             ),
         )
+
+
+def _rgb(frame: av.VideoFrame) -> Pixels:
+    """A frame's colours, as the tags in the file say that they are to be understood."""
+    full_range = 2
+    shown = frame.reformat(
+        format="rgb24",
+        src_colorspace=int(frame.colorspace),
+        src_color_range=int(frame.color_range),
+        dst_color_range=full_range,
+    )
+    return shown.to_ndarray()
 
 
 def shade(level: int, height: int = 32, width: int = 48) -> Pixels:

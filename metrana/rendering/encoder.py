@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 import av
 from av.codec.context import Flags
-from av.video.reformatter import (
-    ColorPrimaries,
-    ColorRange,
-    Colorspace,
-    ColorTrc,
-    Interpolation,
-    VideoReformatter,
-)
+from av.video.reformatter import VideoReformatter
 
 from metrana.rendering.frames import Format, Pixels
 
@@ -27,6 +21,15 @@ _OPTIONS: Final = {
     "bf": "0",
     "x264-params": "annexb=0",
 }
+# PyAV has names for these only in newer versions. BT.709 is 1 as primaries, as transfer, as matrix
+# (ITU-T H.273) and in swscale; of the ranges 1 is limited and 2 is full.
+_BT709: Final = 1
+_LIMITED_RANGE: Final = 1
+_FULL_RANGE: Final = 2
+# swscale's: four pixels have one colour, their mean. Exact rounding takes longer; without it the
+# dithering gives gray a tint.
+_AREA: Final = 0x20
+_ACCURATE_ROUNDING: Final = 0x40000
 
 
 class Sample(NamedTuple):
@@ -52,10 +55,8 @@ class Encoder:
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.framerate, context.time_base = format_.fps, 1 / format_.fps
         context.thread_count = 1
-        context.colorspace = Colorspace.ITU709
-        context.color_range = ColorRange.MPEG
-        context.color_primaries = ColorPrimaries.BT709
-        context.color_trc = ColorTrc.BT709
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
         context.flags |= Flags.global_header
         context.options = dict(_OPTIONS)
         context.open()
@@ -63,11 +64,7 @@ class Encoder:
         self._time_base = context.time_base
         is_gray = len(format_.shape) == 2
         self._layout = "gray" if is_gray else "rgb24"
-        # Four pixels have one colour, their mean. Exact rounding takes longer; without it the
-        # dithering gives gray a tint.
-        self._averaging = Interpolation.AREA
-        if is_gray:
-            self._averaging |= Interpolation.ACCURATE_RND
+        self._averaging = _AREA | _ACCURATE_ROUNDING if is_gray else _AREA
         self._reformatter = VideoReformatter()
         self._count = 0
 
@@ -81,19 +78,18 @@ class Encoder:
         frame = self._reformatter.reformat(
             av.VideoFrame.from_numpy_buffer(pixels, self._layout),
             format="yuv420p",
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            dst_colorspace=Colorspace.ITU709,
+            src_color_range=_FULL_RANGE,
+            dst_color_range=_LIMITED_RANGE,
+            dst_colorspace=_BT709,
             interpolation=self._averaging,
         )
         frame.pts, frame.time_base = self._count, self._time_base
         self._count += 1
-        yield from self._samples(frame)
+        # One frame makes one sample. To ask for more is to wait for the interpreter's lock again.
+        for packet in islice(self._context.encode_lazy(frame), 1):
+            yield Sample(bytes(packet), bool(packet.is_keyframe))
 
     def flush(self) -> Iterator[Sample]:
         """What is still to come when no frame follows."""
-        yield from self._samples(None)
-
-    def _samples(self, frame: av.VideoFrame | None) -> Iterator[Sample]:
-        for packet in self._context.encode(frame):
+        for packet in self._context.encode(None):
             yield Sample(bytes(packet), bool(packet.is_keyframe))

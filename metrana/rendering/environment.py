@@ -23,8 +23,8 @@ class Frame:
 class Environment:
     """What becomes of the frames of an environment: an episode is a video, or several parts of one.
 
-    `waiting` and `is_held` are the recorder's, under its lock; the methods but `abandon` are for
-    the worker that holds it.
+    `waiting` and `is_held` are the recorder's, under its lock. The methods are for the worker that
+    holds it, but `abandon`.
 
     Args:
         outlet: Begins and finishes its videos.
@@ -74,15 +74,21 @@ class Environment:
     def finish(self) -> None:
         """End the open video, if there is one."""
         video, self._video = self._video, None
-        if video is not None and not self._is_abandoned:
+        if video is None:
+            return
+        if self._is_abandoned:
+            video.give_up()
+        else:
             self._outlet.finish(video)
 
     def abandon(self) -> None:
-        """Leave the open video to recovery as it is. From any thread."""
+        """Leave the open video to recovery as it is. From any thread, under the recorder's lock."""
         self._is_abandoned = True
         video = self._video
         if video is not None:
             video.abandon()
+        if not self.is_held:  # else its worker ends it, should it ever come back
+            self.finish()
 
     def _turn_to(self, frame: Frame) -> None:
         """End the video that a frame does not belong to, and number the one that it does."""

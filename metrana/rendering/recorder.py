@@ -173,8 +173,8 @@ class Recorder:
                 if self._options.drops_queue_on_close:
                     self._drop_queue()
                 self._has_room.notify_all()
-            if self._is_busy():  # an interrupt may have come before there was a worker
-                self._start_worker()
+            if self._is_busy() and not self._is_given_up:
+                self._start_worker()  # an interrupt may have come before there was one
             self._has_work.notify_all()
             while self._is_busy() and not self._is_given_up:
                 left_s = deadline - time.monotonic()
@@ -254,6 +254,7 @@ class Recorder:
         self._is_given_up = True
         for environment in self._environments.values():
             environment.abandon()
+        self._open.clear()
         self._drop_queue()
         self._dropped_count += self._working_count
         self._working_count = 0
@@ -271,10 +272,13 @@ class Recorder:
         while (job := self._next_job()) is not None:
             environment, frame = job
             is_encoded = False
-            if frame is None:
-                environment.finish()
-            else:
-                is_encoded = environment.encode(frame, self._make_room)
+            try:
+                if frame is None:
+                    environment.finish()
+                else:
+                    is_encoded = environment.encode(frame, self._make_room)
+            except Exception as error:  # noqa: BLE001 - a close would wait for a worker that died
+                self._reports.fault("worker", f"a frame could not be recorded: {error!r}")
             self._end_job(job, is_encoded=is_encoded)
 
     def _next_job(self) -> _Job | None:

@@ -146,6 +146,33 @@ def test_a_process_that_closes_nothing_finishes_its_videos(machine: Machine) -> 
     assert len(seen["default", 0, 1].frames) == 30
 
 
+def test_a_process_with_a_stuck_encoder_ends_in_time_and_says_what_it_left(
+    machine: Machine,
+) -> None:
+    done = machine.python(
+        """
+        import threading
+        from tests.recording import shade
+        from tests.recording_run import RecordingRun, init
+
+        made = RecordingRun._rendering_folder
+
+        def folder(run):
+            if threading.current_thread() is not threading.main_thread():
+                threading.Event().wait()
+            return made(run)
+
+        RecordingRun._rendering_folder = folder
+        init(rendering_close_timeout=0.2)
+        metrana.log("x", 1)
+        metrana.log_rendering(shade(0), 0, 0)
+        """
+    )
+    assert "the videos could not be finished within 0.2 s" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert read_one(machine.data_dir).end == "finished"
+
+
 def test_without_pyav_the_first_frame_says_what_to_install(machine: Machine) -> None:
     done = machine.python(
         """
