@@ -39,7 +39,6 @@ class ArrayLike:
         (ArrayLike(RGB), (4, 6, 3)),
         (np.zeros((2, 16_384), np.uint8), (2, 16_384)),
     ],
-    ids=str,
 )
 def test_a_frame_is_taken(frame: Any, shape: tuple[int, ...]) -> None:
     pixels = frames.checked_pixels(frame)
@@ -69,7 +68,6 @@ def test_a_frame_is_taken(frame: Any, shape: tuple[int, ...]) -> None:
         (np.zeros((2, 16_386), np.uint8), "of 2 to 16384, not 2 and 16386"),
         (ArrayLike(None), r"frame: cannot read .*use .cpu\(\)"),
     ],
-    ids=str,
 )
 def test_a_frame_is_refused_with_what_is_allowed(frame: Any, message: str) -> None:
     with pytest.raises(metrana.MetranaValidationError, match=message):
