@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ class Point:
     logger_no: int = 0
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """A video with what its last piece says of it."""
+
+    info: _native.RenderingInfo
+    data: bytes
+
+
 @dataclass
 class Logged:
     """What one writer logged: batch by batch, the points of each by series and position."""
@@ -38,6 +47,7 @@ class Logged:
     info: dict[str, Any]
     points: list[Point] = field(default_factory=list)
     operations: list[tuple[Any, ...]] = field(default_factory=list)
+    renderings: dict[str, Rendering] = field(default_factory=dict)
 
     def of(self, metric: str) -> list[Point]:
         """The points of one metric name."""
@@ -93,6 +103,7 @@ def _read(writer: _native.WriterInfo, damage_count: int) -> Logged:
     logged = Logged(writer.info)
     metrics: dict[int, tuple[str, str, dict[str, str]]] = {}
     envs: dict[int, str] = {}
+    begun: dict[str, bytearray] = {}
     follower = _native.SpoolFollower(writer.path)
     while messages := follower.read(_MANY):
         for message in messages:
@@ -105,10 +116,26 @@ def _read(writer: _native.WriterInfo, damage_count: int) -> Logged:
                         envs[number] = rest[0]
             elif message.kind == "points":
                 logged.points += _points(message, metrics, envs)
+            elif message.kind == "renderings":
+                _take_piece(message.payload, begun, logged.renderings)
             else:
                 logged.operations += _native.decode_attributes(message.payload)
     assert len(follower.problems()) == damage_count, follower.problems()
     return logged
+
+
+def _take_piece(payload: bytes, begun: dict[str, bytearray], whole: dict[str, Rendering]) -> None:
+    """Puts a piece where it belongs, as a server does; a rendering may begin anew."""
+    raw_id, offset, data, last = _native.decode_rendering(payload)
+    rendering_id = raw_id.hex()
+    if rendering_id in whole:
+        return
+    video = begun.setdefault(rendering_id, bytearray())
+    assert offset <= len(video), "a piece is missing"
+    video[offset : offset + len(data)] = data
+    if last is not None:
+        assert (last.size, last.sha256) == (len(video), sha256(video).digest())
+        whole[rendering_id] = Rendering(last, bytes(video))
 
 
 def read_columns(data_dir: Path, *names: str) -> list[npt.NDArray[Any]]:

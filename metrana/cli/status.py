@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from metrana.spool_damage import damage_sentences
 from metrana.spool_folders import has_writers, put_aside
 
 _READ_BYTES = 8 << 20
+# Finished, and being encoded.
+_VIDEOS = (".mp4", ".part")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         show(
             f"{_place(row)}  writer {row['writer']} ({row['state']}) "
             f"for {row['destination']}: {_in_spool(row)}, {_in_memory(row['ring_bytes'])}"
+            f"{_in_renderings(row['rendering_bytes'])}"
         )
         for problem in row["problems"]:
             show(f"  {problem}")
@@ -115,6 +118,12 @@ def _in_memory(ring_bytes: int | None) -> str:
     return f"{ring_bytes:,} bytes in memory"
 
 
+def _in_renderings(rendering_bytes: int) -> str:
+    if rendering_bytes == 0:
+        return ""
+    return f", {rendering_bytes:,} bytes of renderings that are not in the spool yet"
+
+
 def _place(row: dict[str, Any]) -> str:
     names = [row["project_name"], row["run_name"]]
     if row["workspace_name"] != "default":
@@ -137,21 +146,31 @@ def _row(run: dict[str, Any], writer: Any) -> dict[str, Any]:
         "spooled_bytes": _spooled_bytes(Path(writer.path)),
         "undelivered_bytes": undelivered_bytes,
         "ring_bytes": writer.ring_bytes,
+        "rendering_bytes": _rendering_bytes(Path(writer.path)),
         "problems": problems,
     }
 
 
 def _put_aside(folder: Path) -> str:
+    left = _spooled_bytes(folder) + _rendering_bytes(folder)
     return (
-        f"cannot read what a delivered writer left: {_spooled_bytes(folder):,} bytes in {folder}, "
+        f"cannot read what a delivered writer left: {left:,} bytes in {folder}, "
         "kept until you remove it"
     )
 
 
 def _spooled_bytes(folder: Path) -> int:
+    return _bytes_of(folder.glob("*.spool"))
+
+
+def _rendering_bytes(folder: Path) -> int:
+    return _bytes_of(file for end in _VIDEOS for file in folder.glob(f"renderings/*{end}"))
+
+
+def _bytes_of(files: Iterable[Path]) -> int:
     total = 0
-    for file in folder.glob("*.spool"):
-        # A writer that lives deletes what is acknowledged.
+    for file in files:
+        # A writer that lives deletes what is acknowledged, or in the spool.
         with contextlib.suppress(FileNotFoundError):
             total += file.stat().st_size
     return total

@@ -31,6 +31,7 @@ class BatchKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BATCH_KIND_UNSPECIFIED: _ClassVar[BatchKind]
     BATCH_KIND_POINTS: _ClassVar[BatchKind]
     BATCH_KIND_ATTRIBUTES: _ClassVar[BatchKind]
+    BATCH_KIND_RENDERINGS: _ClassVar[BatchKind]
 
 class RefusalCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -60,6 +61,7 @@ SCALE_ENVIRONMENT_STEP: Scale
 BATCH_KIND_UNSPECIFIED: BatchKind
 BATCH_KIND_POINTS: BatchKind
 BATCH_KIND_ATTRIBUTES: BatchKind
+BATCH_KIND_RENDERINGS: BatchKind
 REFUSAL_CODE_UNSPECIFIED: RefusalCode
 REFUSAL_CODE_VERSION: RefusalCode
 REFUSAL_CODE_UNAUTHENTICATED: RefusalCode

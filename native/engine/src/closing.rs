@@ -160,7 +160,7 @@ impl Engine {
                 return Err(if was_interrupted {
                     FlushError::Interrupted
                 } else {
-                    self.late(begun)
+                    self.shared().late(begun)
                 });
             }
         };
@@ -169,7 +169,8 @@ impl Engine {
             _ => timeout.saturating_sub(begun.elapsed()),
         };
         let is_sealed = drain.is_empty();
-        // The server is not told that no more will come as long as the ring holds more.
+        // The server is not told that no more will come as long as the ring holds more, or the folder a
+        // rendering.
         let mut delivery = if is_sealed || is_dropping {
             self.end_sender(wait, &mut patience)
         } else {
@@ -185,15 +186,10 @@ impl Engine {
         match delivery {
             _ if patience.was_interrupted => Err(FlushError::Interrupted),
             _ if lost > 0 => Err(FlushError::Lost { lost, waited: begun.elapsed() }),
-            Delivery::Unfinished => Err(self.late(begun)),
-            _ if !is_done || !is_sealed => Err(self.late(begun)),
+            Delivery::Unfinished => Err(self.shared().late(begun)),
+            _ if !is_done || !is_sealed => Err(self.shared().late(begun)),
             Delivery::Done | Delivery::Dropped | Delivery::Kept => Ok(()),
         }
-    }
-
-    fn late(&self, begun: Instant) -> FlushError {
-        let pending = self.shared().pending().total();
-        FlushError::Timeout { pending, waited: begun.elapsed() }
     }
 
     /// Puts the close record behind everything else and shuts the door. `false`: it was shut.

@@ -4,13 +4,16 @@
 //! a flush), and else every tenth of `batch_max_age` to see whether something has lain there long
 //! enough. The order of a piece's end is fixed: frames into the spool, next seq and tail into the
 //! ring, and only then is the sender told. When the spool cannot be written, everything stays in
-//! the ring, is reported once, and tried again.
+//! the ring, is reported once, and tried again. Finished renderings come while nothing else is due,
+//! a piece at a time.
 
 mod acked;
 mod folder;
 mod left_alone;
+mod renderings;
 
 pub(crate) use folder::OwnFolder;
+use renderings::OwnRenderings;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,6 +65,7 @@ pub(crate) struct Drain {
     /// Whether the disk had room at the last look.
     has_space: bool,
     folder: OwnFolder,
+    renderings: OwnRenderings,
     /// Points and attributes that found no room, as far as the log tells.
     dropped: u64,
     /// When it gives up, because only our threads are left of the process.
@@ -131,6 +135,7 @@ impl Drain {
             checked_at: Instant::now(),
             has_space: true,
             folder,
+            renderings: OwnRenderings::default(),
             dropped: 0,
             leave_by: None,
         }
@@ -142,8 +147,8 @@ impl Drain {
             let request = self.shared.next_request(self.sleep());
             let has_failed = self.turn(&request).is_err();
             let is_over = request.end_by.is_some_and(|end_by| {
-                let is_empty = !has_failed && self.consumer.tail() == self.consumer.committed();
-                (is_empty && self.successor.is_none()) || Instant::now() >= end_by
+                let is_done = self.has_sealed_ring() && self.first_rendering().is_none();
+                (!has_failed && is_done) || Instant::now() >= end_by
             });
             if is_over {
                 break;
@@ -151,6 +156,7 @@ impl Drain {
         }
         self.log_dropped();
         self.leave();
+        self.count_left_renderings();
         self.shared.advance(|progress| progress.has_ended = true);
         self
     }
@@ -158,6 +164,7 @@ impl Drain {
     fn turn(&mut self, request: &DrainRequest) -> Result<(), ()> {
         let now = Instant::now();
         let result = if self.is_due(request, now) { self.seal_and_report(request) } else { Ok(()) };
+        let result = result.and_then(|()| self.seal_rendering(request, now));
         if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
             self.checked_at = now;
             self.check_ring();
@@ -186,8 +193,8 @@ impl Drain {
         let idle = (self.max_age() / 10).clamp(MIN_SLEEP, MAX_SLEEP);
         match &self.retry {
             Some(retry) => retry.at.saturating_duration_since(Instant::now()).max(MIN_SLEEP),
-            None if self.is_memory => MEMORY_RING_AGE,
-            None => idle,
+            None if self.is_memory => MEMORY_RING_AGE.min(self.rendering_pause()),
+            None => idle.min(self.rendering_pause()),
         }
     }
 
@@ -428,8 +435,13 @@ impl Drain {
         !self.is_memory
     }
 
-    /// Everything committed is in the spool.
+    /// Everything committed is in the spool, and no rendering is left.
     pub fn is_empty(&self) -> bool {
+        self.has_sealed_ring() && !self.has_left_renderings()
+    }
+
+    /// Everything committed is in the spool.
+    pub fn has_sealed_ring(&self) -> bool {
         self.successor.is_none() && self.consumer.tail() == self.consumer.committed()
     }
 }

@@ -347,7 +347,7 @@ impl Engine {
 
     // ── Flushing ───────────────────────────────────────────────────────────────────────────────
 
-    /// Blocks until all that was accepted is acknowledged by the server; offline or not yet
+    /// Blocks until all that was accepted, finished renderings too, is acknowledged by the server; offline or not yet
     /// connected: sealed. `None`: as long as it takes.
     ///
     /// # Errors
@@ -364,6 +364,7 @@ impl Engine {
         let begun = Instant::now();
         let deadline = timeout.and_then(|timeout| begun.checked_add(timeout));
         let target = self.shared().intake.lock().committed();
+        let renderings = self.shared().renderings.lock().finished();
         self.shared().ask(|request| {
             request.flush_to = Some(request.flush_to.map_or(target, |other| other.max(target)));
         });
@@ -372,18 +373,18 @@ impl Engine {
         loop {
             let progress = self.shared().await_progress(seen, LOOK_INTERVAL);
             seen = progress.generation;
-            if progress.sealed >= target {
+            let is_sealed = progress.sealed >= target && progress.renderings >= renderings;
+            if is_sealed {
                 let wanted = *last_seq.get_or_insert(progress.last_seq);
                 if progress.acked >= wanted || !self.is_server_reached() {
                     return Ok(());
                 }
             }
-            if progress.sealed < target && (progress.has_ended || self.has_drain_stopped()) {
+            if !is_sealed && (progress.has_ended || self.has_drain_stopped()) {
                 return Err(FlushError::Closed);
             }
             if deadline.is_some_and(|at| Instant::now() >= at) {
-                let pending = self.shared().pending().total();
-                return Err(FlushError::Timeout { pending, waited: begun.elapsed() });
+                return Err(self.shared().late(begun));
             }
             if check_interrupt() {
                 return Err(FlushError::Interrupted);

@@ -86,8 +86,14 @@ pub enum LogError {
 pub enum FlushError {
     /// What is pending stays in ring and spool. If nothing is, the server or the disk has not said in
     /// time that it took the writer's end.
-    #[error("{}", undelivered(*pending, *waited))]
-    Timeout { pending: u64, waited: Duration },
+    #[error("{}", undelivered(*pending, *renderings, *waited))]
+    Timeout {
+        /// Points and attributes.
+        pending: u64,
+        /// Finished renderings, and at a close those that were being encoded.
+        renderings: u64,
+        waited: Duration,
+    },
     /// The spool took nothing, and without shared memory there is nothing else that keeps it.
     #[error(
         "{lost} points and attributes are lost: nothing could be written to the spool for {:.1} s, \
@@ -101,12 +107,19 @@ pub enum FlushError {
     Closed,
 }
 
-fn undelivered(pending: u64, waited: Duration) -> String {
+fn undelivered(pending: u64, renderings: u64, waited: Duration) -> String {
     let waited = waited.as_secs_f64();
-    if pending == 0 {
-        return format!(
-            "nothing is undelivered, but the run's end was not confirmed after {waited:.1} s"
-        );
-    }
-    format!("{pending} points and attributes are still undelivered after {waited:.1} s")
+    let videos = if renderings == 1 { "rendering" } else { "renderings" };
+    let what = match (pending, renderings) {
+        (0, 0) => {
+            return format!(
+                "nothing is undelivered, but the run's end was not confirmed after {waited:.1} s"
+            );
+        }
+        (_, 0) => format!("{pending} points and attributes are"),
+        (0, 1) => format!("1 {videos} is"),
+        (0, _) => format!("{renderings} {videos} are"),
+        (_, _) => format!("{pending} points and attributes and {renderings} {videos} are"),
+    };
+    format!("{what} still undelivered after {waited:.1} s")
 }

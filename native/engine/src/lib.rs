@@ -5,6 +5,10 @@
 //! ring (memory that survives the process) → sealed batch in the spool (disk) → transport;
 //! `docs/decisions/001-frame-and-batch.md` draws every byte of it.
 
+// What tests inside and outside share names the crate.
+#[cfg(test)]
+extern crate self as metrana_engine;
+
 mod admission;
 pub mod attributes;
 pub mod batch;
@@ -28,6 +32,7 @@ pub mod platform;
 mod problems;
 pub mod record;
 pub mod recovery;
+pub mod renderings;
 pub mod ring;
 pub mod run_folder;
 pub mod seal;

@@ -97,6 +97,10 @@ impl NamedSpoolReader {
     /// A number that the batch uses and that was not declared. What cannot be decoded at all is the
     /// server's to refuse.
     fn nameless(&mut self, frame: &Frame) -> Option<(&'static str, u32)> {
+        if frame.kind == FrameKind::Renderings {
+            // It says itself which environment it shows.
+            return None;
+        }
         if frame.kind == FrameKind::Attributes {
             let updates = decode_attributes(&frame.payload).ok()?;
             let mut envs = updates.iter().filter_map(|update| match &update.operation {

@@ -192,6 +192,11 @@ impl Sealer {
         }
     }
 
+    /// Largest payload, as long as one record does not need more.
+    pub fn payload_bytes(&self) -> usize {
+        self.settings.payload_bytes
+    }
+
     /// Seals the first piece of a window: `words` are the ring's from `start` on. Blocks on the
     /// disk. The caller then stores the next seq and releases the ring up to the piece's end.
     ///

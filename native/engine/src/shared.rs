@@ -10,8 +10,10 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::counters::{Counters, Ledger, Tally};
 use crate::engine_log::{EngineLog, LogLevel};
+use crate::error::FlushError;
 use crate::intake::Intake;
 use crate::problems::Problems;
+use crate::renderings::RenderingQueue;
 use crate::ring::Ring;
 use crate::run_folder::WriterFolder;
 use crate::sender::{SenderHost, SenderProblem};
@@ -28,6 +30,8 @@ pub(crate) struct Shared {
     pub ledger: Mutex<Ledger>,
     pub problems: Mutex<Problems>,
     pub ring: Mutex<Ring>,
+    /// What encoders finished and the drain thread has not sealed yet.
+    pub renderings: Mutex<RenderingQueue>,
     /// Holds the writer's lock; `None` once the writer has ended. No fork waits for this one: whoever
     /// has it may wait for a disk. A child never asks for it.
     pub folder: Mutex<Option<WriterFolder>>,
@@ -55,6 +59,7 @@ pub(crate) struct AllLocks<'a> {
     _ledger: MutexGuard<'a, Ledger>,
     _problems: MutexGuard<'a, Problems>,
     _ring: MutexGuard<'a, Ring>,
+    _renderings: MutexGuard<'a, RenderingQueue>,
     _opened: MutexGuard<'a, Option<OpenedRun>>,
 }
 
@@ -67,6 +72,8 @@ pub(crate) struct Progress {
     pub last_seq: Seq,
     /// Everything up to it is acknowledged.
     pub acked: Seq,
+    /// So many finished renderings are done with: in the spool, or left for want of a way to read them.
+    pub renderings: u64,
     /// Rises with every change, so that a waiter misses none.
     pub generation: u64,
     /// The drain thread has ended.
@@ -100,6 +107,7 @@ impl Shared {
             intake: Mutex::new(intake),
             progress: Mutex::new(progress),
             ring: Mutex::new(ring),
+            renderings: Mutex::default(),
             folder: Mutex::new(Some(folder)),
             request: Mutex::default(),
             ledger: Mutex::default(),
@@ -131,6 +139,7 @@ impl Shared {
             _ledger: self.ledger.lock(),
             _problems: self.problems.lock(),
             _ring: self.ring.lock(),
+            _renderings: self.renderings.lock(),
             _opened: self.opened.lock(),
         }
     }
@@ -214,6 +223,7 @@ impl Shared {
     pub fn discard_pending(&self) {
         self.lose_unsealed();
         self.ledger.lock().discard_unacked();
+        self.renderings.lock().discard();
     }
 
     /// Nothing of what is in the ring will ever be sealed.
@@ -264,6 +274,20 @@ impl Shared {
     /// Points and attributes neither acknowledged nor dropped.
     pub fn pending(&self) -> Tally {
         self.counters().pending
+    }
+
+    /// Finished renderings that are neither acknowledged nor dropped.
+    pub fn pending_renderings(&self) -> u64 {
+        self.renderings.lock().pending(Seq(self.acked.load(Ordering::Acquire)))
+    }
+
+    /// Why a flush or a close that began then comes back before everything was acknowledged.
+    pub fn late(&self, begun: Instant) -> FlushError {
+        FlushError::Timeout {
+            pending: self.pending().total(),
+            renderings: self.pending_renderings(),
+            waited: begun.elapsed(),
+        }
     }
 }
 

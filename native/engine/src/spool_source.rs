@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::named_spool::NamedSpoolReader;
 use crate::sender::{FrameSource, Spool, SpoolItem};
-use crate::spool::{FrameKind, SpoolEvent};
+use crate::spool::SpoolEvent;
 use crate::sync::Mutex;
 use crate::transport::Batch;
-use crate::types::{BatchKind, Seq, WriterId};
+use crate::types::{Seq, WriterId};
 
 /// The folder of a writer.
 #[derive(Clone, Debug)]
@@ -87,12 +87,8 @@ impl FrameSource for Frames {
                 },
                 Some(SpoolEvent::Frame(frame)) => {
                     let (payload, payload_crc32c) = (frame.payload, frame.payload_crc32c);
-                    let kind = match frame.kind {
-                        FrameKind::Declarations => {
-                            return Ok(Some(SpoolItem::Declarations { payload, payload_crc32c }));
-                        }
-                        FrameKind::Points => BatchKind::Points,
-                        FrameKind::Attributes => BatchKind::Attributes,
+                    let Some(kind) = frame.kind.batch() else {
+                        return Ok(Some(SpoolItem::Declarations { payload, payload_crc32c }));
                     };
                     let (seq, urgent) = (frame.seq, frame.urgent);
                     Some(SpoolItem::Batch(Batch { seq, kind, payload, payload_crc32c, urgent }))

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::closing;
 use crate::config::{EngineConfig, MESSAGE_OVERHEAD_BYTES};
 use crate::platform;
-use crate::recovery::{self, RecoveryOptions, RingOutcome, recover};
+use crate::recovery::{self, RecoveryOptions, RingOutcome, recover_ring};
 use crate::run_folder::{
     Claim, Liveness, RunFolder, RunFolderError, WriterEntry, WriterInfo, WriterLock,
 };
@@ -93,7 +93,7 @@ fn recover_writer(
         Err(_) if !entry.path.exists() => return Ok(()),
         taken => taken?,
     };
-    let report = recover(&mut lock, &recovery_options(config))?;
+    let report = recover_ring(&mut lock, &recovery_options(config))?;
     found.recovered.push((entry.number, report.ring));
     found.problems.extend(report.problems);
     found.problems.extend(report.unknown_positions);

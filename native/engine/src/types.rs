@@ -165,6 +165,10 @@ random_id! {
     /// One run, minted by the process that creates it: 128 random bits.
     RunId
 }
+random_id! {
+    /// One rendering, minted by the process that encodes it: 128 random bits.
+    RenderingId
+}
 
 /// A text that is not 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +193,20 @@ pub enum BatchKind {
     Points = 2,
     /// Attribute operations.
     Attributes = 3,
+    /// A piece of a rendering.
+    Renderings = 4,
+}
+
+impl BatchKind {
+    /// What batches of this kind are called where they are counted and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Points => "points",
+            Self::Attributes => "attributes",
+            Self::Renderings => "renderings",
+        }
+    }
 }
 
 #[cfg(test)]

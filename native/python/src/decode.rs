@@ -6,7 +6,6 @@
 use metrana_engine::attributes::{self, AttributeOperation, AttributeValue, CloseStatus};
 use metrana_engine::batch;
 use metrana_engine::declarations::{self, Declaration};
-use metrana_engine::types::BatchKind;
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyValueError;
@@ -86,7 +85,7 @@ pub fn decode_points(
 /// What a sealed payload says of itself, without decoding it.
 #[pyclass(frozen, get_all, module = "metrana._native")]
 pub struct BatchInfo {
-    /// `points` or `attributes`.
+    /// `points`, `attributes` or `renderings`.
     kind: &'static str,
     /// Points of `log` and `log_distributed`.
     float_point_count: u64,
@@ -98,19 +97,15 @@ pub struct BatchInfo {
     env_attribute_count: u64,
 }
 
-/// Read kind and counts of a points or attributes payload without decoding the rest.
+/// Read kind and counts of a batch's payload without decoding the rest; renderings count nothing.
 ///
 /// Raises:
 ///     ValueError: For bytes that are no payload of a known version.
 #[pyfunction]
 pub fn batch_info(payload: PyBackedBytes) -> PyResult<BatchInfo> {
     let info = batch::peek(&payload).map_err(|error| value_error(&error))?;
-    let kind = match info.kind {
-        BatchKind::Points => "points",
-        BatchKind::Attributes => "attributes",
-    };
     Ok(BatchInfo {
-        kind,
+        kind: info.kind.name(),
         float_point_count: info.float_point_count,
         rl_point_count: info.rl_point_count,
         attribute_count: info.attribute_count,

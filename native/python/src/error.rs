@@ -65,6 +65,13 @@ pub fn flush_error(py: Python<'_>, error: FlushError, writer: &Writer) -> PyErr 
         FlushError::Timeout { pending: 1.., .. } => {
             closing(py, format!("{error}; {}", whereabouts(py, writer)))
         }
+        FlushError::Timeout { renderings: 1.., .. } => {
+            let data_dir = writer.engine().map(|engine| engine.data_dir().join("spool"));
+            let spool = data_dir.unwrap_or_default();
+            let spool = spool.display();
+            let then = "metrana sync delivers what is there once this process has ended";
+            closing(py, format!("{error}; {spool} keeps them, and {then}"))
+        }
         FlushError::Timeout { .. } | FlushError::Lost { .. } | FlushError::Interrupted => {
             closing(py, error.to_string())
         }

@@ -20,6 +20,7 @@ mod log;
 mod names;
 mod number;
 mod options;
+mod rendering;
 mod rl;
 mod run;
 mod spool;
@@ -45,6 +46,8 @@ mod _native {
     use super::fork::{fork_in_child, fork_in_parent, fork_prepare};
     #[pymodule_export]
     use super::local::find_local_server;
+    #[pymodule_export]
+    use super::rendering::{RenderingInfo, decode_rendering};
     #[pymodule_export]
     use super::run::RunCore;
     #[pymodule_export]

@@ -16,6 +16,7 @@ use crate::fork;
 use crate::log::{LogCall, log};
 use crate::names::{self, Qualifiers, refused};
 use crate::options::{Options, seconds};
+use crate::rendering;
 use crate::rl::{RlCall, log_env_step, log_episode};
 use crate::writer::Writer;
 
@@ -347,6 +348,27 @@ impl RunCore {
             })
             .collect::<PyResult<Vec<_>>>()?;
         writer.log_attributes(slf.py(), &updates)
+    }
+
+    /// The folder that renderings are encoded in, for its owner alone; None in mode `disabled`. It may
+    /// be another the next time, if somebody deleted the writer's. A forked child has its own. Blocks on
+    /// the disk. Thread-safe.
+    ///
+    /// Raises:
+    ///     MetranaLoggerClosedError: If the run is closed.
+    ///     OSError: If the folder cannot be made.
+    fn _rendering_folder(slf: &Bound<'_, Self>) -> PyResult<Option<String>> {
+        rendering::folder(slf.py(), Self::writer(slf)?)
+    }
+
+    /// `<rendering_id>.mp4` and its `.json` are in that folder: the writer delivers and deletes them.
+    /// Does not block. Thread-safe.
+    ///
+    /// Raises:
+    ///     ValueError: If `rendering_id` is not 32 hexadecimal digits.
+    ///     MetranaLoggerClosedError: If the run is closed; the next process delivers it.
+    fn _rendering_finished(slf: &Bound<'_, Self>, rendering_id: &str) -> PyResult<()> {
+        rendering::finished(slf.py(), Self::writer(slf)?, rendering_id)
     }
 
     /// The greatest step of a series, or None.

@@ -12,9 +12,9 @@ use metrana_engine::run_folder::{
     self, Liveness, RunFolderError, SenderKind, Watermark, WriterLock,
 };
 use metrana_engine::seal::SealSettings;
-use metrana_engine::spool::{self, Damage, Frame, FrameKind, SpoolEvent, SpoolOptions};
+use metrana_engine::spool::{self, Damage, Frame, SpoolEvent, SpoolOptions};
 use metrana_engine::sync::Mutex;
-use metrana_engine::types::{Compression, Seq};
+use metrana_engine::types::{BatchKind, Compression, Seq};
 use pyo3::exceptions::{PyBlockingIOError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -29,7 +29,7 @@ fn runtime_error(error: &dyn std::error::Error) -> PyErr {
 /// A frame of a spool.
 #[pyclass(frozen, get_all, module = "metrana._native")]
 pub struct SpoolMessage {
-    /// `declarations`, `points` or `attributes`.
+    /// `declarations`, `points`, `attributes` or `renderings`.
     kind: &'static str,
     /// The batch's sequence number; 0 for declarations.
     seq: u64,
@@ -152,11 +152,7 @@ impl SpoolFollower {
         let frames = py.detach(|| self.state.lock().read(max_bytes));
         let frames = frames.map_err(|error| runtime_error(&error))?;
         let message = |frame: Frame| SpoolMessage {
-            kind: match frame.kind {
-                FrameKind::Declarations => "declarations",
-                FrameKind::Points => "points",
-                FrameKind::Attributes => "attributes",
-            },
+            kind: frame.kind.batch().map_or("declarations", BatchKind::name),
             seq: frame.seq.0,
             payload: PyBytes::new(py, &frame.payload).unbind(),
             crc: frame.payload_crc32c,

@@ -263,6 +263,19 @@ def test_status_of_a_writer_that_deletes_segments_meanwhile(tmp_path: Path) -> N
     assert _spooled_bytes(tmp_path) == 4
 
 
+def test_status_tells_of_renderings_that_are_not_in_the_spool(tmp_path: Path) -> None:
+    writer = offline_run(tmp_path)
+    renderings = writer / "renderings"
+    renderings.mkdir()
+    (renderings / f"{'a' * 32}.mp4").write_bytes(b"1234")
+    (renderings / f"{'b' * 32}.part").write_bytes(b"123")
+    (renderings / f"{'a' * 32}.json").write_bytes(b"{}")
+    (row,) = json.loads(without_extras(tmp_path, "status", "--json").stdout)
+    assert row["rendering_bytes"] == 7
+    told = ", 7 bytes of renderings that are not in the spool yet"
+    assert told in without_extras(tmp_path, "status").stdout
+
+
 def test_status_says_when_memory_cannot_be_looked_into(tmp_path: Path) -> None:
     writer = offline_run(tmp_path)
     info = json.loads((writer / "writer.json").read_text())

@@ -4,6 +4,7 @@
 //! ```text
 //! points       PointsEncoder ─ staged ─ seal ─▶ bytes ─ decode ─▶ PointColumns
 //! attributes   crate::attributes
+//! renderings   encode_piece ─▶ bytes ─ decode_piece ─▶ RenderingPiece
 //! declarations crate::declarations
 //! ```
 //!
@@ -16,6 +17,7 @@ mod error;
 mod groups;
 mod ordinals;
 mod points;
+mod rendering;
 mod rows;
 mod seal;
 mod section;
@@ -28,6 +30,7 @@ pub use error::{DecodeError, EncodeError};
 pub use points::{
     Axis, Mark, PointsEncoder, PointsSummary, Segment, SeriesKey, Timestamps, Values,
 };
+pub use rendering::{RenderingEnd, RenderingPiece, decode_piece, encode_piece, piece_head_len};
 pub use rows::{NumberMap, RowsError, TableRows, table_rows};
 
 use crate::types::BatchKind;
@@ -55,7 +58,7 @@ mod series_flags {
 /// What a payload says of itself in its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchInfo {
-    /// Points or attributes.
+    /// Points, attributes or a piece of a rendering.
     pub kind: BatchKind,
     /// Points of `log` and `log_distributed`.
     pub float_point_count: u64,
@@ -67,7 +70,7 @@ pub struct BatchInfo {
     pub env_attribute_count: u64,
 }
 
-/// Reads kind and counts of a points or attributes payload without decoding the rest.
+/// Reads kind and counts of a batch's payload without decoding the rest; renderings count nothing.
 ///
 /// # Errors
 ///
@@ -76,20 +79,21 @@ pub fn peek(payload: &[u8]) -> Result<BatchInfo, DecodeError> {
     read_header(&mut Reader::new(payload))
 }
 
-/// `version u16, kind u8, flags u8`, and the two counts of the kind.
+/// `version u16, kind u8, flags u8`, and the two counts of a kind that has any.
 pub(crate) fn read_header(reader: &mut Reader<'_>) -> Result<BatchInfo, DecodeError> {
     const WHAT: &str = "the header";
     read_version(reader)?;
     let kind = match reader.u8(WHAT)? {
         kind if kind == BatchKind::Points as u8 => BatchKind::Points,
         kind if kind == BatchKind::Attributes as u8 => BatchKind::Attributes,
+        kind if kind == BatchKind::Renderings as u8 => BatchKind::Renderings,
         found => return Err(DecodeError::Unknown { what: "kind of batch", found }),
     };
     let flags = reader.u8(WHAT)?;
-    if flags != 0 {
+    let known = if kind == BatchKind::Renderings { rendering::LAST } else { 0 };
+    if flags & !known != 0 {
         return Err(DecodeError::Unknown { what: "batch flags", found: flags });
     }
-    let (first, second) = (reader.varint(WHAT)?, reader.varint(WHAT)?);
     let info = BatchInfo {
         kind,
         float_point_count: 0,
@@ -97,11 +101,14 @@ pub(crate) fn read_header(reader: &mut Reader<'_>) -> Result<BatchInfo, DecodeEr
         attribute_count: 0,
         env_attribute_count: 0,
     };
-    Ok(match kind {
-        BatchKind::Points => BatchInfo { float_point_count: first, rl_point_count: second, ..info },
-        BatchKind::Attributes => {
-            BatchInfo { attribute_count: first, env_attribute_count: second, ..info }
-        }
+    if kind == BatchKind::Renderings {
+        return Ok(info);
+    }
+    let (first, second) = (reader.varint(WHAT)?, reader.varint(WHAT)?);
+    Ok(if kind == BatchKind::Points {
+        BatchInfo { float_point_count: first, rl_point_count: second, ..info }
+    } else {
+        BatchInfo { attribute_count: first, env_attribute_count: second, ..info }
     })
 }
 

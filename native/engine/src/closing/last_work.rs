@@ -69,6 +69,7 @@ impl LastWork {
         let Self { delivery, files } = self;
         let shared = Arc::clone(&drain.shared);
         let (is_sealed, info) = (drain.is_empty(), drain.info());
+        let has_sealed_ring = drain.has_sealed_ring();
         let is_over = match delivery {
             Delivery::Dropped => true,
             Delivery::Done => is_sealed,
@@ -77,6 +78,7 @@ impl LastWork {
         let cursors = is_over.then(|| drain.cursors()).flatten();
         if !is_over {
             drain.force_to_disk();
+            drain.report_left_renderings();
         }
         drop(drain);
         shared.log.info(format_args!("closed: {delivery}, all sealed: {is_sealed}"));
@@ -91,7 +93,8 @@ impl LastWork {
                 shared.report(problem.to_string());
             }
             withdrawn
-        } else if is_sealed && folder.place().is_kept() {
+        } else if has_sealed_ring && folder.place().is_kept() {
+            // Renderings may be left: they need no ring.
             let last_seq = Some(shared.ring.lock().next_seq().0 - 1);
             let acked = Some(shared.acked.load(Ordering::Acquire));
             let info = WriterInfo { ended: Some(WriterEnd::Closed), last_seq, acked, ..info };

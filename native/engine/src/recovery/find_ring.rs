@@ -1,10 +1,11 @@
 //! Whether the ring of a dead writer can be had.
 
+use std::io;
 use std::path::Path;
 
-use super::Recovery;
-use crate::ring::{Consumer, Ring};
-use crate::run_folder;
+use super::{Recovery, RecoveryError};
+use crate::ring::{Consumer, Ring, RingError};
+use crate::run_folder::{self, WriterInfo};
 
 /// A ring, as far as it can be had.
 pub(super) enum Found {
@@ -48,5 +49,20 @@ impl Recovery<'_> {
             _ => false,
         };
         is_other && run_folder::is_of_writer(own, self.lock.info().writer_id)
+    }
+}
+
+/// Deletes the file of a ring whose header may not be there yet; its name says whose it is.
+pub(super) fn remove_half_made(info: &WriterInfo) -> Result<(), RecoveryError> {
+    let Some(path) = info.ring.as_deref() else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !name.ends_with(&info.writer_id.to_string()) {
+        return Ok(());
+    }
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RingError::Io { doing: "deleting", path: path.to_owned(), source }.into())
+        }
+        _ => Ok(()),
     }
 }

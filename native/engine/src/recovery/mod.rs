@@ -6,22 +6,23 @@
 //! 2. What the ring still holds is sealed into new segments. Each kind of batch goes on from
 //!    `max(tail, its own last lsn_last + 1)` and the sequence numbers from the greatest that is
 //!    known anywhere, so nothing is lost or doubled however often this is interrupted.
-//! 3. Where the writer's series and environments stood is written to `cursors/<number>`: once its
+//! 3. The renderings that it left are sealed behind that, and deleted.
+//! 4. Where the writer's series and environments stood is written to `cursors/<number>`: once its
 //!    spool is delivered, nobody could find it out any more.
-//! 4. `writer.json` says that the writer was recovered.
-//! 5. The ring's file is deleted.
+//! 5. `writer.json` says that the writer was recovered.
+//! 6. The ring's file is deleted.
 //!
 //! A ring that cannot be reached (another container's memory, another machine's) leaves the writer
 //! open: its spool is delivered, its tail is not declared to be the end.
 
 mod find_ring;
 mod positions;
+mod renderings;
 
-use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use find_ring::Found;
+use find_ring::{Found, remove_half_made};
 
 use crate::declarations::decode_declarations;
 use crate::ring::{Consumer, OutsideRing, Ring, RingError};
@@ -57,6 +58,8 @@ pub struct RecoveryReport {
     pub first_seq: Seq,
     /// The last batch there ever was; 0: none.
     pub last_seq: Seq,
+    /// Renderings lie in the folder that somebody may still seal.
+    pub has_unsealed_renderings: bool,
     /// For the user: what was lost, what could not be done.
     pub problems: Vec<String>,
     /// Why some positions could not be found out, so that steps may start anew there. A damaged
@@ -90,7 +93,7 @@ impl RecoveryReport {
     /// Whether the spool holds all there will ever be, so that the writer may be ended and its
     /// folder deleted once it is delivered.
     pub fn is_complete(&self) -> bool {
-        !matches!(self.ring, RingOutcome::OutOfReach { .. })
+        !matches!(self.ring, RingOutcome::OutOfReach { .. }) && !self.has_unsealed_renderings
     }
 }
 
@@ -135,6 +138,27 @@ pub fn recover(
     lock: &mut WriterLock,
     options: &RecoveryOptions,
 ) -> Result<RecoveryReport, RecoveryError> {
+    recover_with(lock, options, true)
+}
+
+/// The same but for renderings, which stay where they are: there may be much of them, and whoever
+/// opens a run waits. Blocks on the disk.
+///
+/// # Errors
+///
+/// See [`recover`].
+pub fn recover_ring(
+    lock: &mut WriterLock,
+    options: &RecoveryOptions,
+) -> Result<RecoveryReport, RecoveryError> {
+    recover_with(lock, options, false)
+}
+
+fn recover_with(
+    lock: &mut WriterLock,
+    options: &RecoveryOptions,
+    with_renderings: bool,
+) -> Result<RecoveryReport, RecoveryError> {
     let folder = lock.path().to_owned();
     let mut sealer = Sealer::new(options.seal);
     let mut problems = Vec::new();
@@ -155,9 +179,13 @@ pub fn recover(
         watermark,
         next_seq: Seq(0),
         missing: None,
+        spool: None,
+        consumer: None,
+        piece_count: 0,
     };
     recovery.next_seq = recovery.next_seq_on_disk();
     let ring = recovery.ring()?;
+    let has_unsealed_renderings = recovery.leaves_renderings(&ring, with_renderings)?;
     let first_seq = recovery.first_seq()?;
     recovery.tell_unread(&ring, first_seq);
     recovery.tell_unread_start();
@@ -167,7 +195,15 @@ pub fn recover(
     }
     let Recovery { next_seq, problems, .. } = recovery;
     let last_seq = Seq(next_seq.0 - 1);
-    Ok(RecoveryReport { ring, torn_bytes, first_seq, last_seq, problems, unknown_positions })
+    Ok(RecoveryReport {
+        ring,
+        torn_bytes,
+        first_seq,
+        last_seq,
+        has_unsealed_renderings,
+        problems,
+        unknown_positions,
+    })
 }
 
 /// Where a dead writer stood whose lock somebody else has, because it is being delivered: read from
@@ -215,6 +251,12 @@ struct Recovery<'a> {
     next_seq: Seq,
     /// Batches that were sealed and that nobody has any more.
     missing: Option<RangeInclusive<u64>>,
+    /// What was sealed is in it.
+    spool: Option<SpoolWriter>,
+    /// Of the ring, once it is sealed.
+    consumer: Option<Consumer>,
+    /// So many pieces of renderings were sealed.
+    piece_count: u64,
 }
 
 impl Recovery<'_> {
@@ -256,7 +298,9 @@ impl Recovery<'_> {
         let reasons: Vec<_> = self.summary.unread.iter().chain(torn).cloned().collect();
         // Whoever reads from the first batch on comes to those that were sealed behind the gap, and
         // tells of it.
-        let is_followed = matches!(ring, RingOutcome::Sealed { batch_count } if *batch_count > 0)
+        let is_sealed_behind =
+            matches!(ring, RingOutcome::Sealed { batch_count } if *batch_count > 0);
+        let is_followed = (is_sealed_behind || self.piece_count > 0)
             && self.missing.as_ref().is_none_or(|lost| first_seq <= Seq(*lost.start()));
         let is_begin_known =
             self.summary.last_seq > Seq(0) || matches!(self.watermark, Watermark::Known(_));
@@ -308,10 +352,7 @@ impl Recovery<'_> {
             ));
         }
         self.find_missing(ring.next_seq());
-        let info = self.lock.info();
-        let spool_options = self.options.spool.clone();
-        let mut spool =
-            SpoolWriter::resume(self.lock.path(), info.writer_id, spool_options, self.summary);
+        let mut spool = self.take_spool();
         let (tail, end) = (consumer.tail(), consumer.committed());
         let mut state = SealState {
             points_done: tail.max(self.summary.points_end),
@@ -334,6 +375,7 @@ impl Recovery<'_> {
             self.problems.push(format!("the spool could not be forced to the disk: {error}"));
         }
         self.next_seq = state.next_seq;
+        (self.spool, self.consumer) = (Some(spool), Some(consumer));
         Ok(RingOutcome::Sealed { batch_count })
     }
 
@@ -399,12 +441,15 @@ impl Recovery<'_> {
 
     /// Writes down that nothing is left outside the spool, and then sees to it.
     fn end(&mut self, first_seq: Seq) -> Result<(), RecoveryError> {
-        if self.lock.info().ended.is_none() {
-            let last_seq = last_seq(self.lock.path(), self.lock.info().writer_id)?;
+        // The ring can be had by one at a time.
+        self.consumer = None;
+        let WriterInfo { writer_id, ended, acked, .. } = *self.lock.info();
+        if ended.is_none() || self.piece_count > 0 {
+            let last_seq = last_seq(self.lock.path(), writer_id)?;
             let info = WriterInfo {
-                ended: Some(WriterEnd::Recovered),
+                ended: ended.or(Some(WriterEnd::Recovered)),
                 last_seq: Some(last_seq.0),
-                acked: Some(first_seq.0 - 1),
+                acked: if ended.is_some() { acked } else { Some(first_seq.0 - 1) },
                 ..self.lock.info().clone()
             };
             self.lock.write_info(info, self.options.spool.files.as_ref())?;
@@ -420,21 +465,6 @@ impl Recovery<'_> {
             ring.unlink()?;
         }
         Ok(())
-    }
-}
-
-/// Deletes the file of a ring whose header may not be there yet; its name says whose it is.
-fn remove_half_made(info: &WriterInfo) -> Result<(), RecoveryError> {
-    let Some(path) = info.ring.as_deref() else { return Ok(()) };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if !name.ends_with(&info.writer_id.to_string()) {
-        return Ok(());
-    }
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RingError::Io { doing: "deleting", path: path.to_owned(), source }.into())
-        }
-        _ => Ok(()),
     }
 }
 

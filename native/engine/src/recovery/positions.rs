@@ -90,7 +90,7 @@ impl Positions {
             FrameKind::Declarations => decode_declarations(&frame.payload)
                 .map(|all| all.into_iter().for_each(|one| self.declare(one))),
             FrameKind::Points => self.points(&frame.payload),
-            FrameKind::Attributes => Ok(()),
+            FrameKind::Attributes | FrameKind::Renderings => Ok(()),
         };
         taken.err().map(|error| format!("batch {}: {error}", frame.seq))
     }

@@ -7,6 +7,7 @@ use super::info::{self, WriterInfo};
 use super::kept;
 use super::liveness::{Here, Liveness};
 use super::writer_folder::{LOCK, WRITER_JSON, is_stillborn, read_acked};
+use crate::renderings;
 use crate::spool;
 use crate::types::Seq;
 
@@ -21,8 +22,8 @@ pub struct WriterEntry {
     pub info: Option<WriterInfo>,
     /// Whether it lives.
     pub liveness: Liveness,
-    /// Whether there is something in spool or ring beyond what a follower acknowledged, or was in a
-    /// ring whose loss nobody has told yet.
+    /// Whether there is a rendering, or something in spool or ring beyond what a follower
+    /// acknowledged, or was in a ring whose loss nobody has told yet.
     pub is_undelivered: bool,
     /// Why `info` is missing, `is_undelivered` a guess, or the ring lost.
     pub problem: Option<String>,
@@ -75,10 +76,14 @@ impl WriterEntry {
     }
 }
 
+/// Whether there is something in spool, ring or folder of renderings that nobody acknowledged.
 pub(super) fn is_undelivered(
     path: &Path,
     info: Option<&WriterInfo>,
 ) -> Result<bool, RunFolderError> {
+    if renderings::has_left(path).map_err(RunFolderError::io("listing", path))? {
+        return Ok(true);
+    }
     let Some(info) = info else { return Ok(!spool::is_empty(path)?) };
     let last = spool::last_seq(path, info.writer_id)?;
     let has_ring = info.ended.is_none() && info.ring.as_deref().is_some_and(Path::exists);

@@ -72,7 +72,7 @@ pub struct WriterInfo {
     /// Unix milliseconds.
     pub opened_at_ms: i64,
     pub options: WriterOptions,
-    /// Set when nothing of the writer is left outside the spool.
+    /// Set when nothing of the writer is left outside the spool but renderings, which lie in its folder.
     #[serde(default)]
     pub ended: Option<WriterEnd>,
     /// The last batch of a writer that has ended; it tells of a spool that was cut where a frame ends.

@@ -5,7 +5,7 @@
 //!   run.json                       created once; whoever does it is the run's creator
 //!   cursors/<number>               a writer's greatest positions; outlive its folder
 //!   <number>/                      one writer, six digits; making the folder is the claim
-//!     lock  writer.json  00000001.spool …  acked  kept
+//!     lock  writer.json  00000001.spool …  acked  kept  renderings/
 //! ```
 //!
 //! No string of the user's ever names a folder. Names that begin with a dot are on their way in or

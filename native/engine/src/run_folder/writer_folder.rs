@@ -11,6 +11,7 @@ use super::place::WriterPlace;
 use super::{CURSORS, OLD, RunFolder, RunFolderError, is_older};
 use crate::named_spool::has_nameless;
 use crate::platform::{self, Durability, LockFile};
+use crate::renderings::{self, LeftRenderings};
 use crate::spool::{self, CursorSet, CursorsError, Disk, SpoolFiles, replace_file};
 use crate::types::{Seq, WriterId};
 
@@ -266,8 +267,9 @@ impl WriterLock {
     /// Deletes the folder: all in it was acknowledged. The run's folder and the cursors stay. If its
     /// spool ends in bytes that are no batch, it is put aside as `<number>-<writer_id>.unreadable`
     /// instead: nobody takes it for a writer's any more, and the bytes are there for whoever can
-    /// read them. So it is if names are damaged that whole batches need. A folder that is marked to be
-    /// kept stays as it is.
+    /// read them. So it is if names are damaged that whole batches need, or if nothing tells what a
+    /// rendering shows. It stays if a rendering is not sealed yet, which a recovery does, or if it is
+    /// marked to be kept.
     ///
     /// # Errors
     ///
@@ -278,7 +280,13 @@ impl WriterLock {
         }
         let WriterInfo { writer_id, number, .. } = self.info;
         let summary = spool::summarize(&self.path, writer_id, |_| {})?;
-        let is_readable = summary.unread.is_empty()
+        let left = renderings::left(&self.path);
+        let left = left.map_err(RunFolderError::io("listing", &self.path))?;
+        if left == LeftRenderings::Unsealed {
+            return Ok(());
+        }
+        let is_readable = left == LeftRenderings::Nothing
+            && summary.unread.is_empty()
             && !(summary.has_damaged_declarations && has_nameless(&self.path)?);
         if is_readable {
             return remove(&self.path, self.lock);

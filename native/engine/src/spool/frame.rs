@@ -33,6 +33,8 @@ pub enum FrameKind {
     Points = 2,
     /// A batch of attribute operations.
     Attributes = 3,
+    /// A piece of a rendering.
+    Renderings = 4,
 }
 
 impl FrameKind {
@@ -42,6 +44,7 @@ impl FrameKind {
             1 => Some(Self::Declarations),
             2 => Some(Self::Points),
             3 => Some(Self::Attributes),
+            4 => Some(Self::Renderings),
             _ => None,
         }
     }
@@ -52,6 +55,7 @@ impl FrameKind {
             Self::Declarations => None,
             Self::Points => Some(BatchKind::Points),
             Self::Attributes => Some(BatchKind::Attributes),
+            Self::Renderings => Some(BatchKind::Renderings),
         }
     }
 }
@@ -61,6 +65,7 @@ impl From<BatchKind> for FrameKind {
         match kind {
             BatchKind::Points => Self::Points,
             BatchKind::Attributes => Self::Attributes,
+            BatchKind::Renderings => Self::Renderings,
         }
     }
 }
@@ -76,9 +81,9 @@ pub struct FrameHeader {
     pub writer_id: WriterId,
     /// Its place among the writer's batches; 0 for declarations.
     pub seq: Seq,
-    /// First byte of the ring's stream that it was sealed from; 0 for declarations.
+    /// First byte of the ring's stream that it was sealed from; 0 for declarations and renderings.
     pub lsn_first: Lsn,
-    /// Last byte of the ring's stream that it was sealed from; 0 for declarations.
+    /// Last byte of the ring's stream that it was sealed from; 0 for declarations and renderings.
     pub lsn_last: Lsn,
     /// Length of the payload in bytes.
     pub payload_len: u32,

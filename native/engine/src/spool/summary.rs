@@ -49,11 +49,12 @@ pub struct SegmentSummary {
 }
 
 impl SpoolSummary {
-    /// Where the sealed records of this kind end in the ring's stream.
+    /// Where the sealed records of this kind end in the ring's stream; renderings are from no ring.
     pub fn end(&self, kind: BatchKind) -> Lsn {
         match kind {
             BatchKind::Points => self.points_end,
             BatchKind::Attributes => self.attributes_end,
+            BatchKind::Renderings => Lsn(0),
         }
     }
 
@@ -64,11 +65,15 @@ impl SpoolSummary {
         }
         self.last_seq = self.last_seq.max(header.seq);
         let end = match header.kind.batch() {
-            Some(BatchKind::Points) => &mut self.points_end,
-            Some(BatchKind::Attributes) => &mut self.attributes_end,
+            Some(BatchKind::Points) => Some(&mut self.points_end),
+            Some(BatchKind::Attributes) => Some(&mut self.attributes_end),
+            // From no ring.
+            Some(BatchKind::Renderings) => None,
             None => return,
         };
-        *end = (*end).max(Lsn(header.lsn_last.0 + 1));
+        if let Some(end) = end {
+            *end = (*end).max(Lsn(header.lsn_last.0 + 1));
+        }
         self.unread.clear();
         self.torn.clear();
     }

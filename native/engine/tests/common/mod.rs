@@ -3,10 +3,13 @@
 #![allow(dead_code, reason = "each test crate uses a part")]
 
 pub mod gate;
+pub mod renderings;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub use renderings::Renderings;
 
 use metrana_engine::attributes::{AttributeUpdate, CloseStatus, decode_attributes};
 use metrana_engine::batch::{PointColumns, decode_points};
@@ -103,6 +106,8 @@ pub struct Seen {
 pub struct Contents {
     pub points: Vec<Seen>,
     pub updates: Vec<AttributeUpdate>,
+    /// As a server keeps them.
+    pub renderings: Renderings,
     pub last_seq: u64,
     pub payload_bytes: Vec<usize>,
     pub problems: Vec<String>,
@@ -169,6 +174,7 @@ pub fn read(writer_folder: &Path) -> Contents {
             FrameKind::Attributes => {
                 contents.updates.extend(decode_attributes(&frame.payload).unwrap());
             }
+            FrameKind::Renderings => contents.renderings.take(&frame.payload),
         }
         assert_eq!(frame.seq.0, contents.last_seq + 1, "sequence numbers have no gaps");
         contents.last_seq = frame.seq.0;

@@ -4,6 +4,7 @@
 mod golden;
 mod hostile;
 mod limits;
+mod rendering;
 mod round_trip;
 mod rows;
 

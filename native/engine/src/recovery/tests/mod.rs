@@ -3,6 +3,7 @@
 
 mod model;
 mod positions;
+mod renderings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::platform;
 use crate::record::{
     attributes_bytes, declare_bytes, write_attributes, write_declare_metric, write_point,
 };
+use crate::renderings::tests::Renderings;
 use crate::ring::{POINT_BYTES, Producer, RingOptions, RingPlace, RingStart};
 use crate::run_folder::{
     ResumeStrategy, RunFolder, RunNames, RunRequest, SenderKind, WriterFolder, WriterOptions,
@@ -106,6 +108,7 @@ struct Life {
 struct Contents {
     points: BTreeMap<u32, Vec<f64>>,
     attributes: Vec<String>,
+    renderings: Renderings,
 }
 
 impl Life {
@@ -243,6 +246,7 @@ fn contents(frames: &[Frame]) -> Contents {
                     contents.attributes.push(path);
                 }
             }
+            FrameKind::Renderings => contents.renderings.take(&frame.payload),
         }
     }
     contents

@@ -74,6 +74,7 @@ impl From<ClientMessage> for proto::ClientMessage {
                 kind: match batch.kind {
                     BatchKind::Points => proto::BatchKind::Points,
                     BatchKind::Attributes => proto::BatchKind::Attributes,
+                    BatchKind::Renderings => proto::BatchKind::Renderings,
                 }
                 .into(),
                 payload: batch.payload,
