@@ -23,6 +23,7 @@ mod options;
 mod rendering;
 mod rl;
 mod run;
+mod snapshots;
 mod spool;
 mod whole;
 mod writer;

@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use metrana_engine::attributes::{AttributeOperation, AttributeUpdate, CloseStatus};
-use metrana_engine::counters::{Counters, Kind};
 use metrana_engine::engine::Engine;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -18,6 +17,7 @@ use crate::names::{self, Qualifiers, refused};
 use crate::options::{Options, seconds};
 use crate::rendering;
 use crate::rl::{RlCall, log_env_step, log_episode};
+use crate::snapshots;
 use crate::writer::Writer;
 
 /// The native half of `Run`: holds the engine and takes the points.
@@ -309,17 +309,7 @@ impl RunCore {
     fn _identity<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         fork::enter(py)?;
         let Some(writer) = self.current() else { return Ok(None) };
-        let Some(identity) = writer.identity(py) else { return Ok(None) };
-        let dict = PyDict::new(py);
-        dict.set_item("run_id", identity.run_id.to_string())?;
-        dict.set_item("writer_id", identity.writer_id.to_string())?;
-        dict.set_item("writer_number", identity.writer_number)?;
-        dict.set_item("workspace_name", identity.workspace_name)?;
-        dict.set_item("project_name", identity.project_name)?;
-        dict.set_item("run_name", identity.run_name)?;
-        dict.set_item("orchestration_id", identity.orchestration_id)?;
-        dict.set_item("created", identity.created)?;
-        Ok(Some(dict))
+        writer.identity(py).map(|identity| snapshots::identity(py, identity)).transpose()
     }
 
     /// Log operations, given as the tuples of `decode_attributes`; values of ints as digits.
@@ -399,37 +389,13 @@ impl RunCore {
 
     /// The counters, by the attribute names of `get_metrics()`.
     fn _counters<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
-        const KINDS: [(&str, Kind); 4] = [
-            ("float_points", Kind::Float),
-            ("rl_float_points", Kind::Rl),
-            ("attribute_updates", Kind::Attribute),
-            ("env_attribute_updates", Kind::EnvAttribute),
-        ];
         let py = slf.py();
         fork::enter(py)?;
         let writer = slf.get().current();
         let counters = writer.as_ref().and_then(|writer| writer.counters(py));
         let counters = counters.unwrap_or_default();
         let evicted_here = writer.map_or(0, |writer| writer.faults.evicted());
-        let dict = PyDict::new(py);
-        let tallies = [
-            ("added", counters.added),
-            ("enqueued", counters.enqueued),
-            ("spooled", counters.spooled),
-            ("sent", counters.sent),
-            ("dropped", counters.dropped),
-        ];
-        for (kind_name, kind) in KINDS {
-            for (verb, tally) in tallies {
-                dict.set_item(format!("{kind_name}_{verb}"), tally.get(kind))?;
-            }
-        }
-        dict.set_item("connection_attempts", counters.connection_attempts)?;
-        dict.set_item("requests_sent", counters.requests_sent)?;
-        dict.set_item("send_errors", counters.send_errors)?;
-        dict.set_item("errors_reported", counters.errors_reported)?;
-        dict.set_item("errors_evicted", counters.errors_evicted + evicted_here)?;
-        Ok(dict)
+        snapshots::counters(py, &counters, evicted_here)
     }
 
     /// Of one instant, `points` and `attributes` that are neither sent nor dropped, how many of both
@@ -438,13 +404,7 @@ impl RunCore {
         let py = slf.py();
         fork::enter(py)?;
         let counters = slf.get().current().and_then(|writer| writer.counters(py));
-        let Counters { pending, unsealed, lost, .. } = counters.unwrap_or_default();
-        let dict = PyDict::new(py);
-        dict.set_item("points", pending.points())?;
-        dict.set_item("attributes", pending.total() - pending.points())?;
-        dict.set_item("unsealed", unsealed.total())?;
-        dict.set_item("lost", lost.total())?;
-        Ok(dict)
+        snapshots::left(py, &counters.unwrap_or_default())
     }
 
     /// How the writer is doing, by the attribute names of `status()`; None in mode `disabled`.
@@ -452,17 +412,7 @@ impl RunCore {
         let py = slf.py();
         fork::enter(py)?;
         let status = slf.get().current().and_then(|writer| writer.status(py));
-        let Some(status) = status else { return Ok(None) };
-        let dict = PyDict::new(py);
-        dict.set_item("server_url", status.server_url)?;
-        dict.set_item("connected", status.connected)?;
-        dict.set_item("ring", status.ring)?;
-        dict.set_item("loss_window_ms", status.loss_window.as_secs_f64() * 1000.0)?;
-        dict.set_item("pending_points", status.pending_points)?;
-        dict.set_item("spooled_bytes", status.spooled_bytes)?;
-        dict.set_item("last_ack_age_s", status.last_ack_age.map(|age| age.as_secs_f64()))?;
-        dict.set_item("problems", status.problems)?;
-        Ok(Some(dict))
+        status.map(|status| snapshots::status(py, status)).transpose()
     }
 
     /// Take the messages of background faults, the oldest first.
