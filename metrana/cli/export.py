@@ -1,10 +1,12 @@
-"""`metrana export RUN`: a run's points in one file."""
+"""`metrana export RUN`: a run's points in one file, or its videos in a folder."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,16 +14,23 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from metrana.cli.output import DONE, note, plain
+from metrana.cli.output import DONE, FAILED, complain, note, plain
 from metrana.cli.reading import find_run, reading
+from metrana.errors import MetranaError
 from metrana.query import RunInfo
+from metrana.query.downloads import is_saved
+from metrana.rendering.names import canonical_name, numbered
 
 # What file systems take as a name.
 _MAX_NAME_BYTES: Final = 255
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the file: whole, or not at all."""
+    """Writes the file: whole, or not at all; of videos each."""
+    return _export_videos(arguments) if arguments.renderings else _export_points(arguments)
+
+
+def _export_points(arguments: argparse.Namespace) -> int:
     with reading(arguments) as client:
         info = find_run(client, arguments)
         table = client.points(run_id=info.run_id, as_="arrow")
@@ -38,14 +47,59 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _export_videos(arguments: argparse.Namespace) -> int:
+    """Writes the videos that are not in the folder yet; one that cannot be is no reason to stop."""
+    failed = written = kept = 0
+    with reading(arguments) as client:
+        info = find_run(client, arguments)
+        rows = client.renderings(run_id=info.run_id, as_="arrow").to_pylist()
+        folder: Path = arguments.output or Path(_file_name(info, ""))
+        if rows:
+            _make_folder(folder)
+        for row, name in zip(rows, _video_names(rows), strict=True):
+            path = folder / name
+            if is_saved(path, row["size_bytes"], row["sha256"]):
+                kept += 1
+                continue
+            try:
+                client.download_rendering(row["rendering_id"], path)
+            except MetranaError as error:
+                complain(str(error))
+                failed += 1
+            else:
+                written += 1
+    note(f"{_videos(written)} written to {folder}" + (f", {kept:,} were there" if kept else ""))
+    return FAILED if failed else DONE
+
+
+def _video_names(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Gives each video a name of its own; where several want one, in their order."""
+    wanted: Counter[str] = Counter()
+    for row in rows:
+        name = canonical_name(row["env_id"], row["episode"], row["part"])
+        wanted[name] += 1
+        yield numbered(name, wanted[name])
+
+
+def _videos(count: int) -> str:
+    return f"{count:,} video" if count == 1 else f"{count:,} videos"
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.parent.is_dir():
+        raise NotADirectoryError(f"cannot write {folder}: there is no folder {folder.parent}")
+    folder.mkdir(exist_ok=True)
+
+
 def _file_name(info: RunInfo, suffix: str) -> str:
     """Names the file by the run; of a name too long its beginning and some of the run_id."""
-    name = info.run_name.replace(os.sep, "-")
-    if len(f"{name}.{suffix}".encode()) > _MAX_NAME_BYTES:
+    name, ending = info.run_name.replace(os.sep, "-"), f".{suffix}" if suffix else ""
+    if len(f"{name}{ending}".encode()) > _MAX_NAME_BYTES:
         end = f"-{info.run_id[:6]}"
-        room = _MAX_NAME_BYTES - len(f"{end}.{suffix}")
+        room = _MAX_NAME_BYTES - len(f"{end}{ending}")
         name = name.encode()[:room].decode(errors="ignore") + end
-    return f"{name}.{suffix}"
+    # Names of runs, but of no folder that could be made.
+    return info.run_id if not suffix and name in (".", "..") else f"{name}{ending}"
 
 
 def _write(table: Any, kind: str, path: Path) -> None:

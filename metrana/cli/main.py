@@ -88,11 +88,23 @@ def _parser() -> argparse.ArgumentParser:
     _add_place(episodes, "default")
     _add_reading(episodes)
 
-    export = _add(commands, "export", "write a run's points to a file")
+    export = _add(commands, "export", "write a run's points to a file, or its videos to a folder")
     export.add_argument("run_name", metavar="RUN", help="name of the run, or its run_id")
     _add_place(export, "default")
-    export.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet")
-    export.add_argument("-o", "--output", type=Path, metavar="PATH", help="default: RUN.FORMAT")
+    what = export.add_mutually_exclusive_group()
+    what.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet")
+    what.add_argument(
+        "--renderings",
+        action="store_true",
+        help="the videos instead of the points, into the folder PATH; those in it are kept",
+    )
+    export.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="default: RUN.FORMAT; of videos a folder RUN",
+    )
     _add_reading(export, json=False)
 
     sync = _add(commands, "sync", "deliver what was logged offline, or left by a killed process")

@@ -19,6 +19,7 @@ from metrana.query.arguments import (
     to_env_id,
 )
 from metrana.query.backend import Backend
+from metrana.query.downloads import checked_target, save
 from metrana.query.frames import FrameKind, attribute_frame, check_kind, convert
 from metrana.query.run_info import RunInfo
 from metrana.settings import (
@@ -440,6 +441,50 @@ class Client:
             "episode": optional(checks.whole_number, "episode", episode),
         }
         return attribute_frame(self._backend.value("env_attributes", arguments), as_)
+
+    def renderings(
+        self,
+        run_name: str | None = None,
+        *,
+        env_id: str | None = None,
+        project_name: str = "default",
+        workspace_name: str = "default",
+        run_id: str | None = None,
+        as_: FrameKind = "pandas",
+    ) -> Any:
+        """Gives one row a video that has arrived whole, by environment, episode and part.
+
+        Returns:
+            A frame of `rendering_id, env_id, episode, rl_step, frame_count, width, height, fps,
+            size_bytes, sha256, part`. `rl_step` is the first frame's; `frame_count` is null if
+            nobody counted; an episode that was filmed in several parts has a row for each.
+
+        Raises:
+            MetranaNotFoundError: No such run or environment.
+        """
+        name = _run_arguments(run_name, project_name, workspace_name, run_id)
+        return self._frame("renderings", {**name, "env_id": _env_id(env_id)}, as_)
+
+    def download_rendering(self, rendering_id: str, path: str | Path) -> Path:
+        """Writes a video to a file: the whole of it, its SHA-256 compared, or nothing.
+
+        Args:
+            rendering_id: The video, as `renderings` names it.
+            path: The file, which is replaced if it is there; in a folder, `path` may be that, it is
+                named `ENV-episode-000123.mp4`, behind the first part `…-part2.mp4`.
+
+        Returns:
+            Where the file is.
+
+        Raises:
+            MetranaNotFoundError: No such rendering.
+            MetranaValidationError: There is no folder for `path`.
+            MetranaQueryError: It could not be read, or what came is damaged.
+            OSError: It could not be written.
+        """
+        name, target = checks.text("rendering_id", rendering_id), checked_target(path)
+        with self._backend.rendering(name.lower()) as video:
+            return save(video, target)
 
     def _frame(self, route: str, arguments: Mapping[str, Any], kind: FrameKind) -> Any:
         check_kind(kind)

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import pyarrow as pa
 from sqlalchemy.exc import SQLAlchemyError
 
 from metrana.errors import MetranaNotFoundError, MetranaQueryError, MetranaValidationError
-from metrana.query.backend import Arguments
+from metrana.query.backend import Arguments, Video
 from metrana.server.catalog import CatalogError, NotFoundError, RunFilter
 from metrana.server.embedded import NetworkFileSystemError, deliver_spools, open_stores
 from metrana.server.lock import StoreInUseError
@@ -28,6 +28,7 @@ from metrana.server.reads.schemas import RUNS_SCHEMA
 _ONE_AT_A_TIME: Final = threading.Lock()
 # As long as for another process that has the store.
 _WAIT_S: Final = 5.0
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class EmbeddedBackend:
@@ -50,6 +51,17 @@ class EmbeddedBackend:
     def value(self, route: str, arguments: Arguments) -> Any:
         """Gives plain Python values."""
         return self._ask(lambda reads: answer_value(reads, route, arguments))
+
+    @contextmanager
+    def rendering(self, rendering_id: str) -> Iterator[Video]:
+        """Opens a rendering's file for a block, which does not hold the store."""
+
+        def opened(reads: Reads) -> tuple[dict[str, Any], BinaryIO]:
+            return reads.rendering(rendering_id), reads.rendering_file(rendering_id).open("rb")
+
+        row, file = self._ask(opened)
+        with file:
+            yield Video(row, _chunks(file))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -80,7 +92,7 @@ class EmbeddedBackend:
         held.callback(_ONE_AT_A_TIME.release)
         stores = held.enter_context(open_stores(self._data_dir))
         deliver_spools(self._data_dir, stores)
-        return Reads(stores.catalog, stores.points)
+        return Reads(stores.catalog, stores.points, stores.media)
 
     def close(self) -> None:
         """Nothing is held between calls."""
@@ -119,6 +131,21 @@ class _NoReads:
         raise NotFoundError(f"nothing logged yet in {self._data_dir}")
 
     series = points = buckets = aggregate = episodes = env_steps = env_attributes = run
+    renderings = run
+
+    def rendering(self, rendering_id: str) -> NoReturn:
+        """Refuses.
+
+        Raises:
+            NotFoundError: Always.
+        """
+        raise NotFoundError(f"no rendering has the rendering_id {rendering_id!r}")
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with _translated():
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final
 
 import httpx
@@ -17,7 +18,7 @@ from metrana.errors import (
     NoMetranaApiKeyError,
 )
 from metrana.query import wire
-from metrana.query.backend import Arguments
+from metrana.query.backend import Arguments, Video
 
 _ERRORS: Final[dict[str, type[MetranaError]]] = {
     "not_found": MetranaNotFoundError,
@@ -58,6 +59,32 @@ class RemoteBackend:
         except ValueError as error:
             raise MetranaQueryError(f"{self._url} did not answer with JSON") from error
 
+    @contextmanager
+    def rendering(self, rendering_id: str) -> Iterator[Video]:
+        """Opens a rendering's file for a block."""
+        row = self.value("rendering", {"rendering_id": rendering_id})
+        route = f"renderings/{row['rendering_id']}.mp4"
+        with ExitStack() as open_answer:
+            with self._translated():
+                answer = open_answer.enter_context(self._client.stream("GET", route))
+                if not answer.is_success:
+                    answer.read()
+            if not answer.is_success:
+                raise _error(answer)
+            yield Video(row, self._chunks(answer))
+
+    def _chunks(self, answer: httpx.Response) -> Iterator[bytes]:
+        with self._translated():
+            yield from answer.iter_bytes()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raises what a connection raises as the client's error."""
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise MetranaQueryError(f"no answer from {self._url}: {error}") from error
+
     def hold(self) -> AbstractContextManager[None]:
         """Nothing to hold: the server has its stores open, and connections are kept anyway."""
         return nullcontext()
@@ -72,10 +99,8 @@ class RemoteBackend:
             for key, value in arguments.items()
             if value is not None
         }
-        try:
+        with self._translated():
             answer = self._client.get(route, params=parameters)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise MetranaQueryError(f"no answer from {self._url}: {error}") from error
         if answer.is_success:
             return answer.content
         raise _error(answer)

@@ -1,6 +1,8 @@
-"""The HTTP routes under `/api/v1`: small answers are JSON, frames are Arrow streams.
+"""The HTTP routes under `/api/v1`: small answers are JSON, frames are Arrow streams, videos files.
 
-Every route names its run by `run_name`, `project_name` and `workspace_name`, or by `run_id` alone.
+Every route names its run by `run_name`, `project_name` and `workspace_name`, or by `run_id` alone;
+one rendering is named by its `rendering_id`. What that names never changes, so browsers may keep a
+video; they may also ask for a Range of it.
 Errors are `{"error": {"code", "message"}}`.
 """
 
@@ -13,10 +15,11 @@ from typing import Annotated, Any, Final, Literal
 import pyarrow as pa
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from metrana.query import wire
+from metrana.rendering.names import canonical_name
 from metrana.server.catalog import CatalogError, NotFoundError, RunFilter
 from metrana.server.points import PointsError
 from metrana.server.reads import (
@@ -32,6 +35,7 @@ from metrana.server.reads.schemas import POINTS_SCHEMA
 from metrana.server.store_faults import catalog_failure
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
+_FOR_EVER: Final = "private, max-age=31536000, immutable"
 
 Status = Literal["running", "finished", "failed", "lost"]
 Position = Annotated[int, Query(ge=0, le=2**63 - 1)]
@@ -83,6 +87,25 @@ def create_router(reads: Reads) -> APIRouter:
     @router.get("/run")
     def run(name: Run) -> Response:
         return Response(wire.dumps(reads.run(name)), media_type="application/json")
+
+    @router.get("/renderings")
+    def renderings(name: Run, env_id: str | None = None) -> Response:
+        return _frame(reads.renderings(name, env_id))
+
+    @router.get("/rendering")
+    def rendering(rendering_id: str) -> Response:
+        return Response(wire.dumps(reads.rendering(rendering_id)), media_type="application/json")
+
+    @router.get("/renderings/{rendering_id}.mp4")
+    def rendering_file(rendering_id: str) -> FileResponse:
+        row = reads.rendering(rendering_id)
+        return FileResponse(
+            reads.rendering_file(rendering_id),
+            media_type="video/mp4",
+            filename=canonical_name(row["env_id"], row["episode"], row["part"]),
+            content_disposition_type="inline",
+            headers={"etag": f'"{row["sha256"]}"', "cache-control": _FOR_EVER},
+        )
 
     @router.get("/series")
     def series(name: Run, wanted: Series) -> Response:

@@ -59,6 +59,8 @@ def create_app(
     def unauthenticated(_: Request, error: UnauthenticatedError) -> JSONResponse:
         return error_response(401, "unauthenticated", str(error))
 
-    add_routes(app, Reads(stores.catalog, stores.points), dependencies=[Depends(auth)])
+    add_routes(
+        app, Reads(stores.catalog, stores.points, stores.media), dependencies=[Depends(auth)]
+    )
     add_page(app, stores.catalog, auth)
     return app

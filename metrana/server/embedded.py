@@ -1,4 +1,4 @@
-"""The embedded stores of a data directory: SQLite for the catalog, chDB for points, one owner."""
+"""The embedded stores of a data directory: SQLite, chDB, a folder; one owner."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from metrana import _native, checks
 from metrana.server.catalog import Catalog
 from metrana.server.ingest import Ingestor
 from metrana.server.lock import StoreLock
+from metrana.server.media import MediaFolder, MediaStore
 from metrana.server.pairing import pair
 from metrana.server.points import PointsStore, open_points
 from metrana.server.spools import DeliveryReport, SpoolDelivery
@@ -32,10 +33,12 @@ class Stores:
     Attributes:
         catalog: Names, attributes, writers.
         points: Every logged value.
+        media: Files of renderings.
     """
 
     catalog: Catalog
     points: PointsStore
+    media: MediaStore
 
 
 @contextmanager
@@ -69,7 +72,7 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
                 open_points(f"chdb://{quote(str(server_dir.resolve() / 'points'))}") as points,
             ):
                 pair(catalog, points, server_dir)
-                yield Stores(catalog, points)
+                yield Stores(catalog, points, MediaFolder(server_dir / "media"))
         except SQLAlchemyError as error:
             raise catalog_failure(error) from error
 
@@ -97,13 +100,25 @@ def deliver_spools(data_dir: Path, stores: Stores, *, force: bool = False) -> De
     Returns:
         What was delivered, and what could not be.
     """
-    ingestor = Ingestor(stores.catalog, stores.points)
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
     try:
         report = SpoolDelivery(data_dir, ingestor, force=force).deliver_all()
     finally:
         ingestor.close()
     _end_unheard(stores.catalog, report.sending)
     return report
+
+
+def purge_deleted_runs(stores: Stores) -> None:
+    """Removes what is left of deleted runs, but that they were there. Blocks.
+
+    Writers of theirs must have been refused: what one still brings would stay.
+    """
+    for run_no in stores.catalog.unpurged_runs():
+        for run_id in {writer.run_id for writer in stores.catalog.writers(run_no=run_no)}:
+            stores.media.remove_run(run_id)
+        stores.points.delete_run(run_no)
+        stores.catalog.purge_run(run_no)
 
 
 def _end_unheard(catalog: Catalog, sending: set[str]) -> None:

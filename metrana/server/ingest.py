@@ -4,7 +4,8 @@ Batches wait until the oldest is 250 ms old (more where commits take long), a mi
 gathered, or somebody waits for one (flush, close). Then all that wait, of all writers, become one
 insert: one block, one atomic part. While it is inserted the next group is decoded.
 Attributes follow in the catalog, each writer's in one transaction that also notes how far it is.
-Only then are they acknowledged, so an acknowledgement means durable in both stores.
+Pieces of renderings go to the media store meanwhile (`rendering_intake.py`). A writer is told how
+far everything of it is durable, in every store.
 
 A store that is full, locked or gone holds everybody up until it works again. A store that will not
 take what one writer sent refuses that writer, and the others go on (`store_faults.py`).
@@ -22,20 +23,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from metrana import _native
 from metrana.server.catalog import Catalog, WriterRecord
 from metrana.server.groups import Backlog, Waiting, by_session
 from metrana.server.insertion import Batches, Insertion, by_writer, rows_of
+from metrana.server.media import MediaStore
 from metrana.server.points import PointsStore
+from metrana.server.rendering_intake import RenderingIntake
+from metrana.server.retrying import Patience
 from metrana.server.sessions import IngestRefusedError, Listener, SealedBatch, WriterSession
 from metrana.server.store_faults import Verdict, judge, refusal_of
 from metrana.server.stored import NOTHING, stored_of
 
 _log = logging.getLogger(__name__)
-
-_RETRY_S: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,17 @@ class Ingestor:
     Args:
         catalog: Where names, attributes and writers are.
         points: Where points are.
+        media: Where renderings are.
+
+    Attributes:
+        renderings: Where pieces of renderings go, beside the groups.
     """
 
-    def __init__(self, catalog: Catalog, points: PointsStore) -> None:
+    def __init__(self, catalog: Catalog, points: PointsStore, media: MediaStore) -> None:
         self.catalog = catalog
         self.points = points
+        self.renderings = RenderingIntake(catalog, media, self._refuse)
+        self._patience = Patience()
         # Guards all that follows; notified when something arrives, is committed, or ends.
         self._changed = threading.Condition()
         self._backlog = Backlog(self._changed)
@@ -79,7 +87,6 @@ class Ingestor:
         self._opening: set[int] = set()
         self._met: set[int] = set()
         self._closing = False
-        self._fault: str | None = None
         self._committed_rows = 0
         self._threads = [
             threading.Thread(target=self._decode_groups, name="metrana-decode", daemon=True),
@@ -91,7 +98,7 @@ class Ingestor:
     @property
     def fault(self) -> str | None:
         """Why nothing can be committed at present; None if all is well."""
-        return self._fault
+        return self._patience.fault
 
     @property
     def committed_rows(self) -> int:
@@ -179,8 +186,10 @@ class Ingestor:
         stored = stored_of(writer, self.points, first_seq) if is_met else NOTHING
         return WriterSession(
             run_no=writer.run_no,
+            run_id=writer.run_id,
             project_id=writer.project_id,
             writer_no=writer.writer_no,
+            writer_id=writer.writer_id,
             logger_no=writer.logger_no,
             listener=listener,
             next_seq=first_seq,
@@ -202,10 +211,9 @@ class Ingestor:
                 )
             )
 
-    @property
-    def is_full(self) -> bool:
+    def is_full_for(self, batch: SealedBatch) -> bool:
         """Whether `submit` would wait."""
-        return self._backlog.is_full
+        return (self.renderings if batch.kind == "renderings" else self._backlog).is_full
 
     def submit(self, session: WriterSession, batch: SealedBatch) -> None:
         """Takes a batch that `session.admit` let through. Blocks while too many bytes wait.
@@ -221,6 +229,10 @@ class Ingestor:
             raise IngestRefusedError(
                 "MALFORMED", f"batch {batch.seq} holds {info.kind}, not {batch.kind} as announced"
             )
+        session.expect(batch)
+        if batch.kind == "renderings":
+            self.renderings.put(session, batch)
+            return
         rows = info.float_point_count + info.rl_point_count
         self._put(Waiting(session, batch, rows, time.monotonic()))
 
@@ -231,13 +243,20 @@ class Ingestor:
             session: The writer's session; nothing may be submitted to it afterwards.
             died: It ended without a close record.
         """
-        self._put(Waiting(session, None, 0, time.monotonic(), died))
+
+        def put() -> None:
+            self._put(Waiting(session, None, 0, time.monotonic(), died))
+
+        if not self.renderings.do_after(session, put):
+            put()
 
     def begin_close(self) -> None:
         """Ends waiting for a store that fails: commits what can be, refuses the rest to come again.
 
         Later calls of `submit` are refused. Does not block.
         """
+        self._patience.end()
+        self.renderings.begin_close()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -245,12 +264,15 @@ class Ingestor:
     def close(self) -> None:
         """Commits what waits and stops. Blocks; later calls of `submit` are refused."""
         self.begin_close()
+        self.renderings.close()
         for thread in self._threads:
             thread.join()
 
     def _put(self, item: Waiting) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self.is_full or self._closing or item.session.closed)
+            self._changed.wait_for(
+                lambda: not self._backlog.is_full or self._closing or item.session.closed
+            )
             if self._closing or item.session.closed:
                 raise IngestRefusedError("UNAVAILABLE", "the server is going away", retryable=True)
             self._backlog.add(item)
@@ -384,7 +406,7 @@ class Ingestor:
                 self._try_for(session, functools.partial(self._insert, alone))
 
     def _insert(self, insertion: Insertion) -> None:
-        self._retry("insert points", insertion.attempt)
+        self._patience.repeat("insert points", insertion.attempt)
         self._committed_rows += insertion.row_count
         for session, batch in insertion.batches:
             if not session.closed:
@@ -431,7 +453,7 @@ class Ingestor:
 
     def _apply(self, session: WriterSession, batches: list[SealedBatch]) -> None:
         decoded = [(b.seq, session.operations(b)) for b in batches]
-        self._retry(
+        self._patience.repeat(
             "apply attributes",
             lambda: self.catalog.apply_attributes(session.writer_no, decoded),
         )
@@ -439,10 +461,12 @@ class Ingestor:
 
     def _end(self, session: WriterSession, *, died: bool) -> None:
         def end() -> None:
-            self._retry(
+            self._patience.repeat(
                 "end a writer", lambda: self.catalog.end_writer(session.writer_no, died=died)
             )
 
+        # First: of a writer that has ended nobody comes to do it.
+        self.renderings.remove_unfinished(session)
         if not self._try_for(session, end):
             return
         self._forget(session)
@@ -471,30 +495,3 @@ class Ingestor:
             session.closed = True
             if self._sessions.get(session.writer_no) is session:
                 del self._sessions[session.writer_no]
-
-    def _retry(self, what: str, action: Callable[[], object]) -> None:
-        """Repeats an action on the stores until it succeeds: there is nowhere else to put data.
-
-        Only a fault that passes is waited for. Writers keep everything that is not acknowledged, so
-        waiting loses nothing; the fault is logged once and shown by `fault` until it is over. When
-        the server is closing the first failure is raised: the batches stay with their writers.
-        """
-        for attempt in range(1 << 30):
-            try:
-                action()
-            except Exception as error:  # whatever it is, `judge` says whether it passes
-                if judge(error) is not Verdict.PASSING:
-                    self._fault = None
-                    raise
-                if self._fault is None:
-                    _log.error("cannot %s, trying again until it works: %s", what, error)
-                self._fault = f"cannot {what}: {error}"
-                with self._changed:
-                    delay = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                    if self._changed.wait_for(lambda: self._closing, delay):
-                        raise
-            else:
-                if self._fault is not None:
-                    _log.warning("could %s after %d failures", what, attempt)
-                    self._fault = None
-                return

@@ -108,14 +108,14 @@ async def _serve(
     _stop_on_signals(stopping)
     token = (options.token or new_token()) if options.ask_token else None
     auth = TokenAuth(token)
-    ingestor = Ingestor(stores.catalog, stores.points)
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
     service = IngestionService(stores.catalog, ingestor)
     grpc_server = grpc.aio.server(interceptors=[TokenInterceptor(auth)], options=_GRPC_OPTIONS)
     pb_grpc.add_IngestionServicer_to_server(service, grpc_server)
     grpc_port = _bind(grpc_server, options)
     delivery = SpoolDelivery(options.data_dir, ingestor)
     leases = LeaseKeeper(stores.catalog, ingestor)
-    http = _HttpServer(create_app(stores, ingestor, auth, [delivery, leases]))
+    http = _HttpServer(create_app(stores, ingestor, auth, [delivery, leases, ingestor.renderings]))
 
     await grpc_server.start()
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))

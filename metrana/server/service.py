@@ -39,7 +39,11 @@ from metrana.server.version import SERVER_VERSION
 _log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION: Final = 1
-_KINDS: Final = {pb.BATCH_KIND_POINTS: "points", pb.BATCH_KIND_ATTRIBUTES: "attributes"}
+_KINDS: Final = {
+    pb.BATCH_KIND_POINTS: "points",
+    pb.BATCH_KIND_ATTRIBUTES: "attributes",
+    pb.BATCH_KIND_RENDERINGS: "renderings",
+}
 
 
 class IngestionService(pb_grpc.IngestionServicer):
@@ -193,14 +197,14 @@ class IngestionService(pb_grpc.IngestionServicer):
         sealed = SealedBatch(batch.seq, kind, batch.payload, batch.payload_crc32c, batch.urgent)
         if not session.admit(sealed):
             return
-        if self._ingestor.is_full:
+        if self._ingestor.is_full_for(sealed):
             await asyncio.to_thread(self._ingestor.submit, session, sealed)
         else:
             self._ingestor.submit(session, sealed)
 
 
 class _Stream:
-    """What goes back to one client. `durable`, `ended` and `refused` may come from any thread."""
+    """What goes back to one client. What a `Listener` hears may come from any thread."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.opening: asyncio.Task[WriterSession] | None = None
@@ -232,6 +236,11 @@ class _Stream:
     def ended(self) -> None:
         """Answers the client's end."""
         self._on_loop(self.send, pb.ServerMessage(ended=pb.Ended()))
+
+    def damaged(self, problem: str) -> None:
+        """Says on the server what is not kept: its client has nothing better to send."""
+        if self.session is not None:
+            _log.warning("writer %d: %s", self.session.writer_no, problem)
 
     def refused(self, refusal: IngestRefusedError) -> None:
         """Ends the stream with a refusal."""

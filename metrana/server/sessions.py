@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,13 +34,16 @@ class IngestRefusedError(Exception):
 
 
 class Listener(Protocol):
-    """Who brings a writer's batches, told what became of them. Called from the commit thread."""
+    """Who brings a writer's batches, told what became of them. Called from any thread."""
 
     def durable(self, seq: int) -> None:
         """Everything up to `seq` is in every store."""
 
     def ended(self) -> None:
         """The end that was submitted is recorded."""
+
+    def damaged(self, problem: str) -> None:
+        """Something that was taken is not kept, for it did not come whole; a sentence says what."""
 
     def refused(self, refusal: IngestRefusedError) -> None:
         """Nothing more of this session is taken."""
@@ -50,12 +55,14 @@ class Progress:
     Attributes:
         acked: Everything up to this seq is durable.
         is_ended: The writer's end is recorded.
+        problems: What did not come whole, in sentences.
         refusal: Why nothing more is taken; None if all is well.
     """
 
     def __init__(self) -> None:
         self.acked = 0
         self.is_ended = False
+        self.problems: list[str] = []
         self.refusal: IngestRefusedError | None = None
 
     def durable(self, seq: int) -> None:
@@ -65,6 +72,10 @@ class Progress:
     def ended(self) -> None:
         """The end that was submitted is recorded."""
         self.is_ended = True
+
+    def damaged(self, problem: str) -> None:
+        """Something that was taken did not come whole."""
+        self.problems.append(problem)
 
     def refused(self, refusal: IngestRefusedError) -> None:
         """Nothing more of this session is taken."""
@@ -77,7 +88,7 @@ class SealedBatch:
 
     Attributes:
         seq: Its number within the writer, from 1.
-        kind: What its payload holds, `points` or `attributes`.
+        kind: What its payload holds, `points`, `attributes` or `renderings`.
         payload: The sealed bytes.
         crc: CRC32C of the payload, from the frame.
         urgent: Somebody waits for it.
@@ -90,6 +101,34 @@ class SealedBatch:
     urgent: bool = False
 
 
+class _Durability:
+    """Which batches wait to be durable: stores end with them in an order of their own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[int] = deque()
+        self._ahead: set[int] = set()
+
+    def expect(self, seq: int) -> None:
+        """Waits for a batch, behind all others."""
+        with self._lock:
+            self._waiting.append(seq)
+
+    def settle(self, seqs: Iterable[int], tell: Callable[[int], None]) -> None:
+        """Notes that batches are durable; tells up to where all are if that is further now.
+
+        Told under the lock, so that of two threads the one that is further is heard last.
+        """
+        with self._lock:
+            self._ahead.update(seqs)
+            durable = 0
+            while self._waiting and self._waiting[0] in self._ahead:
+                durable = self._waiting.popleft()
+                self._ahead.discard(durable)
+            if durable:
+                tell(durable)
+
+
 @dataclass(slots=True)
 class WriterSession:
     """One writer's open stream of batches, from wherever they come.
@@ -98,6 +137,7 @@ class WriterSession:
     ingestor.
 
     Attributes:
+        run_id: The run's own, not an alias's.
         next_seq: The batch that must come next.
         lost: Ranges of seqs, both ends included, that will never come.
         points_seq: Points batches up to here are in the points store.
@@ -108,8 +148,10 @@ class WriterSession:
     """
 
     run_no: int
+    run_id: str
     project_id: int
     writer_no: int
+    writer_id: str
     logger_no: int
     listener: Listener
     next_seq: int
@@ -119,6 +161,7 @@ class WriterSession:
     stored_seq: int
     heard_at: float = field(default_factory=time.monotonic)
     closed: bool = False
+    _durability: _Durability = field(default_factory=_Durability)
     _metric_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
     _env_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
 
@@ -166,7 +209,12 @@ class WriterSession:
         return True
 
     def has(self, batch: SealedBatch) -> bool:
-        """Whether a batch is stored: it came before, from wherever."""
+        """Whether a batch is known to be stored: it came before, from wherever.
+
+        Of a piece of a rendering only its rendering's file knows, and to write it again is right.
+        """
+        if batch.kind == "renderings":
+            return False
         return batch.seq <= (self.points_seq if batch.kind == "points" else self.attr_seq)
 
     def number_map(self, seq: int) -> _native.NumberMap:
@@ -192,15 +240,17 @@ class WriterSession:
             for operation in operations
         ]
 
-    def acknowledge(self, batches: Sequence[SealedBatch]) -> None:
-        """Tells the writer how far it is durable: up to the first attributes not applied."""
-        durable = 0
-        for batch in batches:
-            if batch.kind == "attributes" and batch.seq > self.attr_seq:
-                break
-            durable = batch.seq
-        if durable:
-            self.listener.durable(durable)
+    def expect(self, batch: SealedBatch) -> None:
+        """Notes that a batch is on its way to a store; in the order of seqs."""
+        self._durability.expect(batch.seq)
+
+    def acknowledge(self, batches: Iterable[SealedBatch]) -> None:
+        """Notes that batches are stored, but attributes that were not applied.
+
+        Tells the writer how far it is durable: up to the first batch that is not, of whatever kind.
+        """
+        stored = (b.seq for b in batches if b.kind != "attributes" or b.seq <= self.attr_seq)
+        self._durability.settle(stored, self.listener.durable)
 
     def _env_no(self, local: int) -> int:
         number = int(self._env_nos[local]) if local < len(self._env_nos) else 0

@@ -84,7 +84,7 @@ class _WriterDelivery:
         self._end_submitted = False
         # At once: whatever else goes wrong, what a recovery found out is not found out again.
         self._say = say
-        self._damage_count = 0
+        self._damage_count = self._problem_count = 0
         try:
             self._record, is_new = self._open_run(writer, alive=recovery is None)
             if recovery is not None:
@@ -161,6 +161,7 @@ class _WriterDelivery:
     def close(self) -> None:
         """Stops; what is not acknowledged stays in the spool."""
         self._ingestor.close_session(self._session)
+        self._tell_problems()
         self._held.close()
 
     def _take(self, message: Any) -> None:
@@ -178,11 +179,17 @@ class _WriterDelivery:
             self._submitted = self._progress.acked = batch.seq
 
     def _note(self) -> None:
-        """Tells the writer what is durable, so that it can free segments."""
+        """Tells the writer what is durable, so that it can free segments; says what is not kept."""
+        self._tell_problems()
         acked = self._progress.acked
         if acked > self._noted:
             self._follower.acknowledge(acked)
             self._noted = acked
+
+    def _tell_problems(self) -> None:
+        problems = self._progress.problems[self._problem_count :]
+        self._problem_count += len(problems)
+        self._tell(problems)
 
     def _tell(self, problems: list[str]) -> None:
         for problem in problems:

@@ -58,6 +58,8 @@ SIGNATURES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
         {"run_name": None},
         {"env_id": None, "episode": None, **_RUN, **_FRAME},
     ),
+    "renderings": ({"run_name": None}, {"env_id": None, **_RUN, **_FRAME}),
+    "download_rendering": ({"rendering_id": REQUIRED, "path": REQUIRED}, {}),
     "env_steps": (
         {"run_name": REQUIRED, "metric_name": REQUIRED, "env_id": REQUIRED, "episode": REQUIRED},
         {"labels": None, **_RUN, **_FRAME},

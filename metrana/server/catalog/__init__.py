@@ -8,6 +8,7 @@ opening.py         who a run is: create, join, resume, refuse (naming.py, regist
 status.py          which writer leads, and what status follows; writers.py: leases and ends
 declarations.py    numbers for metrics and environments
 operations.py      attribute operations, once each (attribute_*.py)
+renderings.py      videos, each once
 run_reads.py, series_reads.py, deletion.py
 ```
 """
@@ -25,10 +26,12 @@ from metrana.server.catalog.records import (
     EndStatus,
     EnvAttribute,
     MetricRecord,
+    NewRendering,
     OpenedRun,
     OpenRun,
     ProjectRecord,
     RefusalCode,
+    RenderingRecord,
     RunFilter,
     RunRecord,
     RunRefusal,
@@ -48,11 +51,13 @@ __all__ = [
     "EnvAttribute",
     "MalformedError",
     "MetricRecord",
+    "NewRendering",
     "NotFoundError",
     "OpenRun",
     "OpenedRun",
     "ProjectRecord",
     "RefusalCode",
+    "RenderingRecord",
     "RunDeletedError",
     "RunFilter",
     "RunRecord",

@@ -18,18 +18,22 @@ from metrana.server.catalog import (
     deletion,
     opening,
     operations,
+    renderings,
     run_reads,
     schema,
     series_reads,
     writers,
 )
 from metrana.server.catalog.engine import Database, connect, now_ms
+from metrana.server.catalog.errors import NotFoundError
 from metrana.server.catalog.records import (
     EnvAttribute,
     MetricRecord,
+    NewRendering,
     OpenedRun,
     OpenRun,
     ProjectRecord,
+    RenderingRecord,
     RunFilter,
     RunRecord,
     RunRefusal,
@@ -163,6 +167,24 @@ class Catalog:
             )
         )
 
+    def add_renderings(self, writer_no: int, seq: int, complete: Sequence[NewRendering]) -> None:
+        """Register what is complete in the media store; what is registered stays as it is.
+
+        Args:
+            writer_no: Whose they are; its run is theirs, also if it knows it by an alias.
+            seq: Pieces of renderings up to here are stored.
+            complete: May be empty.
+
+        Raises:
+            RunDeletedError: The writer has to stop.
+            NotFoundError: If there is no such writer.
+        """
+        self._database.write(
+            lambda connection: renderings.add(
+                connection, writer_no, seq, complete, self._database.clock()
+            )
+        )
+
     def renew_leases(self, writer_nos: Collection[int] | None) -> list[int]:
         """Note that writers were heard from.
 
@@ -222,7 +244,7 @@ class Catalog:
         )
 
     def purge_run(self, run_no: int) -> None:
-        """Remove what is left of a deleted run but its tombstone; its points must be gone.
+        """Remove what is left of a deleted run but its tombstone; points and files must be gone.
 
         Raises:
             ValueError: If the run was not deleted.
@@ -285,6 +307,27 @@ class Catalog:
         """Attributes of environments and episodes, by env_id, episode (None first) and path."""
         with self._database.read() as connection:
             return run_reads.find_env_attributes(connection, run_no, env_id, episode)
+
+    def has_rendering(self, rendering_id: str) -> bool:
+        """Whether a rendering is registered."""
+        with self._database.read() as connection:
+            return renderings.exists(connection, rendering_id)
+
+    def rendering(self, rendering_id: str) -> RenderingRecord:
+        """One rendering of a run that is not deleted.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        with self._database.read() as connection:
+            for record in renderings.find(connection, rendering_id=rendering_id):
+                return record
+        raise NotFoundError(f"no rendering has the rendering_id {rendering_id!r}")
+
+    def renderings(self, run_no: int, *, env_id: str | None = None) -> list[RenderingRecord]:
+        """Renderings of a run, or of one of its environments, by env_id, episode and part."""
+        with self._database.read() as connection:
+            return renderings.find(connection, run_no=run_no, env_id=env_id)
 
     def metrics(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from metrana.server.catalog.status import lock_run
-from metrana.server.catalog.tables import attributes, env_attributes, runs, tags
+from metrana.server.catalog.tables import attributes, env_attributes, renderings, runs, tags
 from metrana.server.catalog.writers import changing_run, end_writers_of
 
 
@@ -32,7 +32,7 @@ def unpurged_runs(connection: sa.Connection) -> list[int]:
 
 
 def purge_run(connection: sa.Connection, run_no: int, now_ms: int) -> None:
-    """Remove what was written about a deleted run, once its points are gone.
+    """Remove what was written about a deleted run, once its points and files are gone.
 
     The run and its writers stay: that is how a writer that comes late is recognised.
 
@@ -42,7 +42,7 @@ def purge_run(connection: sa.Connection, run_no: int, now_ms: int) -> None:
     run = lock_run(connection, run_no)
     if run.deleted_at is None:
         raise ValueError(f"run {run_no} was not deleted")
-    for table in (attributes, env_attributes, tags):
+    for table in (attributes, env_attributes, renderings, tags):
         connection.execute(sa.delete(table).where(table.c.run_no == run_no))
     connection.execute(
         sa.update(runs).where(runs.c.run_no == run_no).values(purged_at=now_ms, description=None)

@@ -154,6 +154,7 @@ class WriterRecord:
     closed_at_ms: int | None
     close_status: EndStatus | None
     attr_seq: int
+    rendering_seq: int
     lease_until_ms: int | None
     run_deleted: bool
 
@@ -236,3 +237,43 @@ class EnvAttribute:
     episode: int | None
     path: str
     value: object
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRendering:
+    """A video that has arrived whole.
+
+    Attributes:
+        rendering_id: 32 hex digits.
+        env_id: The environment that it shows.
+        episode: The episode that it shows.
+        rl_step: That of the first frame.
+        part: Its place among the videos of the episode, from 1.
+        frame_count: Frames; None: nobody counted.
+        width: Pixels.
+        height: Pixels.
+        fps: Frames a second.
+        size_bytes: Of the file.
+        sha256: Of the file, 64 hex digits.
+    """
+
+    rendering_id: str
+    env_id: str
+    episode: int
+    rl_step: int
+    part: int
+    frame_count: int | None
+    width: int
+    height: int
+    fps: float
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderingRecord(NewRendering):
+    """A video as the catalog knows it, with the run that it belongs to."""
+
+    run_no: int
+    run_id: str
+    created_at_ms: int

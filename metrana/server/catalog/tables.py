@@ -295,3 +295,32 @@ tags = Table(
     Column("tag", ExactText, primary_key=True),
 )
 Index(None, tags.c.tag)
+
+# Only what is complete in the media store. An env_id may be here that no point ever had.
+renderings = Table(
+    "renderings",
+    metadata,
+    Column("rendering_id", String(32), primary_key=True),
+    _refers("run_no", "runs.run_no"),
+    _refers("writer_no", "writers.writer_no"),
+    Column("env_id", ExactText, nullable=False),
+    Column("episode", BigInteger, nullable=False),
+    Column("rl_step", BigInteger, nullable=False),
+    Column("part", BigInteger, nullable=False),
+    Column("frame_count", BigInteger),
+    Column("width", BigInteger, nullable=False),
+    Column("height", BigInteger, nullable=False),
+    Column("fps", Double, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    _time("created_at"),
+)
+Index(None, *renderings.c["run_no", "env_id", "episode", "part"])
+
+# Pieces of a writer's renderings up to here are in the media store; it may have more.
+rendering_progress = Table(
+    "rendering_progress",
+    metadata,
+    _refers("writer_no", "writers.writer_no", primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)

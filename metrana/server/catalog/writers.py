@@ -11,7 +11,7 @@ from metrana.server.catalog.engine import chunks
 from metrana.server.catalog.errors import NotFoundError
 from metrana.server.catalog.records import EndStatus, WriterRecord
 from metrana.server.catalog.status import lock_run, refresh
-from metrana.server.catalog.tables import loggers, runs, writers
+from metrana.server.catalog.tables import loggers, rendering_progress, runs, writers
 
 
 def find(
@@ -30,12 +30,14 @@ def find(
             writers.c.opened_at.label("opened_at_ms"),
             writers.c.closed_at.label("closed_at_ms"),
             writers.c.lease_until.label("lease_until_ms"),
+            sa.func.coalesce(rendering_progress.c.seq, 0).label("rendering_seq"),
             loggers.c.logger_id,
             *runs.c["run_id", "project_id"],
             runs.c.deleted_at.is_not(None).label("run_deleted"),
         )
         .join_from(writers, runs, runs.c.run_no == writers.c.run_no)
         .join(loggers, loggers.c.logger_no == writers.c.logger_no)
+        .outerjoin(rendering_progress, rendering_progress.c.writer_no == writers.c.writer_no)
         .order_by(writers.c.writer_no)
     )
     if writer_id is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metrana.server.catalog import NotFoundError
 from metrana.server.points import (
     AggregateQuery,
     BucketsQuery,
@@ -19,6 +21,7 @@ from metrana.server.points import (
 )
 from metrana.server.reads.episodes import episodes
 from metrana.server.reads.names import Names, timestamps
+from metrana.server.reads.renderings import rendering_row, rendering_table
 from metrana.server.reads.requests import (
     AggregateRequest,
     BucketsRequest,
@@ -40,6 +43,7 @@ from metrana.server.reads.selection import Selection, select
 
 if TYPE_CHECKING:
     from metrana.server.catalog import Catalog, RunFilter, RunRecord
+    from metrana.server.media import MediaStore
     from metrana.server.points import PointsStore
 
 # What points of a scale have, its own axis first.
@@ -56,11 +60,13 @@ class Reads:
     Args:
         catalog: Names, attributes.
         points: Values.
+        media: Files of renderings.
     """
 
-    def __init__(self, catalog: Catalog, points: PointsStore) -> None:
+    def __init__(self, catalog: Catalog, points: PointsStore, media: MediaStore) -> None:
         self._catalog = catalog
         self._points = points
+        self._media = media
 
     def runs(self, wanted: RunFilter) -> Any:
         """Gives one row a run, newest first: `RUNS_SCHEMA`."""
@@ -243,6 +249,34 @@ class Reads:
             {"env_id": a.env_id, "episode": a.episode, "path": a.path, "value": a.value}
             for a in found
         ]
+
+    def renderings(self, name: RunName, env_id: str | None) -> Any:
+        """Gives one row a rendering, by env_id, episode and part: `RENDERINGS_SCHEMA`.
+
+        Raises:
+            NotFoundError: No such run or environment.
+        """
+        return rendering_table(self._catalog, self._run(name), env_id)
+
+    def rendering(self, rendering_id: str) -> dict[str, Any]:
+        """Gives a rendering's row by its id alone.
+
+        Raises:
+            NotFoundError: No such rendering.
+        """
+        return rendering_row(self._catalog.rendering(rendering_id))
+
+    def rendering_file(self, rendering_id: str) -> Path:
+        """Gives where a rendering's file is.
+
+        Raises:
+            NotFoundError: No such rendering, or its file is gone.
+        """
+        record = self._catalog.rendering(rendering_id)
+        path = self._media.path(record.run_id, rendering_id)
+        if not path.is_file():
+            raise NotFoundError(f"the file of rendering {rendering_id} is gone: {path}")
+        return path
 
     def _run(self, name: RunName) -> RunRecord:
         return self._catalog.run(

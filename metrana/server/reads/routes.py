@@ -50,6 +50,8 @@ def answer_frame(reads: Reads, route: str, arguments: Mapping[str, Any]) -> Any:
         return reads.episodes(name, arguments.get("env_id"))
     if route == "aggregate":
         return reads.aggregate(name, aggregate_request(series, arguments))
+    if route == "renderings":
+        return reads.renderings(name, arguments.get("env_id"))
     raise LookupError(route)
 
 
@@ -69,6 +71,8 @@ def aggregate_request(series: SeriesFilter, arguments: Mapping[str, Any]) -> Agg
 
 def answer_value(reads: Reads, route: str, arguments: Mapping[str, Any]) -> Any:
     """Gives the plain values that a route answers with; arguments as for `answer_frame`."""
+    if route == "rendering":
+        return reads.rendering(arguments["rendering_id"])
     name = RunName(**_given(arguments, _RUN))
     if route == "run":
         return reads.run(name)

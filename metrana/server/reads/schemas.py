@@ -99,6 +99,22 @@ ENV_STEPS_SCHEMA: Final = pa.schema(
     ]
 )
 
+RENDERINGS_SCHEMA: Final = pa.schema(
+    [
+        _always("rendering_id", pa.string()),
+        _always("env_id", TEXT),
+        _always("episode", pa.int64()),
+        _always("rl_step", pa.int64()),
+        pa.field("frame_count", pa.int64()),
+        _always("width", pa.int64()),
+        _always("height", pa.int64()),
+        _always("fps", pa.float64()),
+        _always("size_bytes", pa.int64()),
+        _always("sha256", pa.string()),
+        _always("part", pa.int64()),
+    ]
+)
+
 # Followed by a column for each further EPISODE metric.
 EPISODES_SCHEMA: Final = pa.schema(
     [

@@ -12,6 +12,7 @@ import numpy as np
 from metrana.server.catalog import Catalog
 from metrana.server.embedded import Stores
 from metrana.server.ingest import Ingestor
+from metrana.server.media import MediaFolder
 from metrana.server.points import PointsStore
 from metrana.server.points.engine import ChdbEngine
 
@@ -70,8 +71,9 @@ def gated(data_dir: Path) -> Iterator[tuple[Stores, GatedStore, Ingestor]]:
         closing(GatedStore(ChdbEngine(data_dir / "points"))) as points,
         closing(Catalog.open(f"sqlite:///{data_dir / 'catalog.sqlite'}")) as catalog,
     ):
-        ingestor = Ingestor(catalog, points)
+        media = MediaFolder(data_dir / "media")
+        ingestor = Ingestor(catalog, points, media)
         try:
-            yield Stores(catalog, points), points, ingestor
+            yield Stores(catalog, points, media), points, ingestor
         finally:
             ingestor.close()

@@ -33,7 +33,7 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
 
 @pytest.fixture
 def ingestor(stores: Stores) -> Iterator[Ingestor]:
-    ingestor = Ingestor(stores.catalog, stores.points)
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
     yield ingestor
     ingestor.close()
 
@@ -151,7 +151,7 @@ def test_what_waits_is_committed_when_the_ingestor_closes(
     stores: Stores, sealed: list[object]
 ) -> None:
     writer, heard = open_writer(stores), Heard()
-    ingestor = Ingestor(stores.catalog, stores.points)
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
     last = submit_all(ingestor, ingestor.open_session(writer, heard, 1), sealed)
     ingestor.close()
     assert heard.acked == last

@@ -125,7 +125,7 @@ def running(worker: Any) -> Iterator[None]:
 
 def test_leases_that_cannot_be_kept_are_said(tmp_path: Path) -> None:
     with open_stores(tmp_path) as stores:
-        ingestor = Ingestor(stores.catalog, stores.points)
+        ingestor = Ingestor(stores.catalog, stores.points, stores.media)
         with closing(sqlite3.connect(tmp_path / "server" / "catalog.sqlite")) as catalog:
             catalog.execute("ALTER TABLE writers RENAME TO elsewhere")
         leases = LeaseKeeper(stores.catalog, ingestor)
@@ -148,7 +148,7 @@ def test_a_folder_is_not_idle_while_it_is_young_and_not_read_before_its_run_is_w
     aside = writer.rename(tmp_path / "aside")
     run_json.unlink()
     with open_stores(tmp_path) as stores:
-        ingestor = Ingestor(stores.catalog, stores.points)
+        ingestor = Ingestor(stores.catalog, stores.points, stores.media)
         delivery = SpoolDelivery(tmp_path, ingestor)
         delivery.make_pass()
         run_json.write_text(written)

@@ -17,6 +17,7 @@ from metrana import _native
 from metrana.server.catalog import Catalog
 from metrana.server.embedded import Stores
 from metrana.server.ingest import Ingestor
+from metrana.server.media import MediaFolder
 from metrana.server.points import PointsError, PointsStore
 from metrana.server.points.engine import ChdbEngine
 from tests.integration.server.writing import (
@@ -59,13 +60,13 @@ def open_own(data_dir: Path) -> Iterator[tuple[Stores, ChdbEngine]]:
         closing(UncertainStore(engine)) as points,
         closing(Catalog.open(f"sqlite:///{data_dir / 'catalog.sqlite'}")) as catalog,
     ):
-        yield Stores(catalog, points), engine
+        yield Stores(catalog, points, MediaFolder(data_dir / "media")), engine
 
 
 @contextmanager
 def ingesting(stores: Stores) -> Iterator[Ingestor]:
     """An ingestor that is closed before its stores are."""
-    ingestor = Ingestor(stores.catalog, stores.points)
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
     try:
         yield ingestor
     finally:
