@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 64, 48
 
 
 def encode(frame_count: int = 4, seed: int = 0) -> bytes:
-    """Encodes noise, which takes some 4 kB a frame; another seed is another video."""
+    """Encodes noise, which takes some 2 kB a frame; another seed is another video."""
     chance = np.random.default_rng(seed)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:

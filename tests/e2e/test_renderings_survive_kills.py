@@ -17,7 +17,8 @@ from tests.local_server import LocalServer, wait_until
 from tests.processes import Machine
 from tests.videos import encode
 
-ROUND_COUNT = 20
+# The server is killed under each of them twice, and every other one itself: 20 kills.
+WRITER_COUNT = 8
 VIDEOS_A_WRITER = 4
 # An episode is a video of its own, and points of its own.
 WRITER = """
@@ -75,7 +76,7 @@ def test_every_video_arrives_once_and_byte_for_byte_whoever_is_killed(tmp_path: 
     rendered: set[int] = set()
     server = LocalServer(machine.data_dir, stderr=subprocess.DEVNULL)
     try:
-        for number in range(ROUND_COUNT // 2):
+        for number in range(WRITER_COUNT):
             first = number * VIDEOS_A_WRITER
             with writing(machine, first, folder) as writer:
                 # Two kills of the server while it writes or sends, then the writer's or its close.

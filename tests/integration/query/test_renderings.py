@@ -112,9 +112,10 @@ def test_an_environment_is_chosen_or_named_as_missing(client: Client) -> None:
 
 
 def test_a_run_without_videos_has_an_empty_frame_of_the_same_types(client: Client) -> None:
-    empty = client.renderings("other")
-    assert empty.empty
-    assert list(empty.dtypes) == list(client.renderings("filmed").iloc[:0].dtypes)
+    empty = client.renderings("other", as_="arrow")
+    assert empty.num_rows == 0
+    assert empty.schema == client.renderings("filmed", as_="arrow").schema
+    assert client.renderings("other").columns.tolist() == COLUMNS.split()
     with pytest.raises(MetranaNotFoundError):
         client.renderings("nobody's")
 

@@ -40,7 +40,7 @@ FIRST, SECOND = "a" * 32, "b" * 32
 
 @pytest.fixture(scope="module")
 def video() -> bytes:
-    return encode(12)
+    return encode(40)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def test_a_video_in_a_spool_is_delivered_byte_for_byte(
     assert stored_video(stores) == video
     (record,) = stores.catalog.renderings(stores.catalog.run("r").run_no)
     assert (record.env_id, record.episode, record.rl_step) == ("walker:0", 3, 70)
-    assert (record.part, record.frame_count, record.fps) == (1, 12, 30.0)
+    assert (record.part, record.frame_count, record.fps) == (1, 40, 30.0)
     assert (record.width, record.height, record.size_bytes) == (WIDTH, HEIGHT, len(video))
     assert files_in(tmp_path) == [stores.media.path(record.run_id, FIRST)]
-    assert frame_count(stored_video(stores)) == 12
+    assert frame_count(stored_video(stores)) == 40
 
 
 def test_a_spool_that_is_delivered_twice_changes_nothing(
