@@ -26,7 +26,7 @@ _HEADINGS: Final = {
     "episode_length": "length",
     "episode_return": "return",
 }
-# `end` says what they say, and nothing renders yet.
+# `end` says what they say, and the id of a video is for programs: --json has it.
 _SAID: Final = ("terminated", "truncated", "rendering_id")
 
 

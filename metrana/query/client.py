@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from metrana import _native, checks
-from metrana.errors import MetranaError
+from metrana import checks
 from metrana.query.arguments import (
     optional,
     range_arguments,
@@ -18,18 +17,12 @@ from metrana.query.arguments import (
     statistics_arguments,
     to_env_id,
 )
-from metrana.query.backend import Backend
+from metrana.query.choosing import open_backend
 from metrana.query.downloads import checked_target, save
 from metrana.query.frames import FrameKind, attribute_frame, check_kind, convert
 from metrana.query.run_info import RunInfo
-from metrana.settings import (
-    checked_data_dir,
-    default_api_key,
-    default_data_dir,
-    normalise_url,
-)
+from metrana.settings import checked_data_dir, default_data_dir
 
-_LOCAL_PROBE_S: Final = 0.2
 _STATUSES: Final = ("running", "finished", "failed", "lost")
 _AXES: Final = ("step", "rl_step", "episode", "timestamp")
 _MAX_BUCKETS: Final = 1_000_000
@@ -71,7 +64,7 @@ class Client:
         directory = (
             default_data_dir() if data_dir is None else checks.directory("data_dir", data_dir)
         )
-        self._backend = _backend(url, api_key, checked_data_dir(directory), timeout_secs)
+        self._backend = open_backend(url, api_key, checked_data_dir(directory), timeout_secs)
 
     def __enter__(self) -> Self:
         return self
@@ -374,6 +367,7 @@ class Client:
             those that are finite. `end` is `terminated`, `truncated`, `both` or `aborted` (another
             episode of the environment followed, or the run ended, before any EPISODE metric of it
             was logged); null if it goes on, or if neither `terminated` nor `truncated` is logged.
+            `rendering_id` is that of its video, of several parts the first; null without one.
             Metrics with labels (but `evaluation`) are `name{key=value,…}`, a metric whose name is
             another column's is `name{}`.
 
@@ -462,8 +456,8 @@ class Client:
         Raises:
             MetranaNotFoundError: No such run or environment.
         """
-        name = _run_arguments(run_name, project_name, workspace_name, run_id)
-        return self._frame("renderings", {**name, "env_id": _env_id(env_id)}, as_)
+        name = run_arguments(run_name, project_name, workspace_name, run_id)
+        return self._frame("renderings", {**name, "env_id": to_env_id(env_id)}, as_)
 
     def download_rendering(self, rendering_id: str, path: str | Path) -> Path:
         """Writes a video to a file: the whole of it, its SHA-256 compared, or nothing.
@@ -489,36 +483,6 @@ class Client:
     def _frame(self, route: str, arguments: Mapping[str, Any], kind: FrameKind) -> Any:
         check_kind(kind)
         return convert(self._backend.frame(route, arguments), kind)
-
-
-def _backend(url: str | None, api_key: str | None, data_dir: Path, timeout_secs: float) -> Backend:
-    local = _native.find_local_server(data_dir, _LOCAL_PROBE_S)
-    if url is not None:
-        url = normalise_url(url, "url")
-        if local is not None and url == normalise_url(local["http_url"]):
-            return _remote(url, api_key or local["token"], timeout_secs)
-        return _remote(url, api_key or default_api_key(), timeout_secs)
-    if local is not None:
-        return _remote(local["http_url"], api_key or local["token"], timeout_secs)
-    try:
-        from metrana.query.embedded import EmbeddedBackend
-    except ImportError as error:
-        raise MetranaError(
-            f"no local server runs for {data_dir}, and the embedded store is not installed "
-            f"({error.name} is missing): pip install 'metrana[server]'"
-        ) from error
-    return EmbeddedBackend(data_dir)
-
-
-def _remote(url: str, token: str | None, timeout_secs: float) -> Backend:
-    try:
-        from metrana.query.remote import RemoteBackend  # only who asks a server needs httpx
-    except ModuleNotFoundError as error:
-        raise MetranaError(
-            f"reading from a server needs {error.name}, which is not installed: "
-            "pip install 'metrana[query]'"
-        ) from error
-    return RemoteBackend(url, token, timeout_secs)
 
 
 def _utc(milliseconds: int | None) -> datetime | None:

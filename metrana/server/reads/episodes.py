@@ -129,18 +129,32 @@ def episodes(
     rows = _Rows(part.keys for part in (*finished, *stepped))
     columns = _columns(rows, finished, stepped, is_running=record.status == "running")
     env_ids = catalog.env_ids(envs.tolist())
-    columns["env_id"] = encoded([env_ids[number] for number in envs.tolist()], rows.env_places)
-    columns["rendering_id"] = _rendering_ids(rows)
+    names = [env_ids[number] for number in envs.tolist()]
+    columns["env_id"] = encoded([*names], rows.env_places)
+    columns["rendering_id"] = _rendering_ids(catalog, record, rows, names)
     return _table(columns)
 
 
-def _rendering_ids(rows: _Rows) -> Any:
-    """Gives the rendering of each row, null for none. Nothing keeps renderings yet.
+def _rendering_ids(catalog: Catalog, record: RunRecord, rows: _Rows, envs: list[str]) -> Any:
+    """Gives the rendering of each row, of several parts the first; null for none.
 
-    The place to join them: a rendering has an environment and an episode, so it has a key, and
-    `rows.places` of the keys says where each belongs.
+    A rendering does not say whether its episode was for evaluation. If there are both of a number,
+    it is taken for the other's.
     """
-    return pa.nulls(rows.count, pa.string())
+    places = {env_id: place for place, env_id in enumerate(envs)}
+    only = envs[0] if len(envs) == 1 else None
+    ids: dict[int, str] = {}
+    for video in catalog.renderings(record.run_no, env_id=only):
+        if (place := places.get(video.env_id)) is not None:
+            ids.setdefault((2 * place << _EPISODE_BITS) + video.episode, video.rendering_id)
+    column = np.full(rows.count, None, np.object_)
+    if ids:
+        keys = np.sort(np.fromiter(ids, np.int64, len(ids)))
+        training = rows.keys & ~(1 << _EPISODE_BITS)
+        found = np.minimum(np.searchsorted(keys, training), len(keys) - 1)
+        is_shown = (keys[found] == training) & ~(rows.evaluation & np.isin(training, rows.keys))
+        column[is_shown] = [ids[key] for key in training[is_shown].tolist()]
+    return pa.array(column, pa.string())
 
 
 def _metrics(catalog: Catalog, record: RunRecord, series: Any, scale: str) -> dict[int, _Metric]:

@@ -28,6 +28,14 @@ COLUMNS = "rendering_id env_id episode rl_step frame_count width height fps size
 VIDEOS = {number: encode(2, number) for number in range(4)}
 # By environment, episode and part.
 ORDER = [("a", 2, 1), ("walker:0", 10, 1), ("walker:0", 10, 2), ("walker:0", 123, 1)]
+# Environment, episode, whether it is for evaluation.
+EPISODES = [
+    ("quiet", 0, False),
+    ("a", 2, False),
+    ("walker:0", 10, False),
+    ("walker:0", 10, True),
+    ("walker:0", 123, True),
+]
 
 
 def an_id(number: int) -> str:
@@ -40,7 +48,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("filmed") / "data"
     with metrana.init(mode="offline", data_dir=directory, run_name="filmed") as run:
         run.log("loss", 1.0)
-        run.log_rl_episode("score", [1.0], rl_step=1, env_id=["quiet"])
+        for env_id, episode, evaluation in EPISODES:
+            run.log_rl_episode(
+                "score", 1.0, rl_step=1, env_id=env_id, episode=episode, evaluation=evaluation
+            )
         for number in (2, 0, 3, 1):
             env_id, episode, part = ORDER[number]
             render(
@@ -109,6 +120,21 @@ def test_an_environment_is_chosen_or_named_as_missing(client: Client) -> None:
     assert client.renderings("filmed", env_id="quiet").empty
     with pytest.raises(MetranaNotFoundError, match=r"no environment 'walker:1'.*'walker:0'"):
         client.renderings("filmed", env_id="walker:1")
+
+
+def test_an_episode_names_the_first_part_of_its_video(client: Client) -> None:
+    frame = client.episodes("filmed").set_index(["env_id", "episode", "evaluation"])
+    named = frame["rendering_id"].dropna().to_dict()
+    assert named == {
+        ("a", 2, False): an_id(0),
+        ("walker:0", 10, False): an_id(1),
+        # There is no other episode of this number.
+        ("walker:0", 123, True): an_id(3),
+    }
+    assert len(frame) == 5
+    alone = client.episodes("filmed", env_id="a")
+    assert alone["rendering_id"].tolist() == [an_id(0)]
+    assert client.episodes("other").empty
 
 
 def test_a_run_without_videos_has_an_empty_frame_of_the_same_types(client: Client) -> None:

@@ -126,7 +126,9 @@ def tell(stores: Stores, points: Sequence[Point], inserts: int, *, ends: bool = 
             stores.points.insert(columns(numbered[part::inserts][::-1]))
     if ends:
         stores.catalog.end_writer(run.writer_no, died=False)
-    return Story(Reads(stores.catalog, stores.points), run, [_named(point) for point in points])
+    return Story(
+        Reads(stores.catalog, stores.points, stores.media), run, [_named(point) for point in points]
+    )
 
 
 def _named(point: Point) -> Logged:
@@ -248,7 +250,7 @@ def test_columns_of_metrics_that_would_have_one_name_are_told_apart(stores: Stor
     stores.points.insert(
         columns([Point(run.run_no, n, env_no, 0, 0, value=float(i)) for i, n in enumerate(numbers)])
     )
-    reads = Reads(stores.catalog, stores.points)
+    reads = Reads(stores.catalog, stores.points, stores.media)
     (row,) = answer_frame(reads, "episodes", {"run_id": run.run_id}).to_pylist()
     further = {name: value for name, value in row.items() if name not in rl_model.FIXED}
     assert sorted(further.values()) == [0.0, 1.0, 2.0, 3.0]
