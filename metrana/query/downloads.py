@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,8 @@ def save(video: Video, target: Path) -> Path:
     row = video.row
     if target.is_dir():
         target /= canonical_name(row["env_id"], row["episode"], row["part"])
-    # Its own name may be as long as names can be.
-    temporary = target.with_name(f".metrana-{row['rendering_id']}-{os.getpid()}.tmp")
+    # Its own name may be as long as names can be, and another thread may write the same video.
+    temporary = target.with_name(f".metrana-{secrets.token_hex(8)}.tmp")
     try:
         digest = hashlib.sha256()
         with temporary.open("wb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -159,6 +160,13 @@ def test_a_video_is_downloaded_under_its_name_or_the_one_given(
     for number, path in enumerate(paths):
         assert path.read_bytes() == VIDEOS[number]
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_threads_that_download_the_same_video_do_not_meet(client: Client, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        paths = list(threads.map(lambda _: client.download_rendering(an_id(0), tmp_path), range(8)))
+    assert paths[0].read_bytes() == VIDEOS[0]
+    assert list(tmp_path.iterdir()) == [paths[0]]
 
 
 def test_what_cannot_be_downloaded_leaves_nothing(client: Client, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import metrana
 from metrana import _native
 from metrana.query import Client
+from metrana.server.catalog import OpenedRun, OpenRun, WriterOpening
 from metrana.server.embedded import Stores, deliver_spools, open_stores, purge_deleted_runs
 from metrana.server.ingest import Ingestor
 from metrana.server.sessions import SealedBatch
@@ -300,6 +301,35 @@ def test_bytes_that_are_no_piece_are_refused_behind_those_that_are(
         assert heard.acked == pieces[0].seq
 
 
+def test_a_video_of_an_alias_belongs_to_the_run_that_holds_the_name(
+    tmp_path: Path, stores: Stores, ingestor: Ingestor, messages: list[object], video: bytes
+) -> None:
+    pieces = batches_of(messages, "renderings")
+    names = []
+    for letter in "12":
+        request = OpenRun(
+            run_id=letter * 32,
+            writer=WriterOpening(writer_id=letter * 32, number=1, opened_at_ms=1),
+            created_at_ms=1,
+            run_name="shared",
+            orchestration_id="one job",
+        )
+        answer = stores.catalog.open_run(request)
+        assert isinstance(answer, OpenedRun)
+        names.append(answer.run_id)
+    assert names == ["1" * 32] * 2
+    alias, heard = stores.catalog.writer("2" * 32), Heard()
+    assert alias is not None
+    session = ingestor.open_session(alias, heard, pieces[0].seq)
+    for piece in pieces:
+        ingestor.submit(session, piece)
+    wait_until(lambda: heard.acked == pieces[-1].seq, what="the acknowledgement")
+    assert stored_video(stores) == video
+    (record,) = stores.catalog.renderings(stores.catalog.run("shared").run_no)
+    assert files_in(tmp_path) == [tmp_path / "server/media" / ("1" * 32) / f"{FIRST}.mp4"]
+    assert record.run_id == "1" * 32
+
+
 def test_a_deleted_run_takes_no_videos_and_loses_those_it_has(
     tmp_path: Path, stores: Stores, ingestor: Ingestor, messages: list[object]
 ) -> None:
@@ -412,6 +442,27 @@ def test_a_sender_waits_for_its_videos_and_a_restarted_server_has_them(
                 assert path.read_bytes() == video
     finally:
         server.kill()
+
+
+def test_a_server_says_in_its_log_what_did_not_come_whole(
+    tmp_path: Path, messages: list[object], video: bytes
+) -> None:
+    sender = Machine(tmp_path / "sender")
+    log_offline(sender.data_dir, video)
+    damage_batch(sender.data_dir, batches_of(messages, "renderings")[1].seq)
+    with LocalServer(tmp_path / "data", "--no-token", stderr=subprocess.PIPE) as server:
+        done = sender.command("sync", "--url", server.grpc_url, code=1)
+        with Client(data_dir=server.data_dir) as client:
+            assert client.points("r").shape[0] == 20
+            assert client.renderings("r").empty
+        server.stop()
+        assert server.process.stderr is not None
+        with server.process.stderr as log:
+            told = [line for line in log if "rendering" in line]
+    assert "damaged" in done.stderr
+    (line,) = told
+    assert "WARNING writer 1: the rendering of episode 3 of environment 'walker:0'" in line
+    assert files_in(server.data_dir) == []
 
 
 def test_healthz_tells_of_a_media_store_that_fails(tmp_path: Path, video: bytes) -> None:

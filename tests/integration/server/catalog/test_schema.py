@@ -19,6 +19,7 @@ from metrana.server.catalog.migrations import HEAD
 from metrana.server.catalog.schema import VERSION_TABLE, alembic_config
 from metrana.server.catalog.tables import metadata
 from tests.integration.server.catalog.racing import open_and_close
+from tests.integration.server.catalog.requests import opened
 
 
 @pytest.fixture
@@ -130,6 +131,19 @@ def test_migration_that_fails_leaves_nothing(
         Catalog.open(empty_url)
     with database.read() as connection:
         assert sa.inspect(connection).get_table_names() == []
+
+
+def test_a_catalog_of_the_first_schema_is_upgraded_and_kept(
+    empty_url: sa.URL, database: Database
+) -> None:
+    with Catalog.open(empty_url) as catalog:
+        run = opened(catalog, "r", "w")
+    database.write(lambda connection: command.downgrade(alembic_config(connection), "0001"))
+    with Catalog.open(empty_url) as upgraded:
+        assert upgraded.run("r").run_id == run.run_id
+        (writer,) = upgraded.writers(run_no=run.run_no)
+        assert writer.rendering_seq == 0
+        assert upgraded.renderings(run.run_no) == []
 
 
 def test_revisions_are_in_the_package() -> None:
