@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metrana.errors import MetranaUnavailableError
 from metrana.snapshots import Metrics
 
 if TYPE_CHECKING:
@@ -34,13 +33,18 @@ class Renderings:
         """Take a frame, as `Run.log_rendering` says."""
         recorder = self._recorder
         if recorder is None:
-            engine = self._engine()
             from metrana.rendering import opening
 
             opening.check(frame, rl_step, episode, env_id, fps)
-            if engine is None:
+            if not self._is_recorded():
                 return
-            recorder = self._open(*engine)
+            recorder = opening.open_recorder(
+                self._settings,
+                folder=self._folder,
+                finished=self._core._rendering_finished,  # noqa: SLF001
+            )
+            # Two threads may be here.
+            recorder = self.__dict__.setdefault("_recorder", recorder)
         recorder.add(frame, rl_step, episode, env_id, fps)
 
     def counted_in(self, metrics: Metrics) -> Metrics:
@@ -81,26 +85,18 @@ class Renderings:
             return contextlib.nullcontext()
         return self._recorder.reporting_at_exit() if at_exit else self._recorder.reporting()
 
-    def _engine(self) -> tuple[Callable[[], str], Callable[[str], None]] | None:
-        """What the native module offers for renderings; None in mode `disabled`."""
-        if self._settings.mode == "disabled":
-            return None
-        # The folder of the writer's videos, made; and who is told the rendering_id of each that
-        # is whole. A native module that has neither has no other part of it.
-        folder = getattr(self._core, "_rendering_folder", None)
-        finished = getattr(self._core, "_rendering_finished", None)
-        if folder is None or finished is None:
-            raise MetranaUnavailableError(
-                "this version of metrana does not record renderings yet; a later one will, with "
-                "pip install 'metrana[rendering]'"
-            )
-        return folder, finished
+    def _is_recorded(self) -> bool:
+        """Whether the run keeps anything: not in mode `disabled`.
 
-    def _open(self, folder: Callable[[], str], finished: Callable[[str], None]) -> Recorder:
-        from metrana.rendering.opening import open_recorder
+        The first look also opens the writer of a forked child, so it is the user's thread's.
+        """
+        try:
+            return self._core._rendering_folder() is not None  # noqa: SLF001
+        except OSError:  # the recorder meets it again, and reports it as it does all others
+            return True
 
-        recorder = open_recorder(self._settings, folder=folder, finished=finished)
-        with contextlib.suppress(OSError):  # which the recorder reports as it does all others
-            folder()  # a forked child's own writer is opened by this, so in the user's thread
-        # Two threads may be here.
-        return self.__dict__.setdefault("_recorder", recorder)  # type: ignore[no-any-return]
+    def _folder(self) -> Path:
+        folder = self._core._rendering_folder()  # noqa: SLF001
+        if folder is None:
+            raise AssertionError("a disabled run records nothing")
+        return Path(folder)

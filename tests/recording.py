@@ -19,6 +19,7 @@ import numpy.typing as npt
 from metrana.enums import BackpressureStrategy, ErrorStrategy
 from metrana.rendering.options import RecordingOptions
 from metrana.rendering.recorder import Recorder
+from tests.reading import read_all
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -133,6 +134,24 @@ def videos(folder: Path) -> dict[tuple[str, int, int], Seen]:
         assert key not in found
         found[key] = decode(folder / f"{rendering_id}.mp4")
     return found
+
+
+def delivered(data_dir: Path) -> dict[tuple[str, int, int], Seen]:
+    """The videos in all spools, by environment, episode and part; a dead writer's are recovered."""
+    found = {}
+    for logged in read_all(data_dir):
+        for rendering in logged.renderings.values():
+            info = rendering.info
+            key = (info.env_id, info.episode, info.part)
+            assert key not in found
+            found[key] = decode(rendering.data)
+            assert len(found[key].frames) == info.frame_count
+    return found
+
+
+def leftovers(data_dir: Path) -> list[str]:
+    """Files of videos that are in no spool."""
+    return [str(path) for path in data_dir.glob("spool/*/*/renderings/*")]
 
 
 def boxes(data: bytes) -> list[tuple[str, int]]:

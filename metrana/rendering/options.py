@@ -23,7 +23,7 @@ class RecordingOptions:
     """The settings of `init()` that concern videos, by their names there, and where videos go."""
 
     folder: Callable[[], Path]
-    """Makes and gives the folder that videos are written in."""
+    """Makes and gives the folder that videos are written in; asked for each."""
     finished: Callable[[str], None]
     """Told the `rendering_id` of each video that is whole."""
     fps: Fraction

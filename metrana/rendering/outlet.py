@@ -21,18 +21,15 @@ class Outlet:
 
     def __init__(self, options: RecordingOptions, reports: Reports) -> None:
         self._options = options
-        self._folder: Path | None = None
         self.reports = reports
 
     def folder(self) -> Path:
-        """The folder that videos are written in.
+        """The folder that the next video is written in: another, if somebody deleted the last one.
 
         Raises:
             OSError: If it cannot be made.
         """
-        if self._folder is None:
-            self._folder = self._options.folder().absolute()
-        return self._folder
+        return self._options.folder().absolute()
 
     def finish(self, video: Video) -> None:
         """End a video and hand it over. Never raises: what is left is for recovery."""

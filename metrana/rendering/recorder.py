@@ -150,9 +150,11 @@ class Recorder:
     @contextmanager
     def reporting_at_exit(self) -> Iterator[None]:
         """The same at the end of the process, where faults are warnings, whoever is to raise."""
-        yield
-        if not self._is_inherited():
-            self._reports.show_at_exit()
+        try:
+            yield
+        finally:
+            if not self._is_inherited():
+                self._reports.show_at_exit()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Encode what is queued, unless it is to be dropped, and finish all videos. Blocks.

@@ -94,6 +94,7 @@ class Video:
                 self._file("part").unlink(missing_ok=True)
                 self._file("json").unlink(missing_ok=True)
                 return None
+            self._describe_whole()
             finished = self._file("mp4")
             try:
                 with files.removed_on_error(self._file("tmp")):
@@ -165,7 +166,19 @@ class Video:
             raise OSError(f"{self._file('part')} is shorter than what was written to it")
         return b"".join(data[span] for span in spans)
 
-    def _description(self) -> bytes:
+    def _describe_whole(self) -> None:
+        """Say how many frames there are, without which their reader counts them in the file."""
+        count = len(self._samples.sizes)
+        # In place and longer than before: this needs no room on a disk that is full, and for who
+        # finds it beside a `.part` it says nothing new.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._file("json"), os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                files.write_all(descriptor, self._description(frame_count=count))
+            finally:
+                os.close(descriptor)
+
+    def _description(self, **more: int) -> bytes:
         description = {
             "version": _JSON_VERSION,
             "env_id": self.place.env_id,
@@ -175,6 +188,7 @@ class Video:
             "width": self._track.width,
             "height": self._track.height,
             "fps": float(self._track.fps),
+            **more,
         }
         return json.dumps(description).encode()
 

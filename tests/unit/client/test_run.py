@@ -241,11 +241,6 @@ def test_auto_without_its_server_goes_on_into_the_spool(data_dir: Path) -> None:
 def test_what_later_versions_do_says_so() -> None:
     with pytest.raises(metrana.MetranaUnavailableError, match="fork_from_run"):
         metrana.init(mode="offline", fork_from_run="r")
-    with (
-        metrana.init(mode="offline") as run,
-        pytest.raises(metrana.MetranaUnavailableError, match="renderings"),
-    ):
-        run.log_rendering(None, 1, 1)
 
 
 @pytest.mark.parametrize("strategy", ["drop_new", "block", "raise"])

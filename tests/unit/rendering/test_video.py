@@ -50,6 +50,7 @@ def test_a_finished_video_leaves_itself_and_its_description(tmp_path: Path) -> N
         "width": 48,
         "height": 32,
         "fps": 30.0,
+        "frame_count": 1,
     }
 
 
