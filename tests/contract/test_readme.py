@@ -7,7 +7,10 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+
+from tests.reading import read_all
 
 README = Path(__file__).parents[2] / "README.md"
 # It serves until it is stopped, and opens a browser.
@@ -61,6 +64,17 @@ def test_the_commands_of_the_quick_start_find_its_run(tmp_path: Path) -> None:
     assert "first" in printed["runs"]
     assert "accuracy" in printed["show"]
     assert printed["status"] == ""
+
+
+def test_videos_are_recorded_as_shown(tmp_path: Path) -> None:
+    for repeat in range(1, 3):
+        run(tmp_path, "-c", shown("python", "Videos"))
+        writers = read_all(tmp_path / "data")
+        videos = [rendering.info for logged in writers for rendering in logged.renderings.values()]
+        seen = Counter((video.env_id, video.episode, video.frame_count) for video in videos)
+        assert seen == {
+            (env_id, episode, 30): repeat for env_id in ("env-0", "env-1") for episode in range(2)
+        }
 
 
 def test_an_rl_run_is_read_as_shown(tmp_path: Path) -> None:
