@@ -170,6 +170,19 @@ impl Envs {
     }
 }
 
+/// A string's text, read without running Python code; None if it is no UTF-8. The error that says so
+/// is an object to be made, for which Python before 3.12 may collect garbage, with finalizers and all.
+fn inert_text<'a>(string: &'a Borrowed<'_, '_, PyString>) -> Option<&'a str> {
+    // SAFETY: a string is at hand, so this thread is attached to Python.
+    let collects = unsafe { ffi::PyGC_Disable() } != 0;
+    let text = string.to_str().ok();
+    if collects {
+        // SAFETY: as above.
+        unsafe { ffi::PyGC_Enable() };
+    }
+    text
+}
+
 /// The number of a metric.
 ///
 /// # Errors
@@ -378,7 +391,7 @@ impl Names {
             return Some(last.number);
         }
         let name = name.cast::<PyString>().ok()?;
-        let name = name.to_str().ok()?;
+        let name = inert_text(&name)?;
         if let Some(last) = last
             && last.name == name
         {

@@ -107,6 +107,41 @@ def test_a_signal_handler_may_log(data_dir: Path) -> None:
     assert read_one(data_dir).values("outer") == [1]
 
 
+def test_a_finalizer_may_log_while_a_mapping_is_refused(data_dir: Path) -> None:
+    script = """
+    import gc
+    import metrana
+
+    run = metrana.init(mode="offline")
+
+    class Garbage:
+        def __init__(self):
+            self.itself = self  # only a collection finds it
+
+        def __del__(self):
+            run.log({"inside": 1.0})
+
+    run.log({"outer": 1.0})
+    for allocations in range(1, 20):  # wherever in the call the collection begins
+        for _ in range(50):
+            Garbage()
+            gc.set_threshold(allocations)
+            try:
+                run.log({"outer": 1.0, "\\ud800": 1.0})
+            except metrana.MetranaValidationError:
+                pass
+            else:
+                raise AssertionError("it was taken")
+    gc.set_threshold(1000)
+    gc.collect()
+    assert gc.isenabled()
+    run.close()
+    """
+    _python(script)
+    assert read_one(data_dir).values("inside") == [1.0] * 950
+    assert read_one(data_dir).values("outer") == [1.0]
+
+
 # What a thread does while another one forks; `pause()` returns when the locks are taken.
 _MEANWHILE = {
     "log": "run.log('x', Tensor())",
