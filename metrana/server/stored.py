@@ -37,15 +37,16 @@ def stored_of(writer: WriterRecord, points: PointsStore, first_seq: int) -> Stor
     Raises:
         PointsError: The points store could not be asked.
     """
-    points_seq = points.max_seq(writer.run_no, writer.writer_no, first_seq) or 0
+    # Of all its points, for that is told without reading them, and mostly nothing more is to know.
+    newest = points.max_seq(writer.run_no, writer.writer_no, 0) or 0
+    points_seq = newest if newest >= first_seq else 0
     if first_seq == 1:
         return Stored(points_seq, 0)
-    before_seq = points_before_seq = points.max_seq_below(
-        writer.run_no, writer.writer_no, first_seq
-    )
-    # What is stored came in order, so before its last attributes or rendering nothing is missing;
-    # unless all of it came behind the gap, from an earlier delivery of a spool that begins there.
-    for other_seq in (writer.attr_seq, writer.rendering_seq):
-        if other_seq < first_seq or points_before_seq or not points_seq:
-            before_seq = max(before_seq, min(other_seq, first_seq - 1))
+    before_seq = newest
+    if points_seq:
+        before_seq = points.max_seq_below(writer.run_no, writer.writer_no, first_seq)
+    # What is stored came in order, so before its last attributes nothing is missing; unless all of
+    # it came behind the gap, from an earlier delivery of a spool that begins there.
+    if writer.attr_seq < first_seq or before_seq or not points_seq:
+        before_seq = max(before_seq, min(writer.attr_seq, first_seq - 1))
     return Stored(points_seq, before_seq)

@@ -14,8 +14,10 @@ from metrana.server._proto import ingestion_pb2 as pb
 from metrana.server._proto import ingestion_pb2_grpc as pb_grpc
 from metrana.server.embedded import Stores, open_stores
 from metrana.server.ingest import Ingestor
+from metrana.server.points.schema import PROJECTION
 from metrana.server.service import PROTOCOL_VERSION
 from metrana.server.stored import stored_of
+from tests.integration.server.points.plans import explained
 from tests.integration.server.writing import (
     WRITER_ID,
     Heard,
@@ -166,3 +168,20 @@ def test_what_is_stored_behind_a_gap_does_not_hide_it(
     ingestor.close()
     record = stores.catalog.writer(WRITER_ID) or writer
     assert stored_of(record, stores.points, first_seq).before_seq == before_seq
+
+
+def test_a_writer_that_comes_again_is_told_without_reading_its_points(
+    stores: Stores, sealed: list[object]
+) -> None:
+    writer, ingestor, heard = open_writer(stores), Ingestor(stores.catalog, stores.points), Heard()
+    last = submit_all(ingestor, ingestor.open_session(writer, heard, 1), sealed)
+    wait_until(lambda: heard.acked == last, what="the acknowledgement")
+    ingestor.close()
+    record = stores.catalog.writer(WRITER_ID) or writer
+    seen = []
+    plan = explained(
+        stores.points, lambda: seen.append(stored_of(record, stores.points, last + 1).before_seq)
+    )
+    assert seen == [last]
+    assert plan.count("ReadFromMergeTree") == 1
+    assert f"ReadFromMergeTree ({PROJECTION})" in plan
