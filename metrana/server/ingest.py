@@ -194,7 +194,7 @@ class Ingestor:
             listener=listener,
             next_seq=first_seq,
             lost=tuple(lost),
-            points_seq=stored.points_seq,
+            points_seqs=stored.points_seqs,
             attr_seq=writer.attr_seq,
             stored_seq=stored.before_seq,
         )
@@ -321,7 +321,7 @@ class Ingestor:
             for item in items
             if item.batch is not None
             and item.batch.kind == "points"
-            and item.batch.seq > item.session.points_seq
+            and not item.session.has(item.batch)
         ]
         try:
             columns = rows_of(new)
@@ -408,9 +408,6 @@ class Ingestor:
     def _insert(self, insertion: Insertion) -> None:
         self._patience.repeat("insert points", insertion.attempt)
         self._committed_rows += insertion.row_count
-        for session, batch in insertion.batches:
-            if not session.closed:
-                session.points_seq = batch.seq
 
     def _decode(self, batches: Batches) -> Any:
         """Columns of all batches but those of writers whose bytes are wrong; these are refused."""

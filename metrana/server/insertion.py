@@ -60,8 +60,10 @@ class Insertion:
         missing: Batches = []
         for session, batches in by_writer(self._missing):
             first = batches[0][1].seq
-            stored = self._points.max_seq(session.run_no, session.writer_no, first) or 0
-            missing += [pair for pair in batches if pair[1].seq > stored]
+            stored: set[int] = set()
+            if self._points.max_seq(session.run_no, session.writer_no, first) is not None:
+                stored = set(self._points.seqs(session.run_no, session.writer_no).tolist())
+            missing += [pair for pair in batches if pair[1].seq not in stored]
         if len(missing) < len(self._missing):
             self._columns = self._decode(missing)
         self._missing = missing

@@ -140,7 +140,8 @@ class WriterSession:
         run_id: The run's own, not an alias's.
         next_seq: The batch that must come next.
         lost: Ranges of seqs, both ends included, that will never come.
-        points_seq: Points batches up to here are in the points store.
+        points_seqs: Points batches that were in the points store when the session began, in order.
+            Shape: (batches,).
         attr_seq: Attributes batches up to here are in the catalog.
         stored_seq: Of the batches before the session's first, all up to here are in the stores.
         heard_at: When the writer last gave a sign of life, on the monotonic clock.
@@ -156,7 +157,7 @@ class WriterSession:
     listener: Listener
     next_seq: int
     lost: Sequence[tuple[int, int]]
-    points_seq: int
+    points_seqs: np.ndarray
     attr_seq: int
     stored_seq: int
     heard_at: float = field(default_factory=time.monotonic)
@@ -209,13 +210,16 @@ class WriterSession:
         return True
 
     def has(self, batch: SealedBatch) -> bool:
-        """Whether a batch is known to be stored: it came before, from wherever.
+        """Whether a batch is known to be stored: it came before the session began, from wherever.
 
         Of a piece of a rendering only its rendering's file knows, and to write it again is right.
         """
         if batch.kind == "renderings":
             return False
-        return batch.seq <= (self.points_seq if batch.kind == "points" else self.attr_seq)
+        if batch.kind == "attributes":
+            return batch.seq <= self.attr_seq
+        at = int(np.searchsorted(self.points_seqs, np.uint64(batch.seq)))
+        return at < len(self.points_seqs) and int(self.points_seqs[at]) == batch.seq
 
     def number_map(self, seq: int) -> _native.NumberMap:
         """Gives the catalog's numbers for one batch of this writer."""

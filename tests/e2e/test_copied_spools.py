@@ -203,6 +203,25 @@ def test_a_copy_goes_without_a_word_where_its_beginning_is(
     assert not cut.writer.exists()
 
 
+@pytest.mark.parametrize("is_served", [False, True])
+def test_a_copy_with_the_beginning_fills_the_gap_that_one_without_it_left(
+    copied: Machine, tmp_path: Path, is_served: bool
+) -> None:
+    fresh, whole = Machine(tmp_path / "fresh"), Machine(tmp_path / "whole")
+    (folder,) = run_folders(copied.data_dir)
+    with folder.recover(1):
+        pass  # what is in the ring only one of them could have
+    shutil.copytree(copied.data_dir, whole.data_dir)
+    cut = cut_beginning(copied)
+    with serving(fresh, is_served):
+        fresh.command("sync", str(copied.data_dir), code=1)
+        with seen(fresh):
+            synced = fresh.command("sync", str(whole.data_dir))
+    assert "missing" not in synced.stderr
+    assert cut.writer.exists()
+    assert [path for path in whole.data_dir.glob("spool/*/[0-9]*") if path.is_dir()] == []
+
+
 def test_a_copy_that_a_server_elsewhere_gets_in_part_still_goes_to_its_own_store(
     copied: Machine, tmp_path: Path, elsewhere: LocalServer
 ) -> None:

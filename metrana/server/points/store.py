@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _EXISTS_SCHEMA: Final = pa.schema([("exists", pa.uint8())])
 _VERSION_SCHEMA: Final = pa.schema([("schema_version", pa.uint32()), ("row_count", pa.uint64())])
 _MAX_SEQ_SCHEMA: Final = pa.schema([("max_seq", pa.uint64()), ("row_count", pa.uint64())])
+_SEQS_SCHEMA: Final = pa.schema([("seq", pa.uint64())])
 _COUNTS_SCHEMA: Final = pa.schema([("run_no", pa.uint32()), ("point_count", pa.uint64())])
 _PAIRING_SCHEMA: Final = pa.schema([("points_id", pa.string()), ("catalog_id", pa.string())])
 _SERIES_SCHEMA: Final = pa.schema([("metric_no", pa.uint32()), ("env_no", pa.uint32())])
@@ -127,15 +128,16 @@ class PointsStore:
         found = bool(row["row_count"]) and row["max_seq"] >= from_seq
         return int(row["max_seq"]) if found else None
 
-    def max_seq_below(self, run_no: int, writer_no: int, end_seq: int) -> int:
-        """Returns the greatest seq < `end_seq` of a writer's stored points, 0 if there is none."""
+    def seqs(self, run_no: int, writer_no: int) -> np.ndarray:
+        """Returns the seqs of a writer's stored points, each once, in order; reads all its points.
+
+        Shape of the result: (batches,).
+        """
         sql = (
-            "SELECT max(seq), count() FROM points "
-            f"WHERE run_no = {integers([run_no])} AND writer_no = {integers([writer_no])} "
-            f"AND seq < {integers([end_seq])}"
+            "SELECT DISTINCT seq FROM points "
+            f"WHERE run_no = {integers([run_no])} AND writer_no = {integers([writer_no])}"
         )
-        (row,) = self._engine.read(sql, _MAX_SEQ_SCHEMA).to_pylist()
-        return int(row["max_seq"]) if row["row_count"] else 0
+        return np.sort(self._engine.read(sql, _SEQS_SCHEMA)["seq"].to_numpy())
 
     def cursors(self, run_no: int, episode_metric_nos: Collection[int] = ()) -> Cursors:
         """Returns the greatest positions of a run's series and environments.
