@@ -158,7 +158,7 @@ def test_what_is_stored_behind_a_gap_does_not_hide_it(
 ) -> None:
     kinds = {m.seq: m.kind for m in sealed if m.kind != "declarations"}  # type: ignore[attr-defined]
     assert kinds == {1: "points", 2: "attributes", 3: "points", 4: "points", 5: "attributes"}
-    writer, ingestor = open_writer(stores), Ingestor(stores.catalog, stores.points)
+    writer, ingestor = open_writer(stores), Ingestor(stores.catalog, stores.points, stores.media)
     for seq in seqs:
         heard = Heard()
         session = ingestor.open_session(stores.catalog.writer(WRITER_ID) or writer, heard, seq)
@@ -173,7 +173,8 @@ def test_what_is_stored_behind_a_gap_does_not_hide_it(
 def test_a_writer_that_comes_again_is_told_without_reading_its_points(
     stores: Stores, sealed: list[object]
 ) -> None:
-    writer, ingestor, heard = open_writer(stores), Ingestor(stores.catalog, stores.points), Heard()
+    writer, heard = open_writer(stores), Heard()
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
     last = submit_all(ingestor, ingestor.open_session(writer, heard, 1), sealed)
     wait_until(lambda: heard.acked == last, what="the acknowledgement")
     ingestor.close()
