@@ -154,6 +154,7 @@ class _WriterDelivery:
         self._note()
         if self._gone is not None:
             self._folder.keep(self.number, *self._gone)
+            self._tell([self._folder.missing(self.number, *self._gone)])
         self.close()
         if self._gone is None:
             self._folder.remove_delivered(self.number)
@@ -226,7 +227,9 @@ class _WriterDelivery:
         gone = (self._session.stored_seq + 1, self._follower.first_seq - 1)
         if gone[0] > gone[1]:
             return None
-        self._tell([self._folder.missing(self.number, *gone)])
+        if not (self.is_dead and self._is_whole):
+            # Nobody must be told yet what to do with the folder.
+            self._tell([self._folder.missing_so_far(*gone)])
         return gone
 
 

@@ -240,6 +240,39 @@ def test_a_copy_that_a_server_elsewhere_gets_in_part_still_goes_to_its_own_store
     assert not cut.writer.exists()
 
 
+def test_a_living_writers_folder_is_nothing_to_delete_whatever_a_store_lacks(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path)
+    script = """
+    import os, random, subprocess, sys
+    from pathlib import Path
+    from metrana.query import Client
+
+    run = metrana.init(mode="offline", run_name="r", spool_max_bytes=400_000)
+    def log():
+        for _ in range(5000):  # seals some 40 kB, of which two are a segment
+            run.log("loss", random.random())
+        run.flush()
+    for _ in range(6):
+        log()
+    with Client() as client:
+        client.runs()
+    log()  # what was followed is deleted
+    log()
+    server = Path(os.environ["METRANA_DIR"]) / "server"
+    server.rename(server.with_name("away"))
+    sync = [sys.executable, "-m", "metrana.cli", "sync"]
+    print(json.dumps(subprocess.run(sync, capture_output=True, text=True).stderr))
+    """
+    told = machine.answer(script)
+    assert "are missing" in told
+    assert "there may be more to come" in told
+    assert "delete" not in told
+    ended = machine.command("sync", code=1)
+    assert "not delivered again: delete" in ended.stderr
+
+
 def test_a_followed_run_that_went_elsewhere_does_not_seem_to_run_for_ever(
     elsewhere: LocalServer, reader: Client, tmp_path: Path, project: str
 ) -> None:

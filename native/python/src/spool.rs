@@ -319,6 +319,12 @@ impl RunFolder {
         run_folder::missing_batches(&self.writer_path(number), Seq(first), Seq(last))
     }
 
+    /// The same of a folder that cannot be marked yet: there may be more to come.
+    #[staticmethod]
+    fn missing_so_far(first: u64, last: u64) -> String {
+        run_folder::missing_so_far(Seq(first), Seq(last))
+    }
+
     /// Delete the folder of a dead writer of which everything is delivered.
     ///
     /// Does nothing if somebody else is at it, it is gone, or it is marked with `keep`.

@@ -21,7 +21,7 @@ use crate::engine_log::EngineLog;
 use crate::recovery::{RecoveryError, RecoveryReport};
 use crate::run_folder::{
     Liveness, RunFolder, RunFolderError, RunInfo, WriterEnd, WriterInfo, WriterLock, keep,
-    missing_batches, missing_elsewhere, read_acked, write_acked,
+    missing_batches, missing_elsewhere, missing_so_far, read_acked, write_acked,
 };
 use crate::sender::{
     Cancel, Connector, Ending, SenderConfig, SenderHost, SenderProblem, SenderSettings, WhenSpent,
@@ -187,16 +187,16 @@ pub fn deliver(
         ));
     }
     let missing = heard.missing(recovered.first_seq);
-    if let Some((first, last)) = missing
-        && is_own
-        && recovered.is_complete()
-    {
-        keep(&folder, first, last)?;
-    }
-    let kept = missing.map(|(first, last)| {
+    let kept = match missing {
         // What another server lacks is no reason to withhold the rest from the run's own.
-        if is_own { missing_batches(&folder, first, last) } else { missing_elsewhere(first, last) }
-    });
+        Some((first, last)) if !is_own => Some(missing_elsewhere(first, last)),
+        Some((first, last)) if !recovered.is_complete() => Some(missing_so_far(first, last)),
+        Some((first, last)) => {
+            keep(&folder, first, last)?;
+            Some(missing_batches(&folder, first, last))
+        }
+        None => None,
+    };
     let before = if kept.is_some() { recovered.first_seq.0 - 1 } else { 0 };
     let (last_seq, batch_count) = (recovered.last_seq, recovered.last_seq.0.saturating_sub(before));
     let is_removed = kept.is_none() && recovered.is_complete();

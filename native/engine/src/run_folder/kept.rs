@@ -30,6 +30,12 @@ pub fn missing_batches(writer_folder: &Path, first: Seq, last: Seq) -> String {
     sentence(writer_folder, &missing(first, last))
 }
 
+/// The same on a folder of which there may be more to come: its writer lives, or its ring is out of
+/// reach.
+pub fn missing_so_far(first: Seq, last: Seq) -> String {
+    format!("{}; its folder is kept, for there may be more to come", missing(first, last))
+}
+
 /// The same on a folder that is kept without a mark: its own store may still get it.
 pub fn missing_elsewhere(first: Seq, last: Seq) -> String {
     format!("{}; its folder is kept for the store it was logged for", missing(first, last))

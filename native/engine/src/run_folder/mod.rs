@@ -32,7 +32,7 @@ pub use crate::config::ResumeStrategy;
 pub use entry::WriterEntry;
 pub use error::RunFolderError;
 pub use info::{INFO_VERSION, RunInfo, SenderKind, WriterEnd, WriterInfo, WriterOptions};
-pub use kept::{keep, missing_batches, missing_elsewhere};
+pub use kept::{keep, missing_batches, missing_elsewhere, missing_so_far};
 pub use listing::orphaned_rings;
 pub use liveness::Liveness;
 pub use place::WriterPlace;

@@ -1,6 +1,7 @@
 //! Spools whose beginning is at another store than the one they are delivered to.
 
 use super::*;
+use crate::recovery::RingOutcome;
 use crate::spool::{segment_numbers, segment_path};
 
 /// A writer whose first segment somebody acknowledged, after which it was deleted; and the first
@@ -71,6 +72,24 @@ fn test_a_spool_whose_beginning_the_server_lacks_is_delivered_told_and_kept() {
         lock.remove_delivered().unwrap();
         assert!(entry.path.join("kept").exists(), "nobody deletes it");
     }
+}
+
+#[test]
+fn test_a_spool_whose_ring_may_turn_up_is_told_without_a_mark() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let run = run_folder(data_dir.path(), "local", "run");
+    let (info, first) = without_beginning(&run);
+    let path = run.writers().unwrap().remove(0).path;
+    let mut lock = WriterLock::take(&path, false).unwrap();
+    let mut recovered = recover(&mut lock, &recovery_options()).unwrap();
+    recovered.ring = RingOutcome::OutOfReach { up_to_bytes: 8 };
+    let options = options(&server_with(0, info.writer_id), "local");
+    let nobody: OnProgress = Arc::new(|_, _| {});
+    let delivered = deliver(&run, lock, &recovered, &options, &Cancel::never(), nobody).unwrap();
+    let told = delivered.kept.unwrap();
+    assert!(told.starts_with(&format!("batches 1 to {} are missing", first.0 - 1)), "{told}");
+    assert!(told.ends_with("there may be more to come"), "{told}");
+    assert!(!path.join("kept").exists());
 }
 
 #[test]
