@@ -19,10 +19,12 @@ from metrana.server.service import PROTOCOL_VERSION
 from metrana.server.stored import stored_of
 from tests.integration.server.points.plans import explained
 from tests.integration.server.writing import (
+    OTHER_ID,
     WRITER_ID,
     Heard,
     batch_of,
     open_writer,
+    stored_steps,
     submit_all,
 )
 from tests.local_server import LocalServer, wait_until
@@ -186,3 +188,25 @@ def test_a_writer_that_comes_again_is_told_without_reading_its_points(
     assert seen == [last]
     assert plan.count("ReadFromMergeTree") == 1
     assert f"ReadFromMergeTree ({PROJECTION})" in plan
+
+
+def test_what_a_store_lacks_in_between_is_taken_when_it_comes(
+    stores: Stores, sealed: list[object]
+) -> None:
+    writer, ingestor = open_writer(stores), Ingestor(stores.catalog, stores.points)
+    last = last_of(sealed)
+    # As of a store that was restored from a backup while the writer went on.
+    for first_seq, end in ((1, 1), (4, 4), (1, last)):
+        heard = Heard()
+        session = ingestor.open_session(writer, heard, first_seq)
+        brought = [m for m in sealed if m.kind == "declarations" or first_seq <= m.seq <= end]  # type: ignore[attr-defined]
+        submit_all(ingestor, session, brought)
+        wait_until(lambda heard=heard, end=end: heard.acked == end, what="the commit")
+    ingestor.close()
+    steps = stored_steps(stores, writer)
+    whole = open_writer(stores, OTHER_ID)
+    ingestor, heard = Ingestor(stores.catalog, stores.points), Heard()
+    submit_all(ingestor, ingestor.open_session(whole, heard, 1), sealed)
+    wait_until(lambda: heard.acked == last, what="the commit")
+    ingestor.close()
+    assert steps == stored_steps(stores, whole)
