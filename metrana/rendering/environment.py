@@ -110,7 +110,7 @@ class Environment:
             )
 
     def _open(self, frame: Frame) -> None:
-        video = Video(self._outlet.folder(), frame.place, self._part, frame.format_)
+        video = self._outlet.begin(frame.place, self._part, frame.format_)
         self._video = video
         if self._is_abandoned:
             video.abandon()

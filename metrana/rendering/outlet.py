@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from metrana.rendering import files
+from metrana.rendering.encoder import Encoders
+from metrana.rendering.frames import Format, Place
 from metrana.rendering.names import canonical_name
 from metrana.rendering.options import RecordingOptions
 from metrana.rendering.reports import Reports
@@ -22,14 +24,18 @@ class Outlet:
     def __init__(self, options: RecordingOptions, reports: Reports) -> None:
         self._options = options
         self.reports = reports
+        self.encoders = Encoders()
 
-    def folder(self) -> Path:
-        """The folder that the next video is written in: another, if somebody deleted the last one.
+    def begin(self, place: Place, part: int, format_: Format) -> Video:
+        """Begin a video.
 
         Raises:
-            OSError: If it cannot be made.
+            OSError: If its folder or files cannot be made.
+            av.error.FFmpegError: If its encoder cannot be opened.
         """
-        return self._options.folder().absolute()
+        # Another folder, if somebody deleted that of the last one.
+        folder = self._options.folder().absolute()
+        return Video(folder, place, part, self.encoders.take(format_))
 
     def finish(self, video: Video) -> None:
         """End a video and hand it over. Never raises: what is left is for recovery."""
@@ -38,6 +44,7 @@ class Outlet:
         except Exception as error:  # noqa: BLE001 - whatever the encoder raises at its end
             self.broken(video.place.env_id, video.place.episode, error)
             return
+        self.encoders.give_back(video.encoder)
         if path is None:
             return
         self._publish(path, video)

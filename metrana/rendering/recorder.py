@@ -40,6 +40,8 @@ from metrana.rendering.reports import Reports
 
 # Each has a file and an encoder, which keeps some frames.
 MAX_OPEN_VIDEOS: Final = 64
+# A worker that waits so long closes an encoder that has no video.
+_IDLE_S: Final = 0.25
 
 
 class FrameCounts(NamedTuple):
@@ -185,6 +187,7 @@ class Recorder:
                 else:
                     self._has_ended.wait(left_s)
             self._pool = FramePool()
+            self._outlet.encoders.clear()
 
     def _is_busy(self) -> bool:
         """Whether anything is left of which a worker is to make something, or has not made it."""
@@ -297,8 +300,11 @@ class Recorder:
                     left.is_held = True
                     return _Job(left, None)
                 self._idle_count += 1
-                self._has_work.wait()
+                encoders = self._outlet.encoders
+                is_called = self._has_work.wait(_IDLE_S if encoders else None)
                 self._idle_count -= 1
+                if not is_called:
+                    encoders.drop_one()  # one at a time: a caller waits meanwhile
             self._worker_count -= 1
             self._has_ended.notify_all()
             return None

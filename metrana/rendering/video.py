@@ -12,7 +12,7 @@ from typing import Final
 
 from metrana.rendering import files, mp4
 from metrana.rendering.encoder import Encoder, Sample
-from metrana.rendering.frames import Format, Pixels, Place
+from metrana.rendering.frames import Pixels, Place
 
 _JSON_VERSION: Final = 1
 _COPY_BYTES: Final = 512 * 1024
@@ -27,31 +27,29 @@ class Video:
         folder: Where its files are.
         place: Its environment and episode, and the step of its first frame.
         part: From 1: which of the episode's videos it is.
-        format_: What its frames have in common.
+        encoder: For frames of its format; it has no other video.
 
     Raises:
         OSError: If its files cannot be written; then there are none.
-        av.error.FFmpegError: If the encoder cannot be opened.
 
     Attributes:
         rendering_id: 32 hexadecimal digits.
-        place, part: As given.
+        place, part, encoder: As given.
     """
 
-    def __init__(self, folder: Path, place: Place, part: int, format_: Format) -> None:
+    def __init__(self, folder: Path, place: Place, part: int, encoder: Encoder) -> None:
         self.rendering_id = secrets.token_hex(16)
-        self.place, self.part = place, part
+        self.place, self.part, self.encoder = place, part, encoder
         self._folder = folder
         self._samples = mp4.Samples()
         self._is_abandoned = False
         self._descriptor = -1
-        self._encoder = Encoder(format_)
-        height, width = format_.shape[:2]
+        height, width = encoder.format_.shape[:2]
         self._track = mp4.Track(
             width=width,
             height=height,
-            fps=format_.fps,
-            configuration=self._encoder.configuration,
+            fps=encoder.format_.fps,
+            configuration=encoder.configuration,
         )
         head = mp4.fragmented_head(self._track)
         self._head_bytes = self._size_bytes = len(head)
@@ -69,7 +67,7 @@ class Video:
         Raises:
             OSError: If the disk does not take it. The file then has what it had before.
         """
-        for sample in self._encoder.encode(pixels):
+        for sample in self.encoder.encode(pixels):
             self._append(sample)
 
     def abandon(self) -> None:
@@ -88,7 +86,7 @@ class Video:
             OSError: If it cannot be read or renamed; then the `.part` stays for recovery.
         """
         try:
-            for sample in self._encoder.flush():
+            for sample in self.encoder.end_video():
                 self._append(sample)
             if not self._samples.sizes:
                 self._file("part").unlink(missing_ok=True)

@@ -276,11 +276,12 @@ def test_a_fragmented_file_is_handed_over_where_its_index_has_no_room(
         SCRIPT
         + """
 from fractions import Fraction
+from metrana.rendering.encoder import Encoder
 from metrana.rendering.frames import Format, Place
 from metrana.rendering.video import Video
 import shutil
 
-video = Video(Path(DISK), Place("e", 0, 0), 1, Format((64, 64, 3), Fraction(30)))
+video = Video(Path(DISK), Place("e", 0, 0), 1, Encoder(Format((64, 64, 3), Fraction(30))))
 for _ in range(20):
     video.add(noise())
 fill(DISK)

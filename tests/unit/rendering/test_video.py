@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from metrana.rendering.encoder import Encoder, Encoders
 from metrana.rendering.frames import Format, Place
 from metrana.rendering.video import Video
 from tests.recording import BARS, boxes, colour_bars, decode, shade, whole_part
@@ -19,7 +20,7 @@ SMALL = Format((32, 48, 3), Fraction(30))
 
 
 def test_a_finished_video_is_plain_with_its_index_in_front(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     for level in range(10, 250, 10):
         video.add(shade(level))
     path = video.finish()
@@ -33,7 +34,7 @@ def test_a_finished_video_is_plain_with_its_index_in_front(tmp_path: Path) -> No
 
 
 def test_a_finished_video_leaves_itself_and_its_description(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 2, SMALL)
+    video = Video(tmp_path, PLACE, 2, Encoder(SMALL))
     name = video.rendering_id
     assert len(name) == 32
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.part", f"{name}.json"}
@@ -55,7 +56,7 @@ def test_a_finished_video_leaves_itself_and_its_description(tmp_path: Path) -> N
 
 
 def test_colours_come_back_as_they_were(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, Format((480, 640, 3), Fraction(30)))
+    video = Video(tmp_path, PLACE, 1, Encoder(Format((480, 640, 3), Fraction(30))))
     for _ in range(3):
         video.add(colour_bars())
     path = video.finish()
@@ -70,7 +71,7 @@ def test_colours_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_the_tags_in_the_file_are_those_of_its_pictures(tmp_path: Path) -> None:
     # A player that reads only one of the two must see the same.
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     video.add(shade(100))
     path = video.finish()
     assert path is not None
@@ -82,7 +83,7 @@ def test_the_tags_in_the_file_are_those_of_its_pictures(tmp_path: Path) -> None:
 
 def test_gray_has_no_colour(tmp_path: Path) -> None:
     ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :], 32, axis=0)
-    video = Video(tmp_path, PLACE, 1, Format(ramp.shape, Fraction(30)))
+    video = Video(tmp_path, PLACE, 1, Encoder(Format(ramp.shape, Fraction(30))))
     video.add(ramp)
     path = video.finish()
     assert path is not None
@@ -97,7 +98,7 @@ def test_gray_has_no_colour(tmp_path: Path) -> None:
     "fps", [Fraction(1, 1000), Fraction(30000, 1001), Fraction(1000), Fraction(2997, 100)], ids=str
 )
 def test_a_frame_is_shown_when_its_time_has_come(tmp_path: Path, fps: Fraction) -> None:
-    video = Video(tmp_path, PLACE, 1, Format((32, 48, 3), fps))
+    video = Video(tmp_path, PLACE, 1, Encoder(Format((32, 48, 3), fps)))
     for level in (0, 100, 200):
         video.add(shade(level))
     part = (tmp_path / f"{video.rendering_id}.part").read_bytes()
@@ -112,7 +113,7 @@ def test_a_frame_is_shown_when_its_time_has_come(tmp_path: Path, fps: Fraction) 
 
 @pytest.mark.parametrize("shape", [(2, 2, 3), (2, 2), (2, 130, 3), (130, 2), (64, 1000, 3)])
 def test_every_even_size_can_be_recorded(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    video = Video(tmp_path, PLACE, 1, Format(shape, Fraction(30)))
+    video = Video(tmp_path, PLACE, 1, Encoder(Format(shape, Fraction(30))))
     for level in (50, 150):
         video.add(np.full(shape, level, np.uint8))
     path = video.finish()
@@ -123,7 +124,7 @@ def test_every_even_size_can_be_recorded(tmp_path: Path, shape: tuple[int, ...])
 
 
 def test_each_frame_is_in_the_file_as_soon_as_it_is_encoded(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     part = tmp_path / f"{video.rendering_id}.part"
     assert [kind for kind, _ in boxes(part.read_bytes())] == ["ftyp", "moov"]
     for count in range(1, 6):
@@ -136,7 +137,7 @@ def test_each_frame_is_in_the_file_as_soon_as_it_is_encoded(tmp_path: Path) -> N
 
 
 def test_a_file_that_was_cut_anywhere_plays_up_to_there(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     part = tmp_path / f"{video.rendering_id}.part"
     ends = []
     for level in (0, 80, 160):
@@ -155,7 +156,7 @@ def test_a_file_that_was_cut_anywhere_plays_up_to_there(tmp_path: Path) -> None:
 def test_a_long_video_is_written_anew_in_pieces(tmp_path: Path) -> None:
     # Noise does not compress, so this is more than the pieces in which it is copied.
     chance = np.random.default_rng(3)
-    video = Video(tmp_path, PLACE, 1, Format((480, 640), Fraction(30)))
+    video = Video(tmp_path, PLACE, 1, Encoder(Format((480, 640), Fraction(30))))
     for _ in range(15):
         video.add(chance.integers(0, 255, (480, 640), np.uint8))
     part = (tmp_path / f"{video.rendering_id}.part").read_bytes()
@@ -168,7 +169,7 @@ def test_a_long_video_is_written_anew_in_pieces(tmp_path: Path) -> None:
 
 
 def test_players_can_go_to_any_frame(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     for i in range(300):  # more than one keyframe
         video.add(shade(i * 255 // 300))
     path = video.finish()
@@ -185,13 +186,13 @@ def test_players_can_go_to_any_frame(tmp_path: Path) -> None:
 
 
 def test_a_video_without_a_frame_leaves_nothing(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     assert video.finish() is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_abandoned_video_keeps_what_it_has(tmp_path: Path) -> None:
-    video = Video(tmp_path, PLACE, 1, SMALL)
+    video = Video(tmp_path, PLACE, 1, Encoder(SMALL))
     video.add(shade(100))
     video.abandon()
     with pytest.raises(InterruptedError):
@@ -202,5 +203,39 @@ def test_an_abandoned_video_keeps_what_it_has(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_made_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Video(tmp_path / "missing", PLACE, 1, SMALL)
+        Video(tmp_path / "missing", PLACE, 1, Encoder(SMALL))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_needs_none_of_those_that_its_encoder_had_before(tmp_path: Path) -> None:
+    encoders = Encoders()
+    levels = [[10, 100, 200], [60], [220, 30]]
+    used, paths = [], []
+    for part, shades in enumerate(levels, start=1):
+        video = Video(tmp_path, PLACE, part, encoders.take(SMALL))
+        for level in shades:
+            video.add(shade(level))
+        path = video.finish()
+        assert path is not None
+        paths.append(path)
+        used.append(video.encoder)
+        encoders.give_back(video.encoder)
+    assert used == [used[0]] * 3
+    for path, shades in zip(paths, levels, strict=True):
+        seen = decode(path)
+        assert seen.shades == pytest.approx(shades, abs=2)
+        assert seen.times_s == pytest.approx([i / 30 for i in range(len(shades))])
+
+
+def test_an_encoder_is_for_its_format_alone_and_makes_room_for_another() -> None:
+    encoders = Encoders()
+    small = [encoders.take(SMALL) for _ in range(3)]
+    for encoder in small:
+        encoders.give_back(encoder)
+    gray = encoders.take(Format(SMALL.shape[:2], SMALL.fps))
+    assert gray not in small
+    assert len(encoders) == 2
+    assert encoders.take(SMALL) is small[2]
+    encoders.clear()
+    assert len(encoders) == 0
+    assert encoders.take(SMALL) not in small
