@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metrana.snapshots import Metrics
@@ -95,8 +94,8 @@ class Renderings:
         except OSError:  # the recorder meets it again, and reports it as it does all others
             return True
 
-    def _folder(self) -> Path:
+    def _folder(self) -> str:
         folder = self._core._rendering_folder()  # noqa: SLF001
         if folder is None:
             raise AssertionError("a disabled run records nothing")
-        return Path(folder)
+        return folder

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metrana.rendering.frames import checked_fps, checked_pixels, checked_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from metrana.rendering.recorder import Recorder
     from metrana.settings import Settings
 
 
 def open_recorder(
-    settings: Settings, *, folder: Callable[[], Path], finished: Callable[[str], None]
+    settings: Settings, *, folder: Callable[[], str], finished: Callable[[str], None]
 ) -> Recorder:
     """The recorder of a run's videos. Starts no thread yet.
 
@@ -37,7 +36,7 @@ def open_recorder(
         ) from error
     from metrana.rendering.options import RecordingOptions
 
-    return Recorder(RecordingOptions.of(settings, folder, finished))
+    return Recorder(RecordingOptions.of(settings, lambda: Path(folder()), finished))
 
 
 def check(frame: Any, rl_step: Any, episode: Any, env_id: Any, fps: Any) -> None:
