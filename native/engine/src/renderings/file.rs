@@ -97,9 +97,9 @@ impl OpenRendering {
         }
         let frame_count = match sidecar.frame_count {
             Some(count) => count,
-            None => fragments::sample_count(&mut file)
-                .map_err(RenderingError::io("reading", &path))?
-                .unwrap_or(0),
+            None => {
+                fragments::frame_count(&mut file).map_err(RenderingError::io("reading", &path))?
+            }
         };
         let end = RenderingEnd { frame_count, size, ..sidecar.end };
         Self::new(id, path, file, end)

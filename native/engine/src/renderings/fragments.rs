@@ -59,12 +59,20 @@ pub(super) fn whole(file: &mut (impl Read + Seek)) -> io::Result<Option<Whole>> 
     Ok(whole)
 }
 
-/// How many frames a plain file has; `None`: it does not say.
+/// How many frames a file has, by its index or its fragments; 0: neither says.
 ///
 /// # Errors
 ///
 /// As `read(2)`.
-pub(super) fn sample_count(file: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
+pub(super) fn frame_count(file: &mut (impl Read + Seek)) -> io::Result<u64> {
+    match sample_count(file)? {
+        Some(count) if count > 0 => Ok(count),
+        _ => Ok(whole(file)?.map_or(0, |whole| whole.frame_count)),
+    }
+}
+
+/// How many frames the index of a file has; `None`: there is none.
+fn sample_count(file: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
     let end = file.seek(SeekFrom::End(0))?;
     let mut at = 0;
     while let Some(header) = header(file, at, end)? {

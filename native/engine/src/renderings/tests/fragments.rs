@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use proptest::prelude::*;
 
-use super::super::fragments::{Whole, sample_count, whole};
+use super::super::fragments::{Whole, frame_count, whole};
 
 fn boxed(kind: [u8; 4], body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
@@ -118,15 +118,20 @@ fn test_the_frames_of_a_plain_file_are_counted_in_its_index() {
             boxed(*b"mdat", &[&[3; 50]]),
             boxed(*b"moov", &[&boxed(*b"mvhd", &[&[0; 20]]), &track]),
         ];
-        sample_count(&mut Cursor::new(file.concat())).unwrap()
+        frame_count(&mut Cursor::new(file.concat())).unwrap()
     };
     let sizes = [&[0; 8][..], &200u32.to_be_bytes(), &[0; 800]].concat();
-    assert_eq!(plain(boxed(*b"stsz", &[&sizes])), Some(200));
-    assert_eq!(plain(boxed(*b"stsz", &[&[0; 7]])), None);
-    assert_eq!(plain(boxed(*b"stco", &[&[0; 8]])), None);
-    assert_eq!(sample_count(&mut Cursor::new(b"no video")).unwrap(), None);
-    let (fragmented, _) = file();
-    assert_eq!(sample_count(&mut Cursor::new(fragmented)).unwrap(), None);
+    assert_eq!(plain(boxed(*b"stsz", &[&sizes])), 200);
+    assert_eq!(plain(boxed(*b"stsz", &[&[0; 7]])), 0);
+    assert_eq!(plain(boxed(*b"stco", &[&[0; 8]])), 0);
+    assert_eq!(frame_count(&mut Cursor::new(b"no video")).unwrap(), 0);
+}
+
+#[test]
+fn test_the_frames_of_a_fragmented_file_are_those_of_its_fragments() {
+    let (fragmented, wholes) = file();
+    let count = frame_count(&mut Cursor::new(fragmented)).unwrap();
+    assert_eq!(count, wholes[2].frame_count);
 }
 
 proptest! {
@@ -145,6 +150,6 @@ proptest! {
         file.truncate(cut);
         let found = whole_of(&file);
         prop_assert!(found.is_none_or(|found| found.bytes <= file.len() as u64));
-        let _ = sample_count(&mut Cursor::new(&file)).unwrap();
+        let _ = frame_count(&mut Cursor::new(&file)).unwrap();
     }
 }
