@@ -58,8 +58,8 @@ def ordered(table: Any, sort: str | None) -> Any:
     Raises:
         MetranaValidationError: There is no such column.
     """
-    if sort is None:
-        sort = "last_rl_step"
+    is_newest_first = sort is None
+    sort = sort or "last_rl_step"
     if sort not in table.column_names:
         raise MetranaValidationError(
             f"--sort: must be one of {', '.join(table.column_names)}, not {sort!r}"
@@ -72,9 +72,12 @@ def ordered(table: Any, sort: str | None) -> Any:
         column = column.cast(pa.int8())
     # Nulls and NaN are put at the end by themselves. Equal ones are only kept in order where their
     # place is a key too.
-    keyed = pa.table({"key": column, "place": np.arange(table.num_rows)})
-    order = "ascending" if is_text else "descending"
-    return table.take(pc.sort_indices(keyed, [("key", order), ("place", "ascending")]))
+    places = np.arange(table.num_rows)
+    keyed = pa.table({"key": column, "episode": table["episode"], "place": places})
+    keys = [("key", "ascending" if is_text else "descending"), ("place", "ascending")]
+    if is_newest_first:  # several episodes may have ended in one step
+        keys.insert(1, ("episode", "descending"))
+    return table.take(pc.sort_indices(keyed, keys))
 
 
 def episode_table(table: Any, sort: str | None = None) -> Table:

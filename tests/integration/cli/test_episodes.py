@@ -37,6 +37,13 @@ def test_episodes_are_listed_newest_first(metrana: Command) -> None:
     assert done.stderr == ""
 
 
+def test_of_episodes_that_ended_in_one_step_the_last_is_the_newest(tmp_path: Path) -> None:
+    with client.init(mode="offline", data_dir=tmp_path, run_name="short") as run:
+        run.log_rl_episode("episode_return", [5.0, 6.0, 7.0], rl_step=1, env_id="e")
+    done = run_command("episodes", "short", code=0, environment={"METRANA_DIR": str(tmp_path)})
+    assert [row[1] for row in rows(done.stdout)] == ["2", "1", "0"]
+
+
 def test_the_best_returns_come_first(metrana: Command) -> None:
     done = metrana("episodes", *NAMED, "--sort", "episode_return", "--limit", "2")
     assert [row[:2] for row in rows(done.stdout)] == [["e-1", "2"], ["e-0", "2"]]
