@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,3 +22,16 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     for run in lifecycle.open_runs():
         run.close(0)
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Lets signals interrupt the test wherever it is."""
+    # Hypothesis takes the time of each collection, where Python swallows what a handler raises.
+    callbacks = gc.callbacks.copy()
+    gc.callbacks.clear()
+    # A shell starts what runs in its background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+    gc.callbacks.extend(callbacks)

@@ -106,6 +106,7 @@ def test_a_close_without_time_counts_the_rest_and_keeps_the_file(tmp_path: Path)
     assert len(decode(whole_part(parts["e"].read_bytes())).frames) == 3
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_ends_a_close_that_can_go_on_later(tmp_path: Path) -> None:
     go_on = threading.Event()
 

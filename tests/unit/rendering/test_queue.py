@@ -94,6 +94,7 @@ def test_a_frame_without_room_waits_for_it(stuck: Any) -> None:
     assert queue.recorder.counts() == (7, 7, 0)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_ends_the_wait_and_takes_nothing(stuck: Any) -> None:
     queue = stuck(queue_frames=5, backpressure_strategy=STRATEGY.BLOCK)
     queue.fill(shade(10), 5)
@@ -168,6 +169,7 @@ def test_a_handler_that_logs_while_its_thread_logs_waits_for_nobody(tmp_path: Pa
     assert recording.counts() == (in_loop + logged, in_loop + logged, 0)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_interrupts_at_any_instant_leave_the_counts_right(tmp_path: Path) -> None:
     recording = recorder(tmp_path)
     interrupted, returned = 0, 0
