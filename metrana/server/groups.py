@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from metrana.server.insertion import Batches
 from metrana.server.points import MAX_INSERT_ROWS
 from metrana.server.sessions import SealedBatch, WriterSession
 
@@ -47,6 +48,21 @@ class Waiting:
     def byte_count(self) -> int:
         """Bytes that it holds."""
         return len(self.batch.payload) if self.batch is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is committed together.
+
+    Attributes:
+        items: All of it.
+        new: Its points batches that are not stored yet.
+        columns: Their rows; None if they could not be decoded.
+    """
+
+    items: list[Waiting]
+    new: Batches
+    columns: dict[str, Any] | None
 
 
 class Backlog:

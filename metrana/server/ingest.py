@@ -11,8 +11,8 @@ A store that is full, locked or gone holds everybody up until it works again. A 
 take what one writer sent refuses that writer, and the others go on (`store_faults.py`).
 
 Nothing here keeps a watermark of its own. What is stored says what is stored: rows carry their
-writer and seq, and the catalog its `attr_seq`. A session that opens asks both and what is there
-already is acknowledged without being stored again.
+writer and seq, and the catalog its `attr_seq` and the gaps. A session that opens asks both and what
+is there already is acknowledged without being stored again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from metrana import _native
 from metrana.server.catalog import Catalog, WriterRecord
-from metrana.server.groups import Backlog, Waiting, by_session
+from metrana.server.gap_filling import GapFilling
+from metrana.server.groups import Backlog, Group, Waiting, by_session
 from metrana.server.insertion import Batches, Insertion, by_writer, rows_of
 from metrana.server.media import MediaStore
 from metrana.server.points import PointsStore
@@ -35,24 +35,9 @@ from metrana.server.rendering_intake import RenderingIntake
 from metrana.server.retrying import Patience
 from metrana.server.sessions import IngestRefusedError, Listener, SealedBatch, WriterSession
 from metrana.server.store_faults import Verdict, judge, refusal_of
-from metrana.server.stored import NOTHING, stored_of
+from metrana.server.stored import begin
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """What is committed together.
-
-    Attributes:
-        items: All of it.
-        new: Its points batches that are not stored yet.
-        columns: Their rows; None if they could not be decoded.
-    """
-
-    items: list[Waiting]
-    new: Batches
-    columns: dict[str, Any] | None
 
 
 class Ingestor:
@@ -74,6 +59,7 @@ class Ingestor:
         self.points = points
         self.renderings = RenderingIntake(catalog, media, self._refuse)
         self._patience = Patience()
+        self._filling = GapFilling(catalog)
         # Guards all that follows; notified when something arrives, is committed, or ends.
         self._changed = threading.Condition()
         self._backlog = Backlog(self._changed)
@@ -81,7 +67,7 @@ class Ingestor:
         # By writer: the session, closed or not, of each group taken that has batches of it.
         self._committing: dict[int, list[WriterSession]] = {}
         # Decoded and not yet being committed.
-        self._next: _Group | None = None
+        self._next: Group | None = None
         self._decoding_ended = False
         # Who is being asked about by `open_session`, and who ever had a session here.
         self._opening: set[int] = set()
@@ -98,7 +84,7 @@ class Ingestor:
     @property
     def fault(self) -> str | None:
         """Why nothing can be committed at present; None if all is well."""
-        return self._patience.fault
+        return self._patience.fault or self._filling.fault
 
     @property
     def committed_rows(self) -> int:
@@ -182,8 +168,8 @@ class Ingestor:
         new: bool,
     ) -> WriterSession:
         """Makes a session that knows what is stored of its writer."""
-        is_met = not new or writer.writer_no in self._met
-        stored = stored_of(writer, self.points, first_seq) if is_met else NOTHING
+        is_new = new and writer.writer_no not in self._met
+        stored = begin(self.catalog, self.points, writer, first_seq, is_new=is_new)
         return WriterSession(
             run_no=writer.run_no,
             run_id=writer.run_id,
@@ -192,11 +178,14 @@ class Ingestor:
             writer_id=writer.writer_id,
             logger_no=writer.logger_no,
             listener=listener,
+            first_seq=first_seq,
             next_seq=first_seq,
             lost=tuple(lost),
             points_seqs=stored.points_seqs,
-            attr_seq=writer.attr_seq,
+            attr_seq=stored.attr_seq,
             stored_seq=stored.before_seq,
+            gaps=stored.gaps,
+            fill=functools.partial(self._filling.fill, writer.writer_no),
         )
 
     def close_session(self, session: WriterSession) -> None:
@@ -256,6 +245,7 @@ class Ingestor:
         Later calls of `submit` are refused. Does not block.
         """
         self._patience.end()
+        self._filling.end()
         self.renderings.begin_close()
         with self._changed:
             self._closing = True
@@ -315,7 +305,7 @@ class Ingestor:
     def _goes_on(self, session: WriterSession) -> bool:
         return not session.closed and self._sessions.get(session.writer_no) is session
 
-    def _decoded(self, items: list[Waiting]) -> _Group:
+    def _decoded(self, items: list[Waiting]) -> Group:
         new = [
             (item.session, item.batch)
             for item in items
@@ -328,7 +318,7 @@ class Ingestor:
         except BaseException:  # noqa: BLE001 - a panic of the decoder must not end this thread
             # Whose fault it is is found out, and said, when those before are committed.
             columns = None
-        return _Group(items, new, columns)
+        return Group(items, new, columns)
 
     # ── the commit thread ──────────────────────────────────────────────────────────────────────
 
@@ -354,7 +344,7 @@ class Ingestor:
                 self._changed.notify_all()
         return True
 
-    def _next_group(self) -> _Group | None:
+    def _next_group(self) -> Group | None:
         """Waits for a decoded group; None when closing and there is none left."""
         with self._changed:
             self._changed.wait_for(lambda: self._next is not None or self._decoding_ended)
@@ -370,7 +360,7 @@ class Ingestor:
         if not sessions:
             del self._committing[session.writer_no]
 
-    def _give_up(self, group: _Group, error: BaseException) -> None:
+    def _give_up(self, group: Group, error: BaseException) -> None:
         """Hands a group back to its writers, who keep what is not acknowledged and come again."""
         if not self._closing:
             _log.error("%d batches were not committed", len(group.items), exc_info=error)
@@ -381,7 +371,7 @@ class Ingestor:
             if not session.closed:
                 self._refuse(session, refusal)
 
-    def _commit(self, group: _Group) -> None:
+    def _commit(self, group: Group) -> None:
         self._insert_points(group)
         for session, items in by_session(group.items):
             batches = [item.batch for item in items if item.batch is not None]
@@ -391,7 +381,7 @@ class Ingestor:
             if items[-1].batch is None:
                 self._end(session, died=items[-1].died)
 
-    def _insert_points(self, group: _Group) -> None:
+    def _insert_points(self, group: Group) -> None:
         # A session that ended since, because of an earlier group perhaps, must leave no gap.
         new = [pair for pair in group.new if not pair[0].closed]
         columns = group.columns if len(new) == len(group.new) else None
@@ -450,14 +440,17 @@ class Ingestor:
 
     def _apply(self, session: WriterSession, batches: list[SealedBatch]) -> None:
         decoded = [(b.seq, session.operations(b)) for b in batches]
+        first_seq = session.since(batches[-1].seq)
         self._patience.repeat(
             "apply attributes",
-            lambda: self.catalog.apply_attributes(session.writer_no, decoded),
+            lambda: self.catalog.apply_attributes(session.writer_no, decoded, first_seq=first_seq),
         )
         session.attr_seq = batches[-1].seq
 
     def _end(self, session: WriterSession, *, died: bool) -> None:
         def end() -> None:
+            # Also what needed no storing, of which nothing was acknowledged.
+            session.note_stored(session.next_seq - 1)
             self._patience.repeat(
                 "end a writer", lambda: self.catalog.end_writer(session.writer_no, died=died)
             )

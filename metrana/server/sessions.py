@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from metrana import _native
+from metrana.server.catalog.gaps import without
 
 if TYPE_CHECKING:
-    from metrana.server.catalog import Catalog
+    from metrana.server.catalog import Catalog, SeqRanges
 
 
 class IngestRefusedError(Exception):
@@ -114,19 +115,15 @@ class _Durability:
         with self._lock:
             self._waiting.append(seq)
 
-    def settle(self, seqs: Iterable[int], tell: Callable[[int], None]) -> None:
-        """Notes that batches are durable; tells up to where all are if that is further now.
-
-        Told under the lock, so that of two threads the one that is further is heard last.
-        """
+    def settle(self, seqs: Iterable[int]) -> int:
+        """Notes that batches are durable; gives up to where all are; 0: as before."""
         with self._lock:
             self._ahead.update(seqs)
             durable = 0
             while self._waiting and self._waiting[0] in self._ahead:
                 durable = self._waiting.popleft()
                 self._ahead.discard(durable)
-            if durable:
-                tell(durable)
+            return durable
 
 
 @dataclass(slots=True)
@@ -138,12 +135,15 @@ class WriterSession:
 
     Attributes:
         run_id: The run's own, not an alias's.
+        first_seq: The batch that it begins with.
         next_seq: The batch that must come next.
         lost: Ranges of seqs, both ends included, that will never come.
         points_seqs: Points batches that were in the points store when the session began, in order.
             Shape: (batches,).
         attr_seq: Attributes batches up to here are in the catalog.
         stored_seq: Of the batches before the session's first, all up to here are in the stores.
+        gaps: What the stores are known to lack of the session's batches, in ranges.
+        fill: Notes in the catalog that a range of batches, both ends included, is stored.
         heard_at: When the writer last gave a sign of life, on the monotonic clock.
         closed: Superseded, refused or ended: what still waits is dropped.
     """
@@ -155,14 +155,19 @@ class WriterSession:
     writer_id: str
     logger_no: int
     listener: Listener
+    first_seq: int
     next_seq: int
     lost: Sequence[tuple[int, int]]
     points_seqs: np.ndarray
     attr_seq: int
     stored_seq: int
+    gaps: SeqRanges
+    fill: Callable[[int, int], None]
     heard_at: float = field(default_factory=time.monotonic)
     closed: bool = False
     _durability: _Durability = field(default_factory=_Durability)
+    # Held while the listener is told, so that of two threads the one that is further is heard last.
+    _telling: threading.RLock = field(default_factory=threading.RLock)
     _metric_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
     _env_nos: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint32))
 
@@ -254,7 +259,26 @@ class WriterSession:
         Tells the writer how far it is durable: up to the first batch that is not, of whatever kind.
         """
         stored = (b.seq for b in batches if b.kind != "attributes" or b.seq <= self.attr_seq)
-        self._durability.settle(stored, self.listener.durable)
+        with self._telling:
+            if durable := self._durability.settle(stored):
+                self.note_stored(durable)
+                self.listener.durable(durable)
+
+    def note_stored(self, seq: int) -> None:
+        """Notes what the session's batches up to `seq`, all durable, fill of gaps. Blocks."""
+        with self._telling:
+            if not self.gaps or self.gaps[0][0] > seq:
+                return
+            brought: SeqRanges = ((self.first_seq, seq),)
+            for first, last in self.lost:
+                brought = without(brought, first, last)
+            for first, last in brought:
+                self.fill(first, last)
+            self.gaps = without(self.gaps, self.first_seq, seq)
+
+    def since(self, seq: int) -> int:
+        """Gives the first batch from which on the session brings all up to `seq`."""
+        return max([self.first_seq, *(last + 1 for _, last in self.lost if last < seq)])
 
     def _env_no(self, local: int) -> int:
         number = int(self._env_nos[local]) if local < len(self._env_nos) else 0

@@ -184,6 +184,8 @@ class _WriterDelivery:
         self._tell_problems()
         acked = self._progress.acked
         if acked > self._noted:
+            # Some of it may have been stored already, of which the ingestor knows nothing.
+            self._session.note_stored(acked)
             self._follower.acknowledge(acked)
             self._noted = acked
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from metrana.server.catalog import WriterRecord
+    from metrana.server.catalog import Catalog, SeqRanges, WriterRecord
     from metrana.server.points import PointsStore
 
 
@@ -20,39 +20,74 @@ class Stored:
         points_seqs: The seqs of its points from that batch on, in order. Not all up to the last are
             points, and not all points need be there: a spool without its beginning may have been
             delivered before one that has it. Shape: (batches,).
+        attr_seq: Of its attributes from that batch on, those up to here need not come again.
         before_seq: Of the batches before that one, all up to here are stored; 0: none.
+        last_seq: The last one that is stored; all before it are, but for the gaps.
+        gaps: What of that batch and those behind it is missing before others, in ranges.
     """
 
     points_seqs: np.ndarray
+    attr_seq: int
     before_seq: int
+    last_seq: int
+    gaps: SeqRanges
 
 
 _NONE: Final = np.zeros(0, np.uint64)
-NOTHING: Final = Stored(_NONE, 0)
+_NOTHING: Final = Stored(_NONE, 0, 0, 0, ())
 
 
-def stored_of(writer: WriterRecord, points: PointsStore, first_seq: int) -> Stored:
+def begin(
+    catalog: Catalog, points: PointsStore, writer: WriterRecord, first_seq: int, *, is_new: bool
+) -> Stored:
+    """Asks both stores, and notes what will be missing once anything more is stored. Blocks.
+
+    Args:
+        catalog: Where its attributes are, and what is known of gaps.
+        points: Where its points are.
+        writer: The writer.
+        first_seq: The first batch that is still to be had, from 1.
+        is_new: Nothing of it can be stored.
+
+    Raises:
+        PointsError: The points store could not be asked.
+    """
+    stored = _NOTHING if is_new else stored_of(catalog, points, writer, first_seq)
+    if stored.last_seq + 1 < first_seq:
+        catalog.add_gap(writer.writer_no, stored.last_seq + 1, first_seq - 1)
+    return stored
+
+
+def stored_of(
+    catalog: Catalog, points: PointsStore, writer: WriterRecord, first_seq: int
+) -> Stored:
     """Asks both stores. Blocks.
 
     Args:
-        writer: The writer, as the catalog has it.
+        catalog: Where its attributes are, and what is known of gaps.
         points: Where its points are.
+        writer: The writer.
         first_seq: The first batch that is still to be had, from 1.
 
     Raises:
         PointsError: The points store could not be asked.
     """
+    # Again: an older session may have stored more since the writer was looked up.
+    writer = catalog.writer(writer.writer_id) or writer
+    gaps = catalog.gaps(writer.writer_no)
     # Of all its points, for that is told without reading them, and mostly nothing more is to know.
-    before_seq = points.max_seq(writer.run_no, writer.writer_no, 0) or 0
+    last_points_seq = points.max_seq(writer.run_no, writer.writer_no, 0) or 0
     points_seqs = _NONE
-    if before_seq >= first_seq:
+    if last_points_seq >= first_seq:
         seqs = points.seqs(writer.run_no, writer.writer_no)
-        before, points_seqs = np.split(seqs, [np.searchsorted(seqs, np.uint64(first_seq))])
-        before_seq = int(before[-1]) if len(before) else 0
-    # What is stored came in order, so before its last attributes or rendering nothing is missing;
-    # unless all of it came behind the gap, from an earlier delivery of a spool that begins there.
-    is_in_order = before_seq > 0 or not len(points_seqs)
-    for other_seq in (writer.attr_seq, writer.rendering_seq):
-        if other_seq < first_seq or is_in_order:
-            before_seq = max(before_seq, min(other_seq, first_seq - 1))
-    return Stored(points_seqs, before_seq)
+        points_seqs = seqs[np.searchsorted(seqs, np.uint64(first_seq)) :]
+    last_seq = max(last_points_seq, writer.attr_seq, writer.rendering_seq)
+    ahead = tuple(gap for gap in gaps if gap[1] >= first_seq)
+    return Stored(
+        points_seqs=points_seqs,
+        # Attributes that come late are followed by all behind them, so that the last one counts.
+        attr_seq=min([writer.attr_seq, *(max(gap[0], first_seq) - 1 for gap in ahead)]),
+        before_seq=min([first_seq - 1, last_seq, *(gap[0] - 1 for gap in gaps)]),
+        last_seq=last_seq,
+        gaps=ahead,
+    )

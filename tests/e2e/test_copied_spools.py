@@ -222,6 +222,67 @@ def test_a_copy_with_the_beginning_fills_the_gap_that_one_without_it_left(
     assert [path for path in whole.data_dir.glob("spool/*/[0-9]*") if path.is_dir()] == []
 
 
+@pytest.mark.parametrize("is_served", [False, True])
+def test_attributes_that_a_copy_without_them_hid_come_with_one_that_has_them(
+    tmp_path: Path, is_served: bool
+) -> None:
+    first, fresh = Machine(tmp_path / "first"), Machine(tmp_path / "fresh")
+    early = KILLED.replace('"first"}', '"first", "early": 1}')
+    late = "run.log_config({'from': 'last', 'late': 1})"
+    first.python(early.replace("os.kill(", f"{late}; os.kill("), code=-signal.SIGKILL)
+    copy, whole = Machine(tmp_path / "copy"), Machine(tmp_path / "whole")
+    shutil.move(first.data_dir / "spool", copy.data_dir / "spool")
+    (folder,) = run_folders(copy.data_dir)
+    with folder.recover(1):
+        pass  # what is in the ring only one of them could have
+    shutil.copytree(copy.data_dir, whole.data_dir)
+    (writer,) = run_folders(whole.data_dir)[0].writers()
+    cut = cut_beginning(copy)
+    with serving(fresh, is_served), fresh.client() as client:
+        fresh.command("sync", str(copy.data_dir), code=1)
+        # As if it had been broken off: what is missing is still known.
+        (cut.writer / "kept").unlink()
+        again = fresh.command("sync", str(copy.data_dir), code=1)
+        assert again.stderr.count(cut.told) == 1
+        assert client.run("r").config == {"from": "last", "late": 1}
+        synced = fresh.command("sync", str(whole.data_dir))
+        wait_until(lambda: not Path(writer.path).exists(), what="the delivery")
+        # In the order in which they were logged, whatever the order in which they came.
+        assert client.run("r").config == {"from": "last", "early": 1, "late": 1}
+        assert client.run("r").point_count == COUNT
+    assert "missing" not in synced.stderr
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_a_folder_whose_deleted_beginning_was_attributes_alone_is_whole(
+    tmp_path: Path, is_served: bool
+) -> None:
+    machine = Machine(tmp_path)
+    script = """
+    import os, random, signal
+
+    run = metrana.init(run_name="r", spool_max_bytes=400_000)
+    for number in range(12):  # each a tenth of what the spool keeps
+        run.log_config({f"k{number}": random.randbytes(20_000).hex()})
+        run.flush()
+    run.log("loss", 1.0)
+    run.flush()
+    run.log_config({"late": 1})
+    run.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with LocalServer(machine.data_dir):
+        machine.python(script, code=-signal.SIGKILL)
+    (folder,) = run_folders(machine.data_dir)
+    (writer,) = folder.writers()
+    assert _native.SpoolFollower(writer.path, from_oldest=True).first_seq > 2
+    with serving(machine, is_served):
+        synced = machine.command("sync")
+        # A running server may be at it already.
+        wait_until(lambda: not Path(writer.path).exists(), what="the delivery")
+    assert "missing" not in synced.stderr
+
+
 def test_a_copy_that_a_server_elsewhere_gets_in_part_still_goes_to_its_own_store(
     copied: Machine, tmp_path: Path, elsewhere: LocalServer
 ) -> None:

@@ -9,6 +9,7 @@ status.py          which writer leads, and what status follows; writers.py: leas
 declarations.py    numbers for metrics and environments
 operations.py      attribute operations, once each (attribute_*.py)
 renderings.py      videos, each once
+gaps.py            which batches are missing in the midst of others
 run_reads.py, series_reads.py, deletion.py
 ```
 """
@@ -22,6 +23,7 @@ from metrana.server.catalog.errors import (
     NotFoundError,
     RunDeletedError,
 )
+from metrana.server.catalog.gaps import SeqRanges
 from metrana.server.catalog.records import (
     EndStatus,
     EnvAttribute,
@@ -64,6 +66,7 @@ __all__ = [
     "RunRefusal",
     "RunStatus",
     "Scale",
+    "SeqRanges",
     "WriterOpening",
     "WriterRecord",
 ]

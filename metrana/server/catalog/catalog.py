@@ -16,6 +16,7 @@ from metrana.server.catalog import (
     attribute_paths,
     declarations,
     deletion,
+    gaps,
     opening,
     operations,
     renderings,
@@ -141,9 +142,15 @@ class Catalog:
         )
 
     def apply_attributes(
-        self, writer_no: int, batches: Sequence[tuple[int, Sequence[tuple[Any, ...]]]]
+        self,
+        writer_no: int,
+        batches: Sequence[tuple[int, Sequence[tuple[Any, ...]]]],
+        *,
+        first_seq: int = 1,
     ) -> int:
         """Apply attribute batches of a writer, each once whatever is sent again.
+
+        One that fills a gap comes late: those behind it are applied once more when they come.
 
         What `init()` was given counts only from the writer that created the run; an alias's is
         kept under `metrana/writers/<writer_id>/`. A close record decides the run's status.
@@ -152,9 +159,10 @@ class Catalog:
             writer_no: Whose they are.
             batches: `(seq, operations)` by rising seq, as `_native.decode_attributes` gives them
                 but with the catalog's number for each environment.
+            first_seq: All of the writer from here to the last of these is stored with them.
 
         Returns:
-            The greatest seq applied.
+            The seq up to which they are applied.
 
         Raises:
             RunDeletedError: The writer has to stop.
@@ -163,9 +171,25 @@ class Catalog:
         """
         return self._database.write(
             lambda connection: operations.apply_attributes(
-                connection, writer_no, batches, self._database.clock()
+                connection, writer_no, batches, self._database.clock(), first_seq
             )
         )
+
+    def add_gap(self, writer_no: int, first: int, last: int) -> None:
+        """Note that batches of a writer, both ends included, are missing before others.
+
+        Raises:
+            NotFoundError: If there is no such writer.
+        """
+        self._database.write(lambda connection: gaps.add(connection, writer_no, first, last))
+
+    def fill_gaps(self, writer_no: int, first: int, last: int) -> None:
+        """Note that batches of a writer, both ends included, are stored.
+
+        Raises:
+            NotFoundError: If there is no such writer.
+        """
+        self._database.write(lambda connection: gaps.fill(connection, writer_no, first, last))
 
     def add_renderings(self, writer_no: int, seq: int, complete: Sequence[NewRendering]) -> None:
         """Register what is complete in the media store; what is registered stays as it is.
@@ -383,6 +407,11 @@ class Catalog:
         """A writer by its id; None if no run was opened for it."""
         with self._database.read() as connection:
             return next(iter(writers.find(connection, writer_id=writer_id)), None)
+
+    def gaps(self, writer_no: int) -> gaps.SeqRanges:
+        """Ranges of a writer's batches, both ends included, that are missing before others."""
+        with self._database.read() as connection:
+            return gaps.of(connection, writer_no)
 
     def writers(
         self, *, run_no: int | None = None, writer_nos: Collection[int] | None = None

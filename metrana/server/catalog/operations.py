@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from metrana.server.catalog import gaps
 from metrana.server.catalog.attribute_changes import ScopeKey, Setting, write_changes
 from metrana.server.catalog.attribute_paths import fitting
 from metrana.server.catalog.attribute_values import store
@@ -24,6 +25,7 @@ def apply_attributes(
     writer_no: int,
     batches: Sequence[tuple[int, Sequence[tuple[Any, ...]]]],
     now_ms: int,
+    first_seq: int,
 ) -> int:
     """Apply batches of operations and note how far the writer is, in one transaction.
 
@@ -31,8 +33,10 @@ def apply_attributes(
         connection: In a write transaction.
         writer_no: Whose they are.
         batches: `(seq, operations)` by rising seq, the operations as `_native.decode_attributes`
-            gives them but with the catalog's `env_no`. Batches applied before are passed over.
+            gives them but with the catalog's `env_no`. Batches applied before are passed over,
+            but for those behind one that fills a gap: they count after it.
         now_ms: The server's time.
+        first_seq: All of the writer from here to the last of these is stored with them.
 
     Returns:
         The writer's `attr_seq` now.
@@ -51,18 +55,24 @@ def apply_attributes(
             *writers.c["created_run", "alias_run_id", "attr_seq"],
         ).where(writers.c.writer_no == writer_no)
     ).one()
-    fresh = [(seq, operations) for seq, operations in batches if seq > writer.attr_seq]
-    if not fresh:
-        return int(writer.attr_seq)
-    application = _Application(connection, writer, now_ms)
-    for _, operations in fresh:
+    missing = gaps.of(connection, writer_no)
+    attr_seq = int(writer.attr_seq)
+    application = None
+    for seq, operations in batches:
+        if seq <= attr_seq and not gaps.contain(missing, seq):
+            continue
+        application = application or _Application(connection, writer, now_ms)
         for operation in operations:
             application.add(operation)
+        attr_seq = seq
+    if application is None:
+        return attr_seq
     application.write()
-    attr_seq = max(seq for seq, _ in fresh)
     connection.execute(
         sa.update(writers).where(writers.c.writer_no == writer_no).values(attr_seq=attr_seq)
     )
+    if missing:
+        gaps.fill(connection, writer_no, first_seq, attr_seq)
     return attr_seq
 
 

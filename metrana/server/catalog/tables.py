@@ -214,7 +214,8 @@ writers = Table(
     _time("closed_at", nullable=True),
     _time("ended_at", nullable=True),
     Column("close_status", String(16)),
-    # Attribute batches up to here are in this catalog.
+    # Attribute batches up to here are in this catalog, but for those in a gap. It goes back to one
+    # that comes late: those behind that one count again, in their order.
     Column("attr_seq", BigInteger, nullable=False, server_default=text("0")),
     # Fences replicas of the server: nobody else inserts for the writer before `until`.
     Column("lease_epoch", Integer, nullable=False, server_default=text("0")),
@@ -323,4 +324,13 @@ rendering_progress = Table(
     metadata,
     _refers("writer_no", "writers.writer_no", primary_key=True),
     Column("seq", BigInteger, nullable=False),
+)
+
+# Batches that are not stored, in the midst of those that are: from first_seq to last_seq.
+gaps = Table(
+    "gaps",
+    metadata,
+    _refers("writer_no", "writers.writer_no", primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
 )

@@ -147,12 +147,17 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
         ([], 3, 0),
         ([1], 2, 1),
         ([1], 3, 1),
-        ([2], 3, 2),
+        ([2], 2, 0),
+        ([2], 3, 0),
         ([1, 2, 3], 4, 3),
         ([1, 2, 3], 3, 2),
         ([3], 3, 0),
         ([3, 5], 3, 0),
+        ([5], 5, 0),
         ([1, 3], 3, 1),
+        ([1, 3], 5, 1),
+        ([3, 1], 3, 1),
+        ([3, 1, 2], 5, 3),
     ],
 )
 def test_what_is_stored_behind_a_gap_does_not_hide_it(
@@ -169,7 +174,7 @@ def test_what_is_stored_behind_a_gap_does_not_hide_it(
         wait_until(lambda heard=heard, seq=seq: heard.acked == seq, what="the acknowledgement")
     ingestor.close()
     record = stores.catalog.writer(WRITER_ID) or writer
-    assert stored_of(record, stores.points, first_seq).before_seq == before_seq
+    assert stored_of(stores.catalog, stores.points, record, first_seq).before_seq == before_seq
 
 
 def test_a_writer_that_comes_again_is_told_without_reading_its_points(
@@ -183,7 +188,8 @@ def test_a_writer_that_comes_again_is_told_without_reading_its_points(
     record = stores.catalog.writer(WRITER_ID) or writer
     seen = []
     plan = explained(
-        stores.points, lambda: seen.append(stored_of(record, stores.points, last + 1).before_seq)
+        stores.points,
+        lambda: seen.append(stored_of(stores.catalog, stores.points, record, last + 1).before_seq),
     )
     assert seen == [last]
     assert plan.count("ReadFromMergeTree") == 1
@@ -193,7 +199,7 @@ def test_a_writer_that_comes_again_is_told_without_reading_its_points(
 def test_what_a_store_lacks_in_between_is_taken_when_it_comes(
     stores: Stores, sealed: list[object]
 ) -> None:
-    writer, ingestor = open_writer(stores), Ingestor(stores.catalog, stores.points)
+    writer, ingestor = open_writer(stores), Ingestor(stores.catalog, stores.points, stores.media)
     last = last_of(sealed)
     # As of a store that was restored from a backup while the writer went on.
     for first_seq, end in ((1, 1), (4, 4), (1, last)):
@@ -205,8 +211,67 @@ def test_what_a_store_lacks_in_between_is_taken_when_it_comes(
     ingestor.close()
     steps = stored_steps(stores, writer)
     whole = open_writer(stores, OTHER_ID)
-    ingestor, heard = Ingestor(stores.catalog, stores.points), Heard()
+    ingestor, heard = Ingestor(stores.catalog, stores.points, stores.media), Heard()
     submit_all(ingestor, ingestor.open_session(whole, heard, 1), sealed)
     wait_until(lambda: heard.acked == last, what="the commit")
     ingestor.close()
     assert steps == stored_steps(stores, whole)
+    assert stores.catalog.gaps(writer.writer_no) == ()
+
+
+def bring(stores: Stores, sealed: list[object], first_seq: int, end: int) -> None:
+    """Stores some of what was sealed, in a session of its own."""
+    writer = stores.catalog.writer(WRITER_ID) or open_writer(stores)
+    ingestor, heard = Ingestor(stores.catalog, stores.points, stores.media), Heard()
+    session = ingestor.open_session(writer, heard, first_seq)
+    wanted = [m for m in sealed if m.kind == "declarations" or first_seq <= m.seq <= end]  # type: ignore[attr-defined]
+    submit_all(ingestor, session, wanted)
+    wait_until(lambda: heard.acked == end, what="the acknowledgement")
+    ingestor.close()
+
+
+def gaps_of(stores: Stores) -> tuple[tuple[int, int], ...]:
+    writer = stores.catalog.writer(WRITER_ID)
+    assert writer is not None
+    return stores.catalog.gaps(writer.writer_no)
+
+
+def test_what_was_acknowledged_is_no_gap_any_more(stores: Stores, sealed: list[object]) -> None:
+    open_writer(stores)
+    noted = []
+    for first_seq, end in ((5, 5), (1, 1), (3, 3), (2, 2), (4, 4)):
+        bring(stores, sealed, first_seq, end)
+        noted.append(gaps_of(stores))
+    assert noted == [((1, 4),), ((2, 4),), ((2, 2), (4, 4)), ((4, 4),), ()]
+
+
+def test_what_will_never_come_stays_a_gap(stores: Stores, sealed: list[object]) -> None:
+    writer = open_writer(stores)
+    bring(stores, sealed, 5, 5)
+    ingestor, heard = Ingestor(stores.catalog, stores.points, stores.media), Heard()
+    session = ingestor.open_session(writer, heard, 1, [(3, 3)])
+    submit_all(ingestor, session, [m for m in sealed if m.kind == "declarations" or m.seq != 3])  # type: ignore[attr-defined]
+    wait_until(lambda: heard.acked == 5, what="the acknowledgement")
+    ingestor.close()
+    assert gaps_of(stores) == ((3, 3),)
+
+
+def test_a_gap_of_which_all_is_stored_but_not_noted_ends_with_the_writer(
+    stores: Stores, sealed: list[object]
+) -> None:
+    writer = open_writer(stores)
+    bring(stores, sealed, 1, 5)
+    # As if the process had died between the two.
+    stores.catalog.add_gap(writer.writer_no, 3, 4)
+    ingestor, heard = Ingestor(stores.catalog, stores.points, stores.media), Heard()
+    session = ingestor.open_session(writer, heard, 3)
+    for message in sealed:
+        if message.kind == "declarations":  # type: ignore[attr-defined]
+            session.declare(stores.catalog, message.payload, message.crc)  # type: ignore[attr-defined]
+        elif message.seq in {3, 4}:  # type: ignore[attr-defined]
+            assert session.admit(batch_of(message))
+            assert session.has(batch_of(message))
+    ingestor.end(session, died=True)
+    wait_until(lambda: heard.is_ended, what="the end")
+    ingestor.close()
+    assert gaps_of(stores) == ()

@@ -146,6 +146,19 @@ def test_a_catalog_of_the_first_schema_is_upgraded_and_kept(
         assert upgraded.renderings(run.run_no) == []
 
 
+def test_a_catalog_that_knew_no_gaps_has_none(empty_url: sa.URL, database: Database) -> None:
+    with Catalog.open(empty_url) as catalog:
+        run = opened(catalog, "r", "w")
+        catalog.apply_attributes(run.writer_no, [(7, [("set", "x", "int", "1", False)])])
+    database.write(lambda connection: command.downgrade(alembic_config(connection), "0002"))
+    with Catalog.open(empty_url) as upgraded:
+        (writer,) = upgraded.writers(run_no=run.run_no)
+        assert writer.attr_seq == 7
+        assert upgraded.gaps(run.writer_no) == ()
+        upgraded.add_gap(run.writer_no, 1 << 40, 1 << 41)
+        assert upgraded.gaps(run.writer_no) == ((1 << 40, 1 << 41),)
+
+
 def test_revisions_are_in_the_package() -> None:
     folder = Path(ScriptDirectory.from_config(alembic_config()).versions)
     assert folder.parts[-4:] == ("server", "catalog", "migrations", "versions")
