@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from metrana.query import Client
+from tests.local_server import LocalServer
 from tests.processes import Machine
 
 FIRST = """
@@ -71,6 +72,47 @@ def test_a_later_job_goes_on_where_the_run_is(
         ("running", 7, 5, 0, 7),
     ]
     assert list(client.runs(project)["run_name"]) == ["r"]
+
+
+def test_an_episode_that_a_kill_cut_short_goes_on_where_it_was(
+    mode: str,
+    elsewhere: LocalServer,
+    machine: Callable[[str], Machine],
+    client: Client,
+    project: str,
+) -> None:
+    user = machine("only")
+    for job in range(3):
+        # Nothing was flushed: what the ring holds is where the next job goes on.
+        user.python(
+            f"""
+            import os, signal
+            run = metrana.init(run_name="r", resume_strategy="allow")
+            last = run.get_env_last_rl_step_and_episode("e")
+            assert last == ((None, None), (0, 7), (1, 7))[{job}], last
+            for value in range(10):
+                episode = 7 if {job} == value == 0 else None
+                run.log_rl_environment_step("reward", {job} * 10 + value, {job}, "e", episode)
+            os.kill(os.getpid(), signal.SIGKILL)
+            """,
+            code=-9,
+        )
+    with_the_rest = user.answer("""
+    with metrana.init(run_name="r", resume_strategy="allow") as run:
+        print(json.dumps(run.get_env_last_rl_step_and_episode("e")))
+        run.log_rl_episode("return", 435, rl_step=2, episode=7, env_id="e")
+        run.log_rl_environment_step("reward", 30, rl_step=3, env_id="e")
+    """)
+    assert with_the_rest == [2, 7]
+    if mode == "online":  # the jobs may have ended before they had delivered what others left
+        user.command("sync", "--url", elsewhere.grpc_url)
+    rewards = positions(client, project, "reward", "rl_step", "episode", "step")
+    assert rewards == [(step // 10, 7, step, step) for step in range(30)] + [(3, 8, 0, 30)]
+    episodes = client.episodes("r", project_name=project, as_="arrow").to_pylist()
+    assert [(row["episode"], row["episode_length"], row["episode_return"]) for row in episodes] == [
+        (7, 30, 435),
+        (8, 1, 30),
+    ]
 
 
 def test_a_run_id_alone_goes_on_with_its_run(
