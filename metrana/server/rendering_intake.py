@@ -215,13 +215,18 @@ class RenderingIntake:
         """Writes pieces of one rendering; gives what to register if it is complete now."""
         rendering_id, last = pieces[0].rendering_id, pieces[-1].last
         name = MediaName(session.run_id, session.writer_id, rendering_id)
-        if self._media.is_complete(name) and self._is_registered(rendering_id):
+        if self._media.is_complete(name) and self._patience.repeat(
+            "look for renderings", lambda: self._catalog.has_rendering(rendering_id)
+        ):
             return None
         places = [(piece.offset, piece.data) for piece in pieces]
         self._patience.repeat("store renderings", lambda: self._media.write(name, places))
         if last is None:
             return None
-        if not self._is_whole(name, last):
+        is_whole = self._patience.repeat(
+            "complete renderings", lambda: self._media.complete(name, last.size, last.sha256)
+        )
+        if not is_whole:
             session.listener.damaged(
                 f"the rendering of episode {last.episode} of environment {last.env_id!r} "
                 f"(rendering_id {rendering_id}) is not kept, for what arrived is not what was "
@@ -230,22 +235,6 @@ class RenderingIntake:
             )
             return None
         return _described(rendering_id, last)
-
-    def _is_registered(self, rendering_id: str) -> bool:
-        found: list[bool] = []
-        self._patience.repeat(
-            "look for renderings",
-            lambda: found.append(self._catalog.has_rendering(rendering_id)),
-        )
-        return found[-1]
-
-    def _is_whole(self, name: MediaName, last: Any) -> bool:
-        found: list[bool] = []
-        self._patience.repeat(
-            "complete renderings",
-            lambda: found.append(self._media.complete(name, last.size, last.sha256)),
-        )
-        return found[-1]
 
 
 def _decoded(batch: SealedBatch) -> _Piece:

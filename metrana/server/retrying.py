@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from metrana.server.store_faults import Verdict, judge
 
 _log = logging.getLogger(__name__)
 
 _PAUSES_S: Final = (0.1, 0.5, 2.0, 5.0, 10.0)
+
+Result = TypeVar("Result")
 
 
 class Patience:
@@ -35,19 +37,23 @@ class Patience:
         """From now on the first failure is raised. Does not block."""
         self._is_over.set()
 
-    def repeat(self, what: str, action: Callable[[], object]) -> None:
+    def repeat(self, what: str, action: Callable[[], Result]) -> Result:
         """Does something until it works. Blocks.
 
         Args:
             what: What it is, as in "cannot insert points".
             action: Done once or more.
 
+        Returns:
+            What `action` returned when it worked.
+
         Raises:
             Exception: What `action` raised, if it will not pass, or behind `end`.
         """
-        for attempt in range(1 << 30):
+        attempt = 0
+        while True:
             try:
-                action()
+                result = action()
             except Exception as error:  # whatever it is, `judge` says whether it passes
                 if judge(error) is not Verdict.PASSING:
                     self._fault = None
@@ -57,8 +63,9 @@ class Patience:
                 self._fault = f"cannot {what}: {error}"
                 if self._is_over.wait(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]):
                     raise
+                attempt += 1
             else:
                 if self._fault is not None:
                     _log.warning("could %s after %d failures", what, attempt)
                     self._fault = None
-                return
+                return result

@@ -105,7 +105,12 @@ _PARTIAL_SCHEMA: Final = pa.schema(
 
 # What says where series lie and whether they need deduplication, without their statistics.
 _SHAPE_AGGREGATES: Final = (
-    *("row_count", "any_rewound", "min_position", "max_position", "max_episode", "max_step"),
+    "row_count",
+    "any_rewound",
+    "min_position",
+    "max_position",
+    "max_episode",
+    "max_step",
 )
 _SHAPE_SCHEMA: Final = pa.schema(
     [

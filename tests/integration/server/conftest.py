@@ -1,11 +1,16 @@
-"""What a real engine sealed, for suites that bring it to stores themselves."""
+"""What a real engine sealed, and stores, for suites that bring it there themselves."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import metrana
 from metrana import _native
+from metrana.server.embedded import Stores, open_stores
+from metrana.server.ingest import Ingestor
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,18 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
             run.flush()
     (folder,) = (data_dir / "spool").iterdir()
     return list(_native.SpoolFollower(folder / "000001").read(1 << 20))
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    """The embedded stores of a new data directory."""
+    with open_stores(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ingestor(stores: Stores) -> Iterator[Ingestor]:
+    """Commits to them; closed afterwards."""
+    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
+    yield ingestor
+    ingestor.close()

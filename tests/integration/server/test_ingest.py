@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from metrana.server import ingest
-from metrana.server.embedded import Stores, open_stores
+from metrana.server.embedded import Stores
 from metrana.server.ingest import Ingestor
 from metrana.server.insertion import Batches, rows_of
 from metrana.server.sessions import IngestRefusedError
@@ -23,19 +21,6 @@ from tests.integration.server.writing import (
     submit_all,
 )
 from tests.local_server import wait_until
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with open_stores(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def ingestor(stores: Stores) -> Iterator[Ingestor]:
-    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
-    yield ingestor
-    ingestor.close()
 
 
 def test_batches_that_come_again_are_acknowledged_and_stored_once(

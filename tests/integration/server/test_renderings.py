@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -51,19 +50,6 @@ def messages(tmp_path_factory: pytest.TempPathFactory, video: bytes) -> list[obj
     log_offline(data_dir, video)
     (folder,) = (data_dir / "spool").iterdir()
     return list(_native.SpoolFollower(folder / "000001").read(1 << 30))
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with open_stores(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def ingestor(stores: Stores) -> Iterator[Ingestor]:
-    ingestor = Ingestor(stores.catalog, stores.points, stores.media)
-    yield ingestor
-    ingestor.close()
 
 
 def log_offline(data_dir: Path, video: bytes, name: str = "r") -> None:

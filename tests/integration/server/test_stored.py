@@ -12,7 +12,7 @@ import pytest
 
 from metrana.server._proto import ingestion_pb2 as pb
 from metrana.server._proto import ingestion_pb2_grpc as pb_grpc
-from metrana.server.embedded import Stores, open_stores
+from metrana.server.embedded import Stores
 from metrana.server.ingest import Ingestor
 from metrana.server.points.schema import PROJECTION
 from metrana.server.service import PROTOCOL_VERSION
@@ -132,12 +132,6 @@ def test_a_welcome_has_these_bytes() -> None:
 
 
 # ── of the stores ──────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with open_stores(tmp_path) as opened:
-        yield opened
 
 
 # The first window seals points as batch 1 and what init() was given as 2; the last is the close.
