@@ -9,6 +9,7 @@ all threads.
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from benchmarks.points_store import CLOCK_MS, insert_all, measure
 from metrana.query import Client
 from metrana.server.catalog import Catalog, OpenedRun, OpenRun, WriterOpening
 from metrana.server.embedded import open_stores
-from metrana.server.points import MAX_INSERT_ROWS, SCHEMA
+from metrana.server.points import MAX_INSERT_ROWS, SCHEMA, PointsStore
 
 ENVS = 4096
 STEP_METRICS = ("reward", *(f"info-{number}" for number in range(19)))
@@ -27,6 +28,7 @@ EPISODE_STEPS = 100
 POINTS_AN_EPISODE = (
     320_000  # of the first run, for each episode that environments of the second have
 )
+SETTLED_S = 5.0
 STEPS_RUN, EPISODES_RUN = "steps", "episodes"
 
 
@@ -100,6 +102,15 @@ def episodes(run: OpenedRun, metrics: np.ndarray, envs: np.ndarray, count: int) 
         )
 
 
+def wait_for_merges(store: PointsStore) -> None:
+    """Waits until no part has been merged for a while: merges take the cores that reads need."""
+    count, since = -1, time.monotonic()
+    while time.monotonic() - since < SETTLED_S:
+        time.sleep(0.1)
+        if (found := store.stats().part_count) != count:
+            count, since = found, time.monotonic()
+
+
 def fill(data_dir: Path, point_count: int) -> None:
     """Makes the stores of a data directory, with both runs in them."""
     with open_stores(data_dir) as stores:
@@ -112,6 +123,7 @@ def fill(data_dir: Path, point_count: int) -> None:
         metrics = declare(stores.catalog, run, "EPISODE", EPISODE_METRICS)
         per_env = max(point_count // POINTS_AN_EPISODE, 1)
         insert_all(stores.points, "episodes", episodes(run, metrics, envs, per_env))
+        wait_for_merges(stores.points)
         stats = stores.points.stats()
         space = stats.bytes_on_disk / stats.row_count
         print(f"{stats.row_count:,} points, {stats.part_count} parts, {space:.2f} bytes a point")

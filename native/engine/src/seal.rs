@@ -1,15 +1,15 @@
 //! Sealing: records of the ring become batches in the spool.
 //!
 //! The same code seals for a writer that lives and for one that died, so what recovery makes of a
-//! ring is what the writer would have made of it. A **window** (all that is committed) is sealed in
+//! ring is what the writer would have made of it, but for where one batch ends and the next begins. A **window** (all that is committed) is sealed in
 //! **pieces**, each at most one points batch and one attributes batch of one message's size, which
 //! carry the piece's range of lsns. Each kind remembers how far it has got: when the second batch
 //! of a piece could not be written, only that one is made again.
 
-use std::mem;
+mod room;
+mod table;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use std::mem;
 
 use crate::attributes::AttributesEncoder;
 use crate::batch::{
@@ -17,103 +17,14 @@ use crate::batch::{
 };
 use crate::calls::Values as BlockValues;
 use crate::counters::{Kind, Tally};
-use crate::declarations::{Declaration, encode_declarations};
+use crate::declarations::Declaration;
 use crate::record::{self, Block, BlockTimestamps, Record, value_count};
 use crate::ring::{RawRecord, records};
-use crate::spool::{
-    DeclarationSource, Numbers, SealedBatch, SpoolError, SpoolWriter, UnknownNumber,
-};
-use crate::types::{BatchKind, Compression, EnvNo, Lsn, MetricNo, Position, Scale, Seq, UNUSED};
+use crate::spool::{Numbers, SealedBatch, SpoolError, SpoolWriter, UnknownNumber};
+use crate::types::{BatchKind, Compression, EnvNo, Lsn, Position, Scale, Seq, UNUSED};
 
-/// A metric's scale, name and labels.
-pub type MetricParts = (Scale, String, Vec<(String, String)>);
-
-/// What the numbers of a writer stand for, as its ring or spool declared them.
-#[derive(Debug, Default)]
-pub struct DeclarationTable {
-    metrics: HashMap<MetricNo, (Scale, Box<[u8]>), FixedState>,
-    envs: HashMap<EnvNo, Box<[u8]>, FixedState>,
-    /// A bit a number: every segment of every block asks, and a look into the map costs a cache miss.
-    known_envs: Vec<u64>,
-}
-
-/// Numbers are dense; one beyond this is damage, and not worth its memory.
-const MAX_DENSE_ENVS: usize = 1 << 24;
-
-impl DeclarationTable {
-    /// Takes note of a declaration; one that is known already changes nothing.
-    pub fn insert(&mut self, declaration: &Declaration) {
-        let mut bytes = Vec::new();
-        declaration.encode(&mut bytes);
-        match declaration {
-            Declaration::Metric { no, scale, .. } => {
-                self.metrics.entry(*no).or_insert_with(|| (*scale, bytes.into()));
-            }
-            Declaration::Environment { no, .. } => {
-                self.envs.entry(*no).or_insert_with(|| bytes.into());
-                self.note_env(no.0 as usize);
-            }
-        }
-    }
-
-    fn scale(&self, no: MetricNo) -> Option<Scale> {
-        self.metrics.get(&no).map(|(scale, _)| *scale)
-    }
-
-    fn note_env(&mut self, no: usize) {
-        if no >= MAX_DENSE_ENVS {
-            return;
-        }
-        if no / 64 >= self.known_envs.len() {
-            self.known_envs.resize(no / 64 + 1, 0);
-        }
-        self.known_envs[no / 64] |= 1 << (no % 64);
-    }
-
-    #[inline]
-    fn knows_env(&self, no: EnvNo) -> bool {
-        let at = no.0 as usize;
-        match self.known_envs.get(at / 64) {
-            Some(bits) if bits & (1 << (at % 64)) != 0 => true,
-            _ => no == EnvNo::NONE || self.envs.contains_key(&no),
-        }
-    }
-
-    /// What a metric's number stands for: scale, name, labels.
-    pub fn metric_parts(&self, no: MetricNo) -> Option<MetricParts> {
-        match Declaration::decode(&self.metrics.get(&no)?.1) {
-            Ok((Declaration::Metric { scale, name, labels, .. }, _)) => Some((scale, name, labels)),
-            _ => None,
-        }
-    }
-
-    /// The id that an environment's number stands for.
-    pub fn env_id(&self, no: EnvNo) -> Option<String> {
-        match Declaration::decode(self.envs.get(&no)?) {
-            Ok((Declaration::Environment { env_id, .. }, _)) => Some(env_id),
-            _ => None,
-        }
-    }
-}
-
-impl DeclarationSource for DeclarationTable {
-    fn encode_declarations(
-        &mut self,
-        metrics: &[MetricNo],
-        envs: &[EnvNo],
-        out: &mut Vec<u8>,
-    ) -> Result<(), UnknownNumber> {
-        let mut entries: Vec<&[u8]> = Vec::with_capacity(metrics.len() + envs.len());
-        for no in metrics {
-            entries.push(&self.metrics.get(no).ok_or(UnknownNumber::Metric(*no))?.1);
-        }
-        for no in envs {
-            entries.push(self.envs.get(no).ok_or(UnknownNumber::Env(*no))?);
-        }
-        encode_declarations(entries.into_iter(), out);
-        Ok(())
-    }
-}
+use room::Room;
+pub use table::{DeclarationTable, MetricParts};
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +76,8 @@ pub enum SealError {
 /// Makes batches of records. Its buffers are kept from piece to piece.
 #[derive(Debug)]
 pub struct Sealer {
-    settings: SealSettings,
+    compression: Compression,
+    room: Room,
     points: PointsEncoder,
     attributes: AttributesEncoder,
     /// What numbers stand for. Recovery fills it from the spool first.
@@ -181,7 +93,8 @@ pub struct Sealer {
 impl Sealer {
     pub fn new(settings: SealSettings) -> Self {
         Self {
-            settings,
+            compression: settings.compression,
+            room: Room::new(settings.payload_bytes),
             points: PointsEncoder::new(),
             attributes: AttributesEncoder::new(),
             declarations: DeclarationTable::default(),
@@ -193,8 +106,8 @@ impl Sealer {
     }
 
     /// Largest payload, as long as one record does not need more.
-    pub fn payload_bytes(&self) -> usize {
-        self.settings.payload_bytes
+    pub const fn payload_bytes(&self) -> usize {
+        self.room.message_bytes()
     }
 
     /// Seals the first piece of a window: `words` are the ring's from `start` on. Blocks on the
@@ -211,12 +124,13 @@ impl Sealer {
         state: &mut SealState,
         spool: &mut SpoolWriter,
     ) -> Result<Piece, SealError> {
-        self.points.clear();
-        self.attributes.clear();
-        self.declared.clear();
-        let mut piece = Piece { end: Lsn(start.0 + 8 * words.len() as u64), ..Piece::default() };
-        self.collect(words, start, state, &mut piece);
-        self.write_points(start, urgent, state, spool, &mut piece)?;
+        let (mut piece, summary) = loop {
+            let piece = self.collect(words, start, state);
+            if let Some(summary) = self.encode_points()? {
+                break (piece, summary);
+            }
+        };
+        self.write_points(summary, start, urgent, state, spool, &mut piece)?;
         self.write_attributes(start, urgent, state, spool, &mut piece)?;
         spool.declare(&self.declared, state.next_seq, &mut self.declarations)?;
         piece.batches = mem::take(&mut self.untold);
@@ -226,20 +140,28 @@ impl Sealer {
     // ── Collecting ─────────────────────────────────────────────────────────────────────────────
 
     /// Takes records until the window or the room of a message ends.
-    fn collect(&mut self, words: &[u64], start: Lsn, state: &SealState, piece: &mut Piece) {
+    fn collect(&mut self, words: &[u64], start: Lsn, state: &SealState) -> Piece {
+        self.points.clear();
+        self.attributes.clear();
+        self.declared.clear();
+        let mut piece = Piece { end: Lsn(start.0 + 8 * words.len() as u64), ..Piece::default() };
         for raw in records(words, start) {
             let raw = match raw {
                 Ok(raw) => raw,
-                Err(bad) => return piece.problems.push(bad.to_string()),
+                Err(bad) => {
+                    piece.problems.push(bad.to_string());
+                    break;
+                }
             };
-            match self.take(&raw, state, piece) {
+            match self.take(&raw, state, &mut piece) {
                 Taken::Yes => {}
                 Taken::No => {
                     piece.end = raw.lsn;
-                    return;
+                    break;
                 }
             }
         }
+        piece
     }
 
     fn take(&mut self, raw: &RawRecord<'_>, state: &SealState, piece: &mut Piece) -> Taken {
@@ -281,7 +203,7 @@ impl Sealer {
 
     fn take_attributes(&mut self, count: u32, operations: &[u8], piece: &mut Piece) -> Taken {
         let bound = self.attributes.payload_bound() + operations.len();
-        if bound > self.settings.payload_bytes && !self.attributes.is_empty() {
+        if bound > self.payload_bytes() && !self.attributes.is_empty() {
             return Taken::No;
         }
         if let Err(error) = self.attributes.push_encoded(operations, count) {
@@ -296,9 +218,7 @@ impl Sealer {
         let is_first = self.points.is_empty();
         let mark = self.points.mark();
         match self.push(record) {
-            Ok(()) if is_first || self.points.payload_bound() <= self.settings.payload_bytes => {
-                Taken::Yes
-            }
+            Ok(()) if is_first || self.room.has(self.points.payload_bound()) => Taken::Yes,
             Ok(()) => self.leave(&mark),
             Err(PushError::Encode(error)) if error.is_full() && !is_first => self.leave(&mark),
             Err(error) => {
@@ -373,18 +293,13 @@ impl Sealer {
 
     // ── Writing ────────────────────────────────────────────────────────────────────────────────
 
-    fn write_points(
-        &mut self,
-        start: Lsn,
-        urgent: bool,
-        state: &mut SealState,
-        spool: &mut SpoolWriter,
-        piece: &mut Piece,
-    ) -> Result<(), SealError> {
-        if self.points.is_empty() {
-            return Ok(());
-        }
+    /// Makes the payload of the points; None if it is too long and fewer have to be collected.
+    fn encode_points(&mut self) -> Result<Option<PointsSummary>, EncodeError> {
+        self.payload.clear();
         self.used.clear();
+        if self.points.is_empty() {
+            return Ok(Some(PointsSummary::default()));
+        }
         for series in self.points.series() {
             // Blocks repeat their metric for each environment.
             if self.used.metrics.last() != Some(&series.metric) {
@@ -392,9 +307,25 @@ impl Sealer {
             }
             self.used.envs.push(series.env);
         }
-        let mut payload = mem::take(&mut self.payload);
-        payload.clear();
-        let summary = self.points.encode(self.settings.compression, &mut payload)?;
+        let bound = self.points.payload_bound();
+        let summary = self.points.encode(self.compression, &mut self.payload)?;
+        let is_too_long = self.room.learn(bound, self.payload.len());
+        Ok((!is_too_long).then_some(summary))
+    }
+
+    fn write_points(
+        &mut self,
+        summary: PointsSummary,
+        start: Lsn,
+        urgent: bool,
+        state: &mut SealState,
+        spool: &mut SpoolWriter,
+        piece: &mut Piece,
+    ) -> Result<(), SealError> {
+        if self.payload.is_empty() {
+            return Ok(());
+        }
+        let payload = mem::take(&mut self.payload);
         let from = start.max(state.points_done);
         let written = self.append(BatchKind::Points, &payload, from, urgent, state, spool, piece);
         self.payload = payload;
