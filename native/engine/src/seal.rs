@@ -1,10 +1,11 @@
 //! Sealing: records of the ring become batches in the spool.
 //!
 //! The same code seals for a writer that lives and for one that died, so what recovery makes of a
-//! ring is what the writer would have made of it, but for where one batch ends and the next begins. A **window** (all that is committed) is sealed in
-//! **pieces**, each at most one points batch and one attributes batch of one message's size, which
-//! carry the piece's range of lsns. Each kind remembers how far it has got: when the second batch
-//! of a piece could not be written, only that one is made again.
+//! ring is what the writer would have made of it, but for where one batch ends and the next begins.
+//! A **window** (all that is committed) is sealed in **pieces**, each at most one points batch and one
+//! attributes batch of one message's size, which carry the piece's range of lsns. Each kind remembers
+//! how far it has got: when the second batch of a piece could not be written, only that one is made
+//! again.
 
 mod room;
 mod table;
