@@ -127,7 +127,7 @@ def _tree(path: str, value: Any, name: str, parents: tuple[int, ...]) -> _Tree:
     if id(value) in parents or len(parents) >= _MAX_DEPTH:
         raise MetranaValidationError(f"{name}: {path or 'the value'} contains itself")
     parents = (*parents, id(value))
-    mapping = _as_mapping(value)
+    mapping = as_mapping(value)
     if mapping is not None:
         return _mapping_tree(path, mapping, name, parents)
     sequence = _as_sequence(value)
@@ -249,7 +249,8 @@ def _datetime64(value: Any) -> datetime | None:
     return None if item is None else item.replace(tzinfo=timezone.utc)
 
 
-def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
+def as_mapping(value: Any) -> Mapping[Any, Any] | None:
+    """What counts as a mapping, as one; None for anything else."""
     if isinstance(value, Mapping):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -42,6 +42,8 @@ class Run(_native.RunCore):
         self._orchestration_id = orchestration.orchestration_id
         self._pid = os.getpid()
         self._renderings = Renderings(self, settings)
+        # What the last stage of a training that an adapter logs came to: see `close`.
+        self._has_failed = False
         if settings.mode == "disabled":
             self._open_disabled()
         else:
@@ -357,6 +359,15 @@ class Run(_native.RunCore):
             (self.workspace_name, self.project_name, self.run_name),
         )
 
+    def _attachment(self) -> dict[str, Any]:
+        """Arguments of `init()` by which another process logs to this run; no key is among them."""
+        settings = self._settings
+        names = ("mode", "ingestion_url", "backpressure_strategy", "error_strategy", "fsync")
+        arguments = {name: getattr(settings, name) for name in names}
+        if settings.mode == "disabled":
+            return arguments
+        return {**arguments, "run_id": self.run_id, "data_dir": str(settings.data_dir)}
+
     def _named(self, key: str, default: str) -> str:
         identity = self._identity()
         return default if identity is None else str(identity[key])
@@ -367,7 +378,7 @@ class Run(_native.RunCore):
         self._renderings.close()
         try:
             with self._renderings.reporting():
-                self._close(timeout_s, failed)
+                self._close(timeout_s, failed or self._has_failed)
         except MetranaClosingError as error:
             if self._settings.error_strategy in _RAISING:
                 # Where it lies; why, if that is known, is its cause.
@@ -391,7 +402,7 @@ class Run(_native.RunCore):
         self._renderings.close(timeout_s)
         try:
             with self._renderings.reporting(at_exit=True):
-                self._close(timeout_s, failed)
+                self._close(timeout_s, failed or self._has_failed)
         except MetranaError as error:
             late = str(error)
         finally:

@@ -144,7 +144,21 @@ def init(
         MetranaRunAlreadyExistsError: If the name belongs to another job.
         MetranaLoggerInitError: If no server could be reached in mode `online`, or it refused.
     """
-    arguments = dict(locals())
+    run, was_open = open_run(dict(locals()))
+    if was_open:
+        warn(f"the run {run.run_name!r} is open in this process already; metrana.init() returns it")
+    return run
+
+
+def open_run(arguments: Mapping[str, Any]) -> tuple[Run, bool]:
+    """Find or open the run that all arguments of `init` name, and make it the current one.
+
+    Returns:
+        The run, and whether it was open already.
+
+    Raises:
+        MetranaError: As `init` does.
+    """
     # What only opening a run takes is imported by it: `import metrana` is to be felt by nobody.
     from metrana.settings import resolve
 
@@ -155,13 +169,11 @@ def init(
         )
     with lifecycle.opening():
         run = _open_run_of(settings)
-        is_open = run is not None
+        was_open = run is not None
         if run is None:
             run = _open_new(settings)
         _native.set_current_run(run)
-    if is_open:
-        warn(f"the run {run.run_name!r} is open in this process already; metrana.init() returns it")
-    return run
+    return run, was_open
 
 
 def log_config(config: Mapping[str, Any]) -> None:

@@ -1,0 +1,409 @@
+"""What the adapters share: which run is used, what is a number, and what becomes of a config."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import enum
+import functools
+import gc
+import json
+import math
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import metrana
+from metrana.integrations import _common
+from metrana.integrations._common import (
+    Faults,
+    Fits,
+    RunHandle,
+    claim,
+    config_of,
+    keeps_training,
+    metric_name,
+    number,
+    numbers,
+    release,
+)
+from metrana.query import Client
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Arguments of `init`; what is open at the end is closed."""
+    yield {"mode": "offline", "data_dir": tmp_path}
+    while metrana.is_initialized():
+        metrana.close()
+
+
+# ── Which run ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_is_given_is_used_and_not_closed(offline: dict[str, Any]) -> None:
+    given, current = metrana.init(**offline, run_name="a"), metrana.init(**offline, run_name="b")
+    handle = RunHandle(given)
+    assert handle.open() is given
+    handle.close()
+    assert given.is_initialized()
+    assert not handle.made
+    given.close()
+    with pytest.raises(metrana.MetranaLoggerClosedError, match="'a' is closed"):
+        handle.open()
+    current.close()
+
+
+def test_without_a_name_the_current_run_is_used_else_one_is_made(offline: dict[str, Any]) -> None:
+    current = metrana.init(**offline)
+    handle = RunHandle()
+    assert handle.run is None
+    assert handle.run_id is None
+    assert handle.open() is current
+    assert not handle.made
+    current.close()
+    other = metrana.init(**offline, run_name="other")
+    assert handle.open() is other
+
+
+def test_a_run_is_made_where_none_is_open(
+    offline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRANA_MODE", "offline")
+    monkeypatch.setenv("METRANA_DIR", str(offline["data_dir"]))
+    handle = RunHandle()
+    run = handle.open()
+    assert handle.made
+    assert metrana.is_initialized()
+    handle.close()
+    assert not run.is_initialized()
+    handle.close()
+
+
+def test_a_name_finds_the_open_run_of_it_or_makes_one(offline: dict[str, Any]) -> None:
+    open_one = metrana.init(**offline, run_name="here")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = RunHandle(run_name="here", init_args=offline)
+        assert found.open() is open_one
+        made = RunHandle(run_name="new", project_name="p", init_args=offline)
+        run = made.open()
+    assert (run.run_name, run.project_name) == ("new", "p")
+    assert made.made
+    assert not found.made
+    made.close()
+    open_one.close()
+
+
+def test_a_run_that_was_made_and_closed_is_resumed(offline: dict[str, Any]) -> None:
+    handle = RunHandle(run_name="again", init_args={**offline, "config": {"lr": 1}})
+    handle.open().log("loss", 1.0)
+    run_id = handle.run_id
+    metrana.close()
+    assert handle.run is None
+    handle.open().log("loss", 2.0)
+    assert handle.run_id == run_id
+    handle.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert client.points("again", "loss")["value"].tolist() == [1.0, 2.0]
+
+
+def test_the_next_trial_has_a_run_of_its_own(offline: dict[str, Any]) -> None:
+    handle = RunHandle(run_name="trial-0", init_args=offline)
+    first = handle.open()
+    handle.renew(run_name="trial-1")
+    second = handle.open()
+    assert not first.is_initialized()
+    assert second.run_id != first.run_id
+    assert second.run_name == "trial-1"
+    handle.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"run": "name"}, "run: must be a metrana.Run"),
+        ({"init_args": ["mode"]}, "init_args: must be a mapping"),
+        ({"init_args": {"modus": 1}}, "init_args: must be arguments of metrana.init"),
+        ({"run_name": "a", "init_args": {"run_name": "b"}}, "run_name: must be given once"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(metrana.MetranaValidationError, match=message):
+        RunHandle(**arguments)
+
+
+def test_a_run_that_cannot_be_made_raises(offline: dict[str, Any]) -> None:
+    handle = RunHandle(init_args={**offline, "mode": "sideways"})
+    with pytest.raises(metrana.MetranaValidationError, match="mode"):
+        handle.open()
+
+
+_ELSEWHERE = """
+import pickle, sys
+handle = pickle.loads(sys.stdin.buffer.read())
+run = handle.open()
+run.log("loss", 2.0)
+print(run.run_id)
+run.close()
+"""
+
+
+def test_it_joins_its_run_in_another_process(offline: dict[str, Any]) -> None:
+    arguments = {**offline, "api_key": "a-secret", "config": {"lr": 1}}
+    handle = RunHandle(run_name="shared", init_args=arguments)
+    handle.open().log("loss", 1.0)
+    pickled = pickle.dumps(handle)
+    assert b"a-secret" not in pickled
+    assert "api_key" not in handle.init_args
+    assert copy.deepcopy(handle) is handle
+    again = pickle.loads(pickled)
+    assert again.open() is handle.open()
+    found = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE], input=pickled, capture_output=True, check=True
+    )
+    assert found.stdout.decode().split() == [handle.run_id]
+    handle.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert sorted(client.points("shared", "loss", duplicates="all")["value"]) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("outcomes", "status"), [((True,), "failed"), ((True, False), "finished")])
+def test_the_last_word_on_the_training_is_the_runs_status(
+    offline: dict[str, Any], outcomes: tuple[bool, ...], status: str
+) -> None:
+    handle = RunHandle(run_name="ended", init_args=offline)
+    handle.note_outcome(failed=True)  # without a run it is nothing
+    handle.open()
+    for failed in outcomes:
+        handle.note_outcome(failed=failed)
+    handle.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert client.run("ended").status == status
+
+
+# ── Faults, and who logs ─────────────────────────────────────────────────────────────────────────
+
+
+class _Adapter:
+    def __init__(self) -> None:
+        self.faults = Faults("an adapter")
+
+    @keeps_training
+    def event(self, error: BaseException | None) -> str:
+        """Returns or raises."""
+        if error is not None:
+            raise error
+        return "logged"
+
+
+def test_faults_are_counted_and_warned_of_once() -> None:
+    adapter = _Adapter()
+    assert adapter.event(None) == "logged"
+    with pytest.warns(metrana.MetranaWarning, match="goes on without it.*ValueError: bad"):
+        assert adapter.event(ValueError("bad")) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            assert adapter.event(ValueError("bad")) is None
+    assert adapter.faults.count == 3
+    with pytest.raises(KeyboardInterrupt):
+        adapter.event(KeyboardInterrupt())
+
+
+def test_a_warning_that_is_an_error_does_not_reach_the_training() -> None:
+    adapter = _Adapter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapter.event(ValueError("bad"))
+    assert adapter.faults.count == 1
+
+
+def test_one_adapter_logs_a_source_until_it_is_gone(offline: dict[str, Any]) -> None:
+    run = metrana.init(**offline)
+    first, second = _Adapter(), _Adapter()
+    assert claim(run, "env", first)
+    assert claim(run, "env", first)
+    assert not claim(run, "env", second)
+    assert claim(run, "other", second)
+    release(run, "env", second)
+    assert not claim(run, "env", second)
+    release(run, "env", first)
+    assert claim(run, "env", second)
+    del second
+    gc.collect()
+    assert claim(run, "env", first)
+
+
+def test_a_fit_whose_steps_begin_again_is_labelled() -> None:
+    fits = Fits()
+    fits.begin(0)
+    assert fits.labels is None
+    fits.note(10)
+    fits.begin(11)
+    assert fits.labels is None
+    fits.begin(5, resumes=True)
+    assert fits.labels is None
+    fits.begin(10)
+    assert fits.labels == {"fit": "2"}
+    fits.begin(0)  # nothing was logged since
+    assert fits.labels == {"fit": "2"}
+    fits.note(3)
+    fits.begin(0)
+    assert fits.labels == {"fit": "3"}
+
+
+# ── Values ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1.5, 1.5),
+        (True, 1.0),
+        (2**60, 2.0**60),
+        (np.float16(0.5), 0.5),
+        (np.int64(3), 3.0),
+        (np.array([[4.0]]), 4.0),
+        (torch.tensor(5.0, requires_grad=True), 5.0),
+        (torch.tensor([6], dtype=torch.int8), 6.0),
+        (torch.tensor([0.5], dtype=torch.bfloat16), 0.5),
+        (math.inf, math.inf),
+        (None, None),
+        ("0.5", None),
+        (b"1", None),
+        ([1.0], None),
+        (np.zeros(2), None),
+        (np.zeros(0), None),
+        (torch.zeros(2), None),
+        (1 + 2j, None),
+        (10**400, None),
+        (object(), None),
+    ],
+)
+def test_number(value: Any, expected: float | None) -> None:
+    assert number(value) == expected
+
+
+def test_nan_is_a_number() -> None:
+    found = number(torch.tensor(math.nan))
+    assert found is not None
+    assert math.isnan(found)
+
+
+def test_numbers_leaves_out_what_is_none_and_says_so_once() -> None:
+    faults = Faults("an adapter")
+    metrics = {"loss": np.float32(0.5), "name": "x", "none": None, "nested": {"a": 1, 2: True}}
+    with pytest.warns(metrana.MetranaWarning, match="leaves out 'train/name'"):
+        numbers(metrics, faults, "train/")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = numbers(metrics, faults, "train/")
+    assert found == {"train/loss": 0.5, "train/nested/a": 1.0, "train/nested/2": 1.0}
+    assert metrics["name"] == "x"
+    assert faults.count == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("loss", "loss"),
+        (3, "3"),
+        ("", "_"),
+        ("a\nb\x7f\x85", "a_b__"),
+        ("\ud800", "?"),
+        ("é" * 400, "é" * 256),
+        ("x" + "é" * 400, "x" + "é" * 255),
+    ],
+)
+def test_metric_name(key: object, name: str) -> None:
+    assert metric_name(key) == name
+
+
+class _Color(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class _Optimizer:
+    lr: float
+    betas: tuple[float, float]
+
+
+class _Lazy(Mapping[str, Any]):
+    """A container whose values are made when they are read, as those of OmegaConf are."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "missing":
+            raise RuntimeError("mandatory value is missing")
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("there", "missing"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+class _Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_config_keeps_every_item(offline: dict[str, Any]) -> None:
+    cycle: dict[str, Any] = {"here": 1}
+    cycle["self"] = cycle
+    config = {
+        "lr": 1e-3,
+        "label2id": {"New York": 0, "New_York": 1, "": 2},
+        "id2label": {0: "New York", 1: "Rome"},
+        "optimizer": _Optimizer(0.1, (0.9, 0.99)),
+        "namespace": argparse.Namespace(path=Path("/tmp/x"), color=_Color.RED),
+        "activation": torch.relu,
+        "partial": functools.partial(print, "x"),
+        "lambda": lambda: None,
+        "lazy": _Lazy(),
+        "unprintable": _Unprintable(),
+        "dtype": torch.float32,
+        "device": torch.device("cpu"),
+        "bytes": b"abc",
+        "long": "x" * 100_000,
+        "surrogate": "a\ud800",
+        "mixed": [1, {"a b": object}, None],
+        "cycle": cycle,
+        "tensor": torch.tensor(2.0),
+    }
+    faults = Faults("an adapter")
+    with metrana.init(**offline, run_name="configured") as run:
+        _common.log_config(run, config, faults)
+    assert faults.count == 0
+    with Client(data_dir=offline["data_dir"]) as client:
+        found = client.run("configured").config
+    assert found.keys() == config.keys()
+    assert found["lr"] == 1e-3
+    assert found["label2id"] == {"New_York": 0, "New_York_2": 1, "_": 2}
+    assert found["id2label"] in ({"0": "New York", "1": "Rome"}, ["New York", "Rome"])
+    assert found["optimizer"] == {"lr": 0.1, "betas": [0.9, 0.99]}
+    assert found["namespace"] == {"path": "/tmp/x", "color": "red"}
+    assert found["lazy"]["there"] == 1
+    assert "mandatory value is missing" in found["lazy"]["missing"]
+    assert found["dtype"] == "torch.float32"
+    assert found["bytes"] == "b'abc'"
+    assert len(found["long"]) == 64 * 1024
+    assert found["mixed"][0] == 1
+    assert found["tensor"] == 2.0
+    json.dumps(found["cycle"])
+
+
+def test_config_of_what_is_no_mapping_is_empty() -> None:
+    assert config_of(3) == {}
+    assert config_of(None) == {}
