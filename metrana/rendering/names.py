@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import Final
+from urllib.parse import quote
 
 # A file's name has at most 255 bytes; the rest of it needs less than 55.
 _MAX_ENV_CHARACTERS: Final = 200
@@ -14,11 +15,13 @@ def canonical_name(env_id: str, episode: int, part: int = 1) -> str:
     """The name of a video's file: `walker-0-episode-000123.mp4`.
 
     Args:
-        env_id: The environment. A `:` is written `%3A`, as some file systems take none.
+        env_id: The environment. What is none of `A-Za-z0-9._~-` is written as in a URL: some file
+            systems take no `:` (`%3A`), and an id that a server tells, who knows from whom it has
+            it, must not lead to another folder.
         episode: The episode.
         part: From 1; the parts behind the first say so: `…-part2.mp4`.
     """
-    env = env_id.replace(":", "%3A")
+    env = quote(env_id, safe="")
     if len(env) > _MAX_ENV_CHARACTERS:
         digest = hashlib.sha256(env_id.encode()).hexdigest()[:_DIGEST_CHARACTERS]
         env = f"{env[: _MAX_ENV_CHARACTERS - _DIGEST_CHARACTERS - 1]}~{digest}"

@@ -57,6 +57,20 @@ def test_the_folder_is_named_by_the_run(
     assert exported(tmp_path / "filmed").keys() == set(NAMES)
 
 
+def test_no_name_that_another_writer_chose_leads_out_of_the_folder(tmp_path: Path) -> None:
+    # Only our own calls check ids: what a server has may be from anybody.
+    data_dir, folder = tmp_path / "data", tmp_path / "a" / "out"
+    folder.parent.mkdir()
+    with metrana.init(mode="offline", data_dir=data_dir, run_name="foreign") as run:
+        for env_id, video in zip(("../b", "/c", "d\0"), VIDEOS, strict=True):
+            render(run, video, env_id=env_id)
+    arguments = ("export", "foreign", "--renderings", "-o", str(folder))
+    run_command(*arguments, code=0, environment={"METRANA_DIR": str(data_dir)})
+    names = [f"{env}-episode-000000.mp4" for env in ("..%2Fb", "%2Fc", "d%00")]
+    assert exported(folder) == dict(zip(names, VIDEOS, strict=True))
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def test_a_run_without_videos_makes_no_folder(tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "out"
     arguments = ("export", "plain", "--renderings", "-o", str(folder))
