@@ -23,6 +23,7 @@ class Renderings:
     """
 
     _recorder: Recorder | None = None
+    _is_closed = False
 
     def __init__(self, core: RunCore, settings: Settings) -> None:
         self._core = core
@@ -44,6 +45,8 @@ class Renderings:
             )
             # Two threads may be here.
             recorder = self.__dict__.setdefault("_recorder", recorder)
+            if self._is_closed:  # by another one, which saw no recorder: the import takes its time
+                recorder.close()
         recorder.add(frame, rl_step, episode, env_id, fps)
 
     def counted_in(self, metrics: Metrics) -> Metrics:
@@ -70,6 +73,7 @@ class Renderings:
         Args:
             exit_timeout_s: At the end of the process: longest wait if the user named none.
         """
+        self._is_closed = True  # before the look, as `add` looks here behind its change there
         if self._recorder is not None:
             is_named = self._settings.rendering_close_timeout is not None
             self._recorder.close(None if is_named else exit_timeout_s)

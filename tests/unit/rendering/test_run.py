@@ -137,6 +137,34 @@ def test_faults_of_videos_are_taken_with_all_others(data_dir: Path) -> None:
         assert run.check_sender_errors() == []
 
 
+def test_a_close_while_the_first_frame_imports_what_it_needs_refuses_the_frame(
+    machine: Machine,
+) -> None:
+    done = machine.python(
+        """
+        import sys, threading
+        from tests.recording import shade
+
+        class Closing:  # as another thread closes the run meanwhile
+            def find_spec(self, name, path, target=None):
+                if name == "metrana.rendering.recorder":
+                    run.close()
+
+        run = metrana.init(mode="offline")
+        for name in [name for name in sys.modules if name.startswith("metrana.rendering.")]:
+            del sys.modules[name]
+        sys.meta_path.insert(0, Closing())
+        try:
+            run.log_rendering(shade(0), 0, 0)
+        except metrana.MetranaLoggerClosedError as error:
+            print(error)
+        print([each.name for each in threading.enumerate()])
+        """
+    )
+    assert "the run is closed" in done.stdout
+    assert "metrana-render" not in done.stdout
+
+
 def test_a_process_that_closes_nothing_finishes_its_videos(machine: Machine) -> None:
     machine.python(
         """
