@@ -63,6 +63,10 @@ class Renderings:
             errors_reported=metrics.errors_reported + recorder.fault_count,
         )
 
+    def problems(self) -> list[str]:
+        """The messages of what went wrong, taken or not, the oldest first."""
+        return [] if self._recorder is None else self._recorder.problems()
+
     def take_faults(self) -> list[str]:
         """Take the messages of what went wrong, the oldest first."""
         return [] if self._recorder is None else self._recorder.take_faults()

@@ -241,6 +241,7 @@ class Run(_native.RunCore):
         if status is None:
             return Status(self.mode, None, "memory", 0.0, 0, 0, None, [])
         del status["connected"]
+        status["problems"] += self._renderings.problems()
         return Status(mode=self.mode, **status)
 
     def check_sender_errors(self) -> list[str]:

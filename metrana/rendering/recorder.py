@@ -128,6 +128,10 @@ class Recorder:
         """How many messages `take_faults` gave or will give."""
         return 0 if self._is_inherited() else self._reports.fault_count
 
+    def problems(self) -> list[str]:
+        """The messages of faults, taken or not, the oldest first."""
+        return [] if self._is_inherited() else self._reports.messages()
+
     def take_faults(self) -> list[str]:
         """Take the messages of faults, the oldest first."""
         return [] if self._is_inherited() else self._reports.take()

@@ -24,21 +24,27 @@ class Reports:
         # Reentrant: a signal's handler may log or close while its thread is in here.
         self._lock = threading.RLock()
         self._known: set[str] = set()
+        # All there ever were: there are few causes.
+        self._messages: list[str] = []
         self._faults: list[str] = []
         self._unshown: list[str] = []
-        self._count = 0
 
     @property
     def fault_count(self) -> int:
         """How many messages `take` gave or will give."""
-        return self._count
+        return len(self._messages)
+
+    def messages(self) -> list[str]:
+        """Those of all faults, the oldest first."""
+        with self._lock:
+            return list(self._messages)
 
     def fault(self, cause: str, message: str) -> None:
         """Report what went wrong, unless something did for the same cause."""
         with self._lock:
             if cause not in self._known:
                 self._known.add(cause)
-                self._count += 1
+                self._messages.append(message)
                 self._faults.append(message)
                 if self._strategy is ErrorStrategy.WARN:
                     self._unshown.append(message)

@@ -135,6 +135,7 @@ def test_faults_of_videos_are_taken_with_all_others(data_dir: Path) -> None:
         (fault,) = run.check_sender_errors()
         assert "No such file" in fault
         assert run.check_sender_errors() == []
+        assert run.status().problems == [fault]
 
 
 def test_a_close_while_the_first_frame_imports_what_it_needs_refuses_the_frame(
