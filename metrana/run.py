@@ -257,6 +257,9 @@ class Run(_native.RunCore):
     def flush(self, timeout_secs: float | None = None) -> None:
         """Wait until the server has everything; offline or not yet connected: until it is sealed.
 
+        Of videos it has those that have ended; frames that are on their way to one are not waited
+        for.
+
         Args:
             timeout_secs: Longest wait, in seconds. Default: as long as it takes.
 
@@ -273,8 +276,9 @@ class Run(_native.RunCore):
         """Deliver what is queued and end the run; a second call does nothing. Blocks.
 
         Args:
-            close_timeout: Longest wait, in seconds. What is undelivered then stays in the spool and
-                is delivered later. 0 drops it, unless the run never reached a server.
+            close_timeout: Longest wait, in seconds, behind that for videos, which is
+                `rendering_close_timeout` of `init()`. What is undelivered then stays in the spool
+                and is delivered later. 0 drops it, unless the run never reached a server.
 
         Raises:
             MetranaClosingError: If something is left and `error_strategy` raises; otherwise that is
