@@ -14,6 +14,8 @@ from metrana.settings import Settings
 
 # What waits in memory at most, when nobody says how many frames may.
 _QUEUE_BYTES: Final = 64 * 1024 * 1024
+# What a frame takes beside its pixels: there may be very many of very small ones.
+_FRAME_BYTES: Final = 700
 _MIN_QUEUE_FRAMES: Final = 4
 _CLOSE_TIMEOUT_S: Final = 60.0
 
@@ -60,4 +62,4 @@ class RecordingOptions:
         """How many frames may wait when one of this size comes."""
         if self.queue_frames is not None:
             return self.queue_frames
-        return max(_MIN_QUEUE_FRAMES, _QUEUE_BYTES // frame_bytes)
+        return max(_MIN_QUEUE_FRAMES, _QUEUE_BYTES // (frame_bytes + _FRAME_BYTES))

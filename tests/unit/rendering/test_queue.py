@@ -134,7 +134,9 @@ def test_a_close_ends_the_wait(stuck: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "limit"), [((480, 640, 3), 72), ((480, 640), 218), ((4096, 4096, 3), 4)], ids=str
+    ("shape", "limit"),
+    [((480, 640, 3), 72), ((480, 640), 217), ((4096, 4096, 3), 4), ((2, 2), 95_325)],
+    ids=str,
 )
 def test_a_queue_holds_64_mib_if_nobody_says_otherwise(
     stuck: Any, shape: tuple[int, ...], limit: int
