@@ -131,7 +131,8 @@ def init(
         data_dir: The data directory. Default: `~/.metrana`. [METRANA_DIR]
         spool_max_bytes: Most bytes of this writer's spool, looked at before each write: the last
             one may exceed it by two messages of `max_msg_size` and the names used in them. What
-            has no room waits in memory. Default: until 5 % of the disk or 1 GiB is left.
+            has no room waits in memory, a video in its file. Default: until 5 % of the disk or
+            1 GiB is left; then no video is begun either.
         fsync: When written batches are forced to the disk: `never`, `interval` or `always`. The
             death of the process needs none of it, that of the machine does.
 

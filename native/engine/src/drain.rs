@@ -38,9 +38,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// While somebody waits for the end.
 const LAST_RETRY_OF_END: Duration = Duration::from_millis(200);
-/// Room on the disk that is left to others: 5 %, at most this.
-const SPARED_BYTES: u64 = 1 << 30;
-const SPARED_SHARE: u64 = 20;
 
 /// Owned by the thread while it runs, and by whoever closes the writer after that.
 #[derive(Debug)]
@@ -376,15 +373,9 @@ impl Drain {
             return Ok(());
         }
         let Ok(space) = platform::space(self.folder.place.path()) else { return Ok(()) };
-        let spared = (space.total_bytes / SPARED_SHARE).min(SPARED_BYTES);
-        self.has_space = space.free_bytes > spared;
-        if self.has_space {
-            return Ok(());
-        }
-        Err(DrainError::NoSpace(format!(
-            "{} bytes are free on the disk, and {spared} are left to others",
-            space.free_bytes
-        )))
+        let checked = space.check();
+        self.has_space = checked.is_ok();
+        checked.map_err(DrainError::NoSpace)
     }
 
     // ── The ring ───────────────────────────────────────────────────────────────────────────────

@@ -226,6 +226,33 @@ shutil.copytree(Path(DISK) / "videos", Path(DISK).parent / "copy")
     assert frame_counts == {("e", 0, 1): encoded, ("e", 2, 1): 5}
 
 
+def test_no_video_is_begun_where_the_disk_is_left_to_others(machine: MountedMachine) -> None:
+    machine.mount_disk("40m")  # of which 2 are left
+    machine.filler(
+        SCRIPT
+        + """
+def record(episode):
+    for i in range(3):
+        run.log_rendering(noise(), i, episode)
+    return settle(run._renderings._recorder)[1:]
+
+with metrana.init(mode="offline", error_strategy="silent") as run:
+    fill(DISK)
+    os.truncate(f"{DISK}/ballast", os.path.getsize(f"{DISK}/ballast") - (1 << 20))
+    assert record(0) == (0, 3)
+    (problem,) = run.status().problems
+    assert "are free on the disk, and 2097152 are left to others" in problem, problem
+    empty(DISK)
+    assert record(1) == (3, 3)
+with metrana.init(mode="offline", spool_max_bytes=1 << 20) as run:  # who says so is believed
+    fill(DISK)
+    os.truncate(f"{DISK}/ballast", os.path.getsize(f"{DISK}/ballast") - (1 << 20))
+    assert record(0) == (3, 0)
+    empty(DISK)
+"""
+    )
+
+
 def test_a_folder_that_becomes_read_only_is_told(machine: MountedMachine) -> None:
     machine.mount_disk("4m")
     done = machine.filler(

@@ -55,6 +55,22 @@ pub struct Space {
     pub total_bytes: u64,
 }
 
+impl Space {
+    /// Whether there is more than is left to others: 5 % of all, at most 1 GiB.
+    ///
+    /// # Errors
+    ///
+    /// What there is and what is left to others, in a sentence.
+    pub fn check(self) -> Result<(), String> {
+        let spared = (self.total_bytes / 20).min(1 << 30);
+        if self.free_bytes > spared {
+            return Ok(());
+        }
+        let free = self.free_bytes;
+        Err(format!("{free} bytes are free on the disk, and {spared} are left to others"))
+    }
+}
+
 /// Room on the file system that holds `path`.
 ///
 /// # Errors

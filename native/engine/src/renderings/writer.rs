@@ -15,13 +15,20 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// When it cannot be made, or when the disk has no more room than is left to others and the spool
+    /// has no limit of its own: what is encoded there takes as much room as the spool does.
     pub fn rendering_folder(&self) -> io::Result<Option<PathBuf>> {
         if self.is_closed() {
             return Ok(None);
         }
         let writer = self.shared().folder.lock().as_ref().map(|folder| folder.path().to_owned());
-        let Some(folder) = writer.map(|path| renderings_folder(&path)) else { return Ok(None) };
+        let Some(writer) = writer else { return Ok(None) };
+        if self.parts.config.spool.max_bytes.is_none() {
+            // Not to know is no reason to refuse.
+            let checked = platform::space(&writer).map_or(Ok(()), platform::Space::check);
+            checked.map_err(|what| io::Error::new(io::ErrorKind::StorageFull, what))?;
+        }
+        let folder = renderings_folder(&writer);
         match platform::create_private_folder(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(Some(folder)),
