@@ -18,7 +18,7 @@ from metrana.cli.output import DONE, FAILED, complain, note, plain
 from metrana.cli.reading import find_run, reading
 from metrana.errors import MetranaError
 from metrana.query import RunInfo
-from metrana.query.downloads import is_saved
+from metrana.query.downloads import is_saved, is_special
 from metrana.rendering.names import canonical_name, numbered
 
 # What file systems take as a name.
@@ -37,6 +37,10 @@ def _export_points(arguments: argparse.Namespace) -> int:
     path: Path = arguments.output or Path(_file_name(info, arguments.format))
     if not path.parent.is_dir():
         raise NotADirectoryError(f"cannot write {path}: there is no folder {path.parent}")
+    if is_special(path):
+        raise FileExistsError(f"cannot write {path}: it is no file, and would be replaced by one")
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".metrana-export-{os.getpid()}.tmp")
     try:
         _write(table, arguments.format, temporary)

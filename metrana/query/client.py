@@ -472,7 +472,7 @@ class Client:
 
         Raises:
             MetranaNotFoundError: No such rendering.
-            MetranaValidationError: There is no folder for `path`.
+            MetranaValidationError: There is no folder for `path`, or it is a device or pipe.
             MetranaQueryError: It could not be read, or what came is damaged.
             OSError: It could not be written.
         """

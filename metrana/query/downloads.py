@@ -19,13 +19,24 @@ if TYPE_CHECKING:
 def checked_target(path: object) -> Path:
     """Takes a path that a file can be written to: a folder, or a name in one.
 
+    A device or pipe is refused: to write is to put a file in its place, and who may would lose
+    `/dev/null` by it. Of a link that leads to a file that is the target, for the same reason.
+
     Raises:
-        MetranaValidationError: It is no path, or its folder is not there.
+        MetranaValidationError: It is no path, it is there and is neither a file nor a folder, or
+            its folder is not there.
     """
     target = checks.directory("path", path)
     if not target.is_dir() and not target.parent.is_dir():
         raise checks.path_refusal("path", str(target), "in a folder that exists")
-    return target
+    if is_special(target):
+        raise checks.path_refusal("path", str(target), "a file or a folder")
+    return target.resolve() if target.is_symlink() and not target.is_dir() else target
+
+
+def is_special(path: Path) -> bool:
+    """Says whether something is there that is neither a file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def save(video: Video, target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,15 @@ def test_a_folder_that_cannot_be_made_and_two_kinds_at_once_are_refused(
     arguments = ("export", "filmed", "--renderings", "--format", "csv")
     done = run_command(*arguments, code=2, environment=environment)
     assert "not allowed with argument" in done.stderr
+
+
+def test_points_and_videos_take_the_place_of_no_device(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for arguments in (["plain"], ["filmed", "--renderings"]):
+        done = run_command("export", *arguments, "-o", str(pipe), code=1, environment=environment)
+        assert str(pipe) in done.stderr
+        assert "Traceback" not in done.stderr
+    assert pipe.is_fifo()

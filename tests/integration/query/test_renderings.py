@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,18 @@ def test_what_cannot_be_downloaded_leaves_nothing(client: Client, tmp_path: Path
     with pytest.raises(MetranaValidationError, match="rendering_id"):
         client.download_rendering(7, tmp_path)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_takes_the_place_of_files_only(client: Client, tmp_path: Path) -> None:
+    pipe, link, file = (tmp_path / name for name in ("pipe", "link", "file"))
+    os.mkfifo(pipe)
+    with pytest.raises(MetranaValidationError, match="path: must be a file or a folder"):
+        client.download_rendering(an_id(0), pipe)
+    assert pipe.is_fifo()
+    link.symlink_to("file")
+    assert client.download_rendering(an_id(0), link) == file
+    assert link.is_symlink()
+    assert file.read_bytes() == VIDEOS[0]
 
 
 @pytest.mark.parametrize("where", ["embedded", "remote"])
