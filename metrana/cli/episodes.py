@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         info = find_run(client, arguments)
         table = client.episodes(run_id=info.run_id, env_id=arguments.env, as_="arrow")
     shown = ordered(table, arguments.sort)
-    if arguments.limit:
+    if 0 < arguments.limit < shown.num_rows:  # a slice takes no number beyond an Int64
         shown = shown.slice(0, arguments.limit)
     if arguments.json:
         print_json(shown.to_pylist())
@@ -59,7 +59,7 @@ def ordered(table: Any, sort: str | None) -> Any:
         MetranaValidationError: There is no such column.
     """
     is_newest_first = sort is None
-    sort = sort or "last_rl_step"
+    sort = "last_rl_step" if sort is None else sort
     if sort not in table.column_names:
         raise MetranaValidationError(
             f"--sort: must be one of {', '.join(table.column_names)}, not {sort!r}"

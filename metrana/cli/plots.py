@@ -46,7 +46,8 @@ class _Slot:
 def weighted_mean(values: Sequence[tuple[float, int]]) -> float:
     """Gives the mean of values, each with its weight, even where their sum is beyond a float."""
     greatest = max(abs(value) for value, _ in values)
-    if not math.isfinite(greatest):
+    # Beside a NaN, the greatest is whichever of them comes first.
+    if not all(math.isfinite(value) for value, _ in values):
         return sum(value * weight for value, weight in values) / sum(w for _, w in values)
     scale = _exponent(greatest)
     total = sum(math.ldexp(value, -scale) * weight for value, weight in values)

@@ -72,6 +72,13 @@ def test_episodes_as_json_have_every_column(metrana: Command) -> None:
     }
 
 
+@pytest.mark.parametrize("limit", ["0", "7", "8", str(2**63), "9" * 40])
+def test_a_limit_may_be_more_than_there_are(metrana: Command, limit: str) -> None:
+    done = metrana("episodes", *NAMED, "--limit", limit)
+    assert len(rows(done.stdout)) == 7
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("command", ["episodes", "show"])
 def test_an_unknown_environment_exits_3_naming_the_nearest(metrana: Command, command: str) -> None:
     done = metrana(command, *NAMED, "--env", "e0", code=3)
@@ -90,7 +97,11 @@ def test_a_run_without_episodes_exits_3(metrana: Command) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["--sort", "reward"], "episode_return"), (["--limit", "-1"], "number of rows")],
+    [
+        (["--sort", "reward"], "episode_return"),
+        (["--sort", ""], "episode_return"),
+        (["--limit", "-1"], "number of rows"),
+    ],
 )
 def test_wrong_usage_exits_2(metrana: Command, arguments: list[str], word: str) -> None:
     done = metrana("episodes", *NAMED, *arguments, code=2)
@@ -127,3 +138,17 @@ def test_further_metrics_are_columns_and_the_sorted_one_always(tmp_path: Path) -
     # NaN after all numbers, then what has no value.
     assert [row[1] for row in rows(done.stdout)] == ["2", "0", "1", "3"]
     assert rows(done.stdout)[-1][-1] == "terminated"
+
+
+def test_what_is_no_number_somewhere_is_none_in_the_row_of_all_environments(
+    tmp_path: Path,
+) -> None:
+    with client.init(run_name="r", data_dir=tmp_path, mode="offline") as run:
+        values = [1.0, 2.0, math.nan, 4.0, 5.0]
+        run.log_rl_environment_step("reward", values, 0, env_id=[*"abcde"])
+        run.log_rl_environment_step("steady", [3.0] * 5, 0, env_id=[*"abcde"])
+    done = run_command("show", "r", code=0, environment={"METRANA_DIR": str(tmp_path)})
+    found = {row[0]: row[1:] for row in rows(done.stdout) if row}
+    #                          env            points to   last   min  mean max
+    assert found["reward"] == ["5", "envs", "5", "0", "nan", "1", "3", "5"]
+    assert found["steady"] == ["5", "envs", "5", "0", "3", "3", "3", "3"]
