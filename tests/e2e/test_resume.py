@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from metrana.query import Client
 from tests.local_server import LocalServer
 from tests.processes import Machine
@@ -113,6 +115,45 @@ def test_an_episode_that_a_kill_cut_short_goes_on_where_it_was(
         (7, 30, 435),
         (8, 1, 30),
     ]
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_an_episode_that_went_back_moves_no_cursor_back(
+    mode: str,
+    end: str,
+    elsewhere: LocalServer,
+    machine: Callable[[str], Machine],
+    client: Client,
+    project: str,
+) -> None:
+    user = machine("only")
+    first = """
+    import os, signal
+    run = metrana.init(run_name="r")
+    run.log_rl_environment_step("reward", [1, 2, 3], rl_step=0, env_id="e", episode=5)
+    run.log_rl_environment_step("reward", [4], rl_step=1, env_id="e", episode=3)
+    run.log_rl_episode("return", 6, rl_step=0, env_id="f", episode=5)
+    run.log_rl_episode("return", 4, rl_step=1, env_id="f", episode=3)
+    """
+    if end == "closed":
+        user.python(f"{first}\n    run.close()")
+    else:
+        user.python(f"{first}\n    os.kill(os.getpid(), signal.SIGKILL)", code=-9)
+    if mode == "online":
+        user.command("sync", "--url", elsewhere.grpc_url)
+    machine("only").python("""
+    with metrana.init(run_name="r", resume_strategy="allow") as run:
+        assert run.get_env_last_rl_step_and_episode("e") == (1, 5)
+        run.log_rl_environment_step("reward", 5, rl_step=2, env_id="e")
+        run.log_rl_episode("return", 7, rl_step=2, env_id="f")
+    """)
+    # Automatic numbers go on behind the greatest ones, and hide nothing.
+    rewards = positions(client, project, "reward", "rl_step", "episode", "step")
+    assert rewards == [(0, 5, 0, 1), (0, 5, 1, 2), (0, 5, 2, 3), (1, 3, 0, 4), (2, 5, 3, 5)]
+    steps = client.env_steps("r", "reward", "e", 5, project_name=project)
+    assert list(steps["value"]) == [1, 2, 3, 5]
+    returns = positions(client, project, "return", "rl_step", "episode")
+    assert returns == [(0, 5, 6), (1, 3, 4), (2, 6, 7)]
 
 
 def test_a_run_id_alone_goes_on_with_its_run(

@@ -80,6 +80,13 @@ pub struct Position {
 impl Position {
     /// Before every position there is.
     pub const NONE: Self = Self { rl_step: UNUSED, episode: UNUSED, step: UNUSED };
+
+    /// The cursor of a series that reached both: the greater `rl_step`; the greater episode and the
+    /// step inside it, whatever their `rl_step`s, for that is what automatic numbers go on from.
+    pub fn furthest(self, other: Self) -> Self {
+        let (episode, step) = (self.episode, self.step).max((other.episode, other.step));
+        Self { rl_step: self.rl_step.max(other.rl_step), episode, step }
+    }
 }
 
 macro_rules! number {

@@ -45,6 +45,8 @@ struct Model {
     cursor: HashMap<(MetricNo, EnvNo), i64>,
     /// Greatest position of a series that this writer logged.
     greatest: HashMap<(MetricNo, EnvNo), Position>,
+    /// Greatest `rl_step` of a series, and the last step of its greatest episode.
+    reached: HashMap<(MetricNo, EnvNo), (i64, (i64, i64))>,
     /// Episode and next step of an environment's series of steps.
     running: HashMap<(MetricNo, EnvNo), (i64, i64)>,
     current: HashMap<EnvNo, i64>,
@@ -56,6 +58,10 @@ impl Model {
         let greatest = self.greatest.entry((metric, env)).or_insert(Position::NONE);
         let rewound = position <= *greatest;
         *greatest = position.max(*greatest);
+        let none = (UNUSED, (UNUSED, UNUSED));
+        let (rl_step, last) = self.reached.entry((metric, env)).or_insert(none);
+        *rl_step = position.rl_step.max(*rl_step);
+        *last = (position.episode, position.step).max(*last);
         (env, position, rewound)
     }
 
@@ -291,14 +297,14 @@ proptest! {
         for operation in &operations {
             run(&mut table, &mut model, operation);
         }
-        let mut own: Vec<_> =
-            table.own_series().filter(|(metric, _, _)| *metric != RETURN).collect();
+        let mut own: Vec<_> = table.own_series().collect();
         own.sort_unstable();
         let mut expected: Vec<_> = model
-            .greatest
+            .reached
             .iter()
-            .filter(|((metric, _), _)| *metric != RETURN)
-            .map(|((metric, env), position)| (*metric, *env, *position))
+            .map(|(&(metric, env), &(rl_step, (episode, step)))| {
+                (metric, env, Position { rl_step, episode, step })
+            })
             .collect();
         expected.sort_unstable();
         prop_assert_eq!(own, expected);

@@ -189,7 +189,7 @@ fn note(
     position: Position,
 ) {
     let greatest = series.entry(numbers).or_insert(position);
-    *greatest = position.max(*greatest);
+    *greatest = position.furthest(*greatest);
 }
 
 pub(super) fn go_on(environment: &mut EnvironmentCursor, scale: Scale, position: Position) {

@@ -1,7 +1,8 @@
 //! Which position each point gets, and whether it lies behind one its writer logged before.
 //!
 //! A **cursor** is the greatest position of a series or an environment, whoever logged it (cursors
-//! of earlier writers are *seeded*); automatic steps go on from it, so they never overwrite. A
+//! of earlier writers are *seeded*); automatic steps go on from it, so they never overwrite. It has
+//! the greatest `rl_step`, and the greatest episode with the greatest step inside that. A
 //! point is **rewound** if it is not above the greatest position that *this* writer logged for its
 //! series: a seed does not count.
 //!
@@ -15,7 +16,7 @@
 //! one that steps were logged in, else 0; an EPISODE point of episode k ends every episode up to k.
 //!
 //! Checking and assigning are apart: a call is checked whole before anything of it is assigned,
-//! and assigning cannot fail. The state of a (metric, environment) is 40 bytes in pages that are
+//! and assigning cannot fail. The state of a (metric, environment) is 56 bytes in pages that are
 //! allocated when the first of their sixteen environments is used.
 
 use crate::calls::{EnvCall, Steps};
@@ -292,7 +293,7 @@ impl StepTable {
 
     // ── Cursors ────────────────────────────────────────────────────────────────────────────────
 
-    /// The greatest position of a series that another writer logged. `env` is
+    /// The cursor of a series that other writers logged. `env` is
     /// [`EnvNo::NONE`] for a series without one.
     pub fn seed_series(&mut self, no: MetricNo, env: EnvNo, position: Position) {
         let Some(metric) = self.metrics.get_mut((no.0 as usize).wrapping_sub(1)) else { return };
@@ -343,7 +344,7 @@ impl StepTable {
         Some(EnvCursor { rl_step, episode, ended_episode: ended })
     }
 
-    /// The greatest position of each series that this writer logged to.
+    /// The cursor of each series that this writer logged to.
     pub fn own_series(&self) -> impl Iterator<Item = (MetricNo, EnvNo, Position)> + '_ {
         (1_u32..).zip(&self.metrics).flat_map(|(no, metric)| {
             let no = MetricNo(no);
@@ -409,11 +410,11 @@ fn own_position(scale: Scale, series: &EnvSeries) -> Option<Position> {
         Scale::Episode => {
             Position { rl_step: series.rl_step, episode: series.episode, step: UNUSED }
         }
-        Scale::MlStep | Scale::EnvironmentStep => Position {
-            rl_step: series.rl_step,
-            episode: series.greatest_episode,
-            step: series.greatest_step,
-        },
+        // Likewise: the greatest step inside the greatest episode.
+        Scale::MlStep | Scale::EnvironmentStep => {
+            let (episode, step) = series.furthest_step();
+            Position { rl_step: series.rl_step, episode, step }
+        }
     })
 }
 

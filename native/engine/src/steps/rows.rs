@@ -16,6 +16,9 @@ pub(super) struct EnvSeries {
     /// Of this writer's greatest position, whose `rl_step` is the one above.
     pub greatest_episode: i64,
     pub greatest_step: i64,
+    /// `ENVIRONMENT_STEP`: the greatest episode that steps left for another one, and the last step
+    /// inside it.
+    left: (i64, i64),
 }
 
 impl EnvSeries {
@@ -25,7 +28,14 @@ impl EnvSeries {
         next_step: 0,
         greatest_episode: UNUSED,
         greatest_step: UNUSED,
+        left: (UNUSED, UNUSED),
     };
+
+    /// `ENVIRONMENT_STEP`: the greatest episode and the last step inside it, which need not be where
+    /// the greatest `rl_step` is: episodes may go back.
+    pub fn furthest_step(&self) -> (i64, i64) {
+        self.left.max((self.episode, self.next_step - 1))
+    }
 
     /// How many of `count` points from (`rl_step`, `episode`, `step`) on are rewound, `episode`
     /// being the coordinate that grows. Notes the greatest.
@@ -130,7 +140,12 @@ impl Row<'_> {
     #[inline]
     fn step_run(&mut self, episode: i64, count: usize) {
         let count = count as i64;
-        let first = if self.series.episode == episode { self.series.next_step } else { 0 };
+        let first = if self.series.episode == episode {
+            self.series.next_step
+        } else {
+            self.series.left = self.series.furthest_step();
+            0
+        };
         let rewound = self.series.pass_steps(self.rl_step, episode, first, count);
         (self.series.episode, self.series.next_step) = (episode, first + count);
         self.steps.episode = self.steps.episode.max(episode);

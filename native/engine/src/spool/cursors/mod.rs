@@ -35,7 +35,7 @@ pub struct CursorSet {
     pub environments: Vec<EnvironmentCursor>,
 }
 
-/// The greatest position of a series.
+/// The greatest position of a series, as [`Position::furthest`] merges it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesCursor {
     /// The metric's name.
@@ -121,7 +121,7 @@ impl CursorSet {
         let found: Vec<_> = others.iter().map(|other| places.get(&key(other)).copied()).collect();
         for (other, place) in others.into_iter().zip(found) {
             match place.and_then(|at| self.series.get_mut(at)) {
-                Some(ours) => ours.position = ours.position.max(other.position),
+                Some(ours) => ours.position = ours.position.furthest(other.position),
                 None => self.series.push(other),
             }
         }

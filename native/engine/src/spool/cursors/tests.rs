@@ -147,10 +147,13 @@ proptest! {
         let key = |series: &SeriesCursor| (series.name.clone(), series.env_id.clone());
         for series in one.series.iter().chain(&other.series) {
             let all = one.series.iter().chain(&other.series);
-            let greatest = all.filter(|of| key(of) == key(series)).map(|of| of.position).max();
+            let same = all.filter(|of| key(of) == key(series)).map(|of| of.position);
+            let rl_step = same.clone().map(|of| of.rl_step).max();
+            let last = same.map(|of| (of.episode, of.step)).max();
             let found: Vec<_> = merged.series.iter().filter(|of| key(of) == key(series)).collect();
             prop_assert_eq!(found.len(), 1);
-            prop_assert_eq!(Some(found[0].position), greatest);
+            let Position { rl_step: of, episode, step } = found[0].position;
+            prop_assert_eq!((Some(of), Some((episode, step))), (rl_step, last));
         }
         for environment in one.environments.iter().chain(&other.environments) {
             let all = one.environments.iter().chain(&other.environments);
