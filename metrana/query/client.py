@@ -297,7 +297,9 @@ class Client:
         """Gives statistics over the environments of a metric, one row a value of `by`.
 
         Each environment counts once there, by the mean of its finite points; what is not finite is
-        left out. A metric without environments counts as one. Of metrics with several labels the
+        left out. Of a position that was logged more than once the newest point counts; an episode
+        that was logged anew at another `rl_step` is at other positions, and counts with both. A
+        metric without environments counts as one. Of metrics with several labels the
         one without any is meant, unless `labels` choose another.
 
         Args:
