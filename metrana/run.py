@@ -221,7 +221,8 @@ class Run(_native.RunCore):
             labels: As it was logged with; `{"evaluation": "true"}` for `evaluation=True`.
 
         Returns:
-            The step (of a series of the RL functions: the greatest over environments), or None.
+            The step, or None. Of a series of the RL functions it is the greatest over environments,
+            of steps inside episodes over those that they are in.
         """
         return self._last_step(metric_name, scale, labels)
 

@@ -54,7 +54,7 @@ def written(value: Any) -> str:
 
 
 def console() -> Console:
-    """Gives what prints tables; into a pipe whole lines, however long, since nobody wraps there."""
+    """Gives what prints tables; into a pipe lines of up to 160 characters, as it has no width."""
     from rich.console import Console  # no command that does without tables needs it
 
     # A console asks for the terminal's width by itself, and obeys COLUMNS.
