@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -16,8 +18,11 @@ from metrana.cli.reading import find_run, reading
 from metrana.errors import MetranaValidationError
 from metrana.query import RunInfo
 
-# More columns than these would leave each too narrow; --json has all.
+# --json has all.
 _MAX_FURTHER: Final = 6
+# Narrower than these, texts and headings are hard to read.
+_LEAST_TEXT: Final = 10
+_LEAST_HEADING: Final = 6
 _OWN: Final = ("env_id", "episode", "evaluation", "first_rl_step", "last_rl_step")
 _HEADINGS: Final = {
     "env_id": "env",
@@ -26,6 +31,7 @@ _HEADINGS: Final = {
     "episode_length": "length",
     "episode_return": "return",
 }
+_TEXTS: Final = ("env_id", "end", "evaluation")
 # `end` says what they say, and the id of a video is for programs: --json has it.
 _SAID: Final = ("terminated", "truncated", "rendering_id")
 
@@ -41,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(shown.to_pylist())
     elif table.num_rows:
-        console().print(episode_table(shown, arguments.sort))
+        out = console()
+        out.print(episode_table(shown, out.width, arguments.sort))
         left_out = table.num_rows - shown.num_rows
         if left_out:
             note(f"… and {left_out:,} more episodes; --limit 0 shows all")
@@ -80,25 +87,74 @@ def ordered(table: Any, sort: str | None) -> Any:
     return table.take(pc.sort_indices(keyed, keys))
 
 
-def episode_table(table: Any, sort: str | None = None) -> Table:
-    """Gives the table that is printed: what an episode is, how it went, some further metrics."""
+def episode_table(table: Any, width: int, sort: str | None = None) -> Table:
+    """Gives the table that is printed: what an episode is, how it went, some further metrics.
+
+    Further metrics are left out from the last on, what is sorted by at last, till no number has to
+    go on in another line.
+
+    Args:
+        table: The episodes.
+        width: What there is for a line, in characters.
+        sort: What they are sorted by.
+    """
     names = [*_OWN, "episode_length", "episode_return", "end"]
     if not pc.any(table["evaluation"]).as_py():
         names.remove("evaluation")
     further = [name for name in table.column_names if name not in (*names, "evaluation", *_SAID)]
     named = [name for name in (sort,) if name not in (None, *names)]
-    names += list(dict.fromkeys([*named, *further]))[:_MAX_FURTHER]
+    further = list(dict.fromkeys([*named, *further]))[:_MAX_FURTHER]
+    cells = {
+        name: [visible(_cell(value)) for value in table[name].to_pylist()]
+        for name in (*names, *further)
+    }
+    least = {name: _least_width(name, cells[name]) for name in cells}
+    while further and _width(least[name] for name in (*names, *further)) > width:
+        further.pop()
+    names += further
+    widths = _widths([(least[name], _full_width(name, cells[name])) for name in names], width)
     printed = Table(box=None, pad_edge=False)
-    for name in names:
-        is_text = name in ("env_id", "end", "evaluation")
+    for name, column_width in zip(names, widths, strict=True):
         printed.add_column(
             Text(visible(_HEADINGS.get(name, name))),
-            justify="left" if is_text else "right",
+            justify="left" if name in _TEXTS else "right",
             overflow="fold",
+            width=column_width,
         )
-    for row in table.select(names).to_pylist():
-        printed.add_row(*(Text(visible(_cell(row[name]))) for name in names))
+    for row in zip(*(cells[name] for name in names), strict=True):
+        printed.add_row(*map(Text, row))
     return printed
+
+
+def _width(columns: Iterable[int]) -> int:
+    """Gives the width of a line whose columns have these: there are two spaces between."""
+    return sum(column + 2 for column in columns) - 2
+
+
+def _widths(columns: Sequence[tuple[int, int]], width: int) -> list[int | None]:
+    """Gives each column its least width, and what is left to the first that want more."""
+    spare = width - _width(least for least, _ in columns)
+    if spare < 0:
+        return [None] * len(columns)  # rather broken numbers than lines that are cut off
+    widths: list[int | None] = []
+    for least, full in columns:
+        more = min(spare, full - least)
+        spare -= more
+        widths.append(least + more)
+    return widths
+
+
+def _full_width(name: str, cells: Iterable[str]) -> int:
+    """Gives what a column takes that nothing is folded in."""
+    return max(cell_len(visible(_HEADINGS.get(name, name))), *map(cell_len, cells), 1)
+
+
+def _least_width(name: str, cells: Iterable[str]) -> int:
+    """Gives what a column has to have: room for each number; headings and texts may be folded."""
+    longest = max(map(cell_len, cells), default=0)
+    if name in _TEXTS:
+        longest = min(longest, _LEAST_TEXT)
+    return max(longest, min(cell_len(_HEADINGS.get(name, name)), _LEAST_HEADING))
 
 
 def _cell(value: Any) -> str:

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print_metrics(out, metrics[:_MAX_METRICS])
     if episodes is not None and episodes.num_rows:
         out.print()
-        out.print(episode_table(ordered(episodes, None).slice(0, _MAX_EPISODES)))
+        out.print(episode_table(ordered(episodes, None).slice(0, _MAX_EPISODES), out.width))
     for plot in filter(None, plots):
         out.print()
         out.print(Text(plot), no_wrap=True, crop=False)

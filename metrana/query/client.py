@@ -467,7 +467,7 @@ class Client:
         Args:
             rendering_id: The video, as `renderings` names it.
             path: The file, which is replaced if it is there; in a folder, `path` may be that, it is
-                named `ENV-episode-000123.mp4`, behind the first part `…-part2.mp4`.
+                named `ENV-episode-000123.mp4`, behind the first part `….part002.mp4`.
 
         Returns:
             Where the file is.

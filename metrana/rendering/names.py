@@ -19,13 +19,13 @@ def canonical_name(env_id: str, episode: int, part: int = 1) -> str:
             systems take no `:` (`%3A`), and an id that a server tells, who knows from whom it has
             it, must not lead to another folder.
         episode: The episode.
-        part: From 1; the parts behind the first say so: `…-part2.mp4`.
+        part: From 1; the parts behind the first say so, in a way that sorts: `….part002.mp4`.
     """
     env = quote(env_id, safe="")
     if len(env) > _MAX_ENV_CHARACTERS:
         digest = hashlib.sha256(env_id.encode()).hexdigest()[:_DIGEST_CHARACTERS]
         env = f"{env[: _MAX_ENV_CHARACTERS - _DIGEST_CHARACTERS - 1]}~{digest}"
-    suffix = "" if part == 1 else f"-part{part}"
+    suffix = "" if part == 1 else f".part{part:03d}"
     return f"{env}-episode-{episode:06d}{suffix}.mp4"
 
 

@@ -83,6 +83,7 @@ impl Position {
 
     /// The cursor of a series that reached both: the greater `rl_step`; the greater episode and the
     /// step inside it, whatever their `rl_step`s, for that is what automatic numbers go on from.
+    #[must_use]
     pub fn furthest(self, other: Self) -> Self {
         let (episode, step) = (self.episode, self.step).max((other.episode, other.step));
         Self { rl_step: self.rl_step.max(other.rl_step), episode, step }

@@ -1,5 +1,7 @@
 //! How much goes into one message.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 mod common;
 
 use common::{close, config, contents, open};

@@ -152,3 +152,24 @@ def test_what_is_no_number_somewhere_is_none_in_the_row_of_all_environments(
     #                          env            points to   last   min  mean max
     assert found["reward"] == ["5", "envs", "5", "0", "nan", "1", "3", "5"]
     assert found["steady"] == ["5", "envs", "5", "0", "3", "3", "3", "3"]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_no_number_is_broken_where_lines_are_short(tmp_path: Path, columns: int) -> None:
+    further = ["episode_duration", "forward_reward", "ctrl_cost", "x_velocity", "success"]
+    with client.init(run_name="r", data_dir=tmp_path, mode="offline") as run:
+        for episode in range(1_000, 1_003):
+            for name in ("episode_return", *further):
+                run.log_rl_episode(name, -1.23456e-5, 1_000_000 + episode, episode, "CartPole-v1-0")
+    environment = {"METRANA_DIR": str(tmp_path), "COLUMNS": str(columns)}
+    shown = ["show", "r", "--env", "CartPole-v1-0"]
+    for arguments in (["episodes", "r"], ["episodes", "r", "--sort", "success"], shown):
+        done = run_command(*arguments, code=0, environment=environment)
+        assert max(map(len, done.stdout.splitlines())) <= columns
+        cells = [line.split() for line in done.stdout.splitlines()]
+        for episode in ("1,000", "1,001", "1,002"):
+            (row,) = (row for row in cells if row[1:2] == [episode])
+            assert row[2:4] == [f"1,001{episode[1:]}"] * 2
+            assert set(row[4:]) == {"-1.2346e-05"}
+        if "--sort" in arguments:
+            assert "succe" in done.stdout

@@ -157,7 +157,7 @@ def test_a_video_is_downloaded_under_its_name_or_the_one_given(
     assert given.read_bytes() == VIDEOS[0]
     paths = [client.download_rendering(an_id(number).upper(), tmp_path) for number in range(4)]
     assert [path.name for path in paths] == [canonical_name(*place) for place in ORDER]
-    assert paths[2].name == "walker%3A0-episode-000010-part2.mp4"
+    assert paths[2].name == "walker%3A0-episode-000010.part002.mp4"
     for number, path in enumerate(paths):
         assert path.read_bytes() == VIDEOS[number]
     assert len(list(tmp_path.iterdir())) == 5
@@ -236,7 +236,7 @@ def test_a_browser_may_ask_for_a_part_and_keep_it(server: LocalServer) -> None:
     assert whole.headers["accept-ranges"] == "bytes"
     assert "immutable" in whole.headers["cache-control"]
     assert whole.headers["content-disposition"].startswith("inline")
-    assert "episode-000010-part2.mp4" in whole.headers["content-disposition"]
+    assert "episode-000010.part002.mp4" in whole.headers["content-disposition"]
     part = get(server, route, range="bytes=10-19")
     assert (part.status_code, part.content) == (206, VIDEOS[2][10:20])
     assert part.headers["content-range"] == f"bytes 10-19/{len(VIDEOS[2])}"

@@ -16,7 +16,7 @@ from metrana.rendering.names import canonical_name, numbered
     ("place", "name"),
     [
         (("walker-0", 123, 1), "walker-0-episode-000123.mp4"),
-        (("walker-0", 123, 2), "walker-0-episode-000123-part2.mp4"),
+        (("walker-0", 123, 2), "walker-0-episode-000123.part002.mp4"),
         (("a:b", 12_345_678, 1), "a%3Ab-episode-12345678.mp4"),
         (("../a/b", 0, 1), "..%2Fa%2Fb-episode-000000.mp4"),
         (("a\0\r\n", 0, 1), "a%00%0D%0A-episode-000000.mp4"),

@@ -161,10 +161,10 @@ def test_what_changes_within_an_episode_begins_a_further_part(tmp_path: Path) ->
     }
     assert [seen["a:b", 1, part].frames[0].shape[0] for part in (1, 2)] == [32, 64]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "a%3Ab-episode-000001-part2.mp4",
-        "a%3Ab-episode-000001-part3.mp4",
-        "a%3Ab-episode-000001-part4.mp4",
         "a%3Ab-episode-000001.mp4",
+        "a%3Ab-episode-000001.part002.mp4",
+        "a%3Ab-episode-000001.part003.mp4",
+        "a%3Ab-episode-000001.part004.mp4",
         "a%3Ab-episode-000002.mp4",
     ]
 
