@@ -11,12 +11,14 @@ import contextlib
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
-from metrana import _native, attributes, checks, lifecycle, session
-from metrana.errors import MetranaError, MetranaLoggerClosedError, MetranaValidationError
+from metrana import _native, checks, lifecycle, session
+from metrana.errors import MetranaLoggerClosedError, MetranaValidationError
 from metrana.faults import warn
+from metrana.integrations._config import config_of as config_of  # the adapters take both from here
+from metrana.integrations._config import log_config as log_config
 from metrana.run import Run
 from metrana.values import as_values
 
@@ -31,11 +33,6 @@ _CREATING: Final = frozenset(
     {"api_key", "run_name", "project_name", "workspace_name", "experiment_name", "run_id"}
     | {"tags", "description", "config", "resume_strategy", "create_project_if_missing"}
 )
-_PATH_CHARACTERS: Final = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"
-)
-# Deeper than any config is on purpose.
-_MAX_CONFIG_DEPTH: Final = 32
 
 
 def missing(framework: str, extra: str) -> ImportError:
@@ -169,12 +166,22 @@ class RunHandle:
         return self._made
 
     @property
+    def names_one(self) -> bool:
+        """Whether a run was given or named here, so that the current one is not meant."""
+        return self._names_one or self._given is not None
+
+    @property
     def init_args(self) -> dict[str, Any]:
         """What a new run would be made of; a copy, without the API key."""
         return {name: value for name, value in self._init_args.items() if name != "api_key"}
 
-    def open(self) -> Run:
+    def open(self, run_name: str | None = None, run_id: str | None = None) -> Run:
         """The run. Blocks as `metrana.init` does if it has to be made.
+
+        Args:
+            run_name: What a new one is called, if nothing here says so.
+            run_id: Which one is resumed instead of making a new one, if nothing here says so;
+                names given here are not looked at.
 
         Raises:
             MetranaError: If it cannot be made.
@@ -184,19 +191,28 @@ class RunHandle:
         if run is not None:
             return run
         with lifecycle.opening():
-            return self.run or self._found_or_made()
+            return self.run or self._found_or_made(run_name, run_id)
 
     def renew(self, **names: str | None) -> None:
-        """End the run that was made here, and let the next `open` make another.
+        """End the run that was made here, and let the next `open` make another beside it.
+
+        That is in the same project and kept in the same place, as beside a run that was given or is
+        the current one.
 
         Args:
             names: `run_name` or `project_name` of the next one; None: a generated one.
+
+        Raises:
+            MetranaError: As `close`; the next `open` makes another nevertheless.
         """
-        self.close()
-        self._given = self._run = None
-        self._init_args = {**self._init_args, **names}
-        self._init_args.pop("run_id", None)
-        self._names_one = True
+        run = self._run or (None if self.names_one else _open_current_run())
+        try:
+            self.close()
+        finally:
+            self._given, self._run, self._made = None, None, False
+            self._init_args = {**_place_of(run), **self._init_args, **names}
+            self._init_args.pop("run_id", None)
+            self._names_one = True
 
     def note_outcome(self, *, failed: bool) -> None:
         """Say what the training came to so far: the run ends with the status of the last word."""
@@ -245,22 +261,57 @@ class RunHandle:
     def __deepcopy__(self, _memo: dict[int, Any]) -> RunHandle:
         return self
 
-    def _found_or_made(self) -> Run:
+    def _found_or_made(self, run_name: str | None, run_id: str | None) -> Run:
         if self._given is not None:
             raise MetranaLoggerClosedError(
                 f"run: {self._given.run_name!r} is closed; give another one, or none"
             )
         if self._made and self._run is not None:
             # It is resumed under the id it has, whatever it was called.
-            self._init_args = self.attachment()
+            key = self._init_args.get("api_key")
+            self._init_args = self.attachment() | ({} if key is None else {"api_key": key})
         elif not self._names_one:
-            current = _native.current_run()
-            if isinstance(current, Run) and current.is_initialized():
+            current = _open_current_run()
+            if current is not None:
                 self._run = current
                 return current
-        run, was_open = session.open_run(_all_arguments(self._init_args))
+        arguments = self._arguments(run_name, run_id)
+        run, was_open = session.open_run(_all_arguments(arguments))
         self._run, self._made = run, self._made or not was_open
         return run
+
+    def _arguments(self, run_name: str | None, run_id: str | None) -> dict[str, Any]:
+        given = self._init_args
+        if given.get("run_id") is not None:
+            return given
+        if run_id is not None:
+            kept = {
+                name: value
+                for name, value in given.items()
+                if name not in _CREATING or name == "api_key"
+            }
+            return {**kept, "run_id": run_id}
+        if given.get("run_name") is None:
+            return {**given, "run_name": run_name}
+        return given
+
+
+def _open_current_run() -> Run | None:
+    current = _native.current_run()
+    return current if isinstance(current, Run) and current.is_initialized() else None
+
+
+def _place_of(run: Run | None) -> dict[str, Any]:
+    """Arguments of `metrana.init` for a run beside this one."""
+    if run is None:
+        return {}
+    key = run._settings.api_key  # noqa: SLF001 - the run's other half
+    return {
+        **run._attachment(),  # noqa: SLF001
+        **({} if key is None else {"api_key": key}),
+        "project_name": run.project_name,
+        "workspace_name": run.workspace_name,
+    }
 
 
 def _checked(init_args: object, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,18 +339,18 @@ def _all_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 _emitters: dict[tuple[str, str], weakref.ref[object]] = {}
 
 
-def claim(run: Run, source: str, owner: object) -> bool:
+def claim(run: Run | None, source: str, owner: object) -> bool:
     """Makes an adapter the one that logs a source to a run, until it is released or gone.
 
     Args:
-        run: The run.
+        run: The run; None: whichever it is.
         source: What is logged, `"transformers/<id of the trainer's state>"` say.
         owner: The adapter, or what lives as long as it logs.
 
     Returns:
         Whether it is the one; False: another one logs the source, and this one has to be passive.
     """
-    key = (run.run_id, source)
+    key = _emitter_key(run, source)
     present = _emitters.get(key)
     holder = None if present is None else present()
     if holder is None:
@@ -308,11 +359,16 @@ def claim(run: Run, source: str, owner: object) -> bool:
     return holder is owner
 
 
-def release(run: Run, source: str, owner: object) -> None:
+def release(run: Run | None, source: str, owner: object) -> None:
     """Lets another adapter log a source; nothing if `owner` is not the one that does."""
-    present = _emitters.get((run.run_id, source))
+    key = _emitter_key(run, source)
+    present = _emitters.get(key)
     if present is not None and present() is owner:
-        del _emitters[(run.run_id, source)]
+        del _emitters[key]
+
+
+def _emitter_key(run: Run | None, source: str) -> tuple[str, str]:
+    return ("" if run is None else run.run_id, source)
 
 
 class Fits:
@@ -322,22 +378,40 @@ class Fits:
     on; one that goes on, or resumes from a checkpoint, keeps the label and overwrites.
 
     Attributes:
+        number: Which fit is the present one, from 1.
         labels: Those of the present fit; None: none.
     """
 
     def __init__(self) -> None:
+        self.number = 1
         self.labels: dict[str, str] | None = None
-        self._number = 1
+        self._count = 1
         self._last_step: int | None = None
 
-    def begin(self, first_step: int, *, resumes: bool = False) -> None:
-        """A fit begins: `first_step` is the first that it may log, if `resumes` of a checkpoint."""
+    def begin(
+        self, first_step: int, *, resumes: bool = False, resumed_fit: int | None = None
+    ) -> None:
+        """A fit begins.
+
+        Args:
+            first_step: The first that it may log.
+            resumes: Whether it goes on from a checkpoint.
+            resumed_fit: Which fit made the checkpoint, from 1. Default: the present one.
+        """
+        if resumes and resumed_fit is not None:
+            self._count = max(self._count, resumed_fit)
+            self._take(resumed_fit)
+            return
         last = self._last_step
         if last is None or first_step > last or resumes:
             return
-        self._number += 1
+        self._count += 1
+        self._take(self._count)
         self._last_step = None
-        self.labels = {"fit": str(self._number)}
+
+    def _take(self, number: int) -> None:
+        self.number = number
+        self.labels = {"fit": str(number)} if number > 1 else None
 
     def note(self, step: int) -> None:
         """Something was logged at a step."""
@@ -412,87 +486,3 @@ def metric_name(key: object) -> str:
     text = str(key).encode(errors="replace").decode()
     text = "".join(c if ord(c) >= 0x20 and not 0x7F <= ord(c) < 0xA0 else "_" for c in text)
     return text.encode()[:MAX_METRIC_NAME_BYTES].decode(errors="ignore") or "_"
-
-
-def config_of(value: Any) -> dict[str, Any]:
-    """Hyperparameters as `Run.log_config` takes them, item by item, so that none is lost.
-
-    Keys become strings, and each character that a path may not have a `_`; two that become the same
-    are told apart by `_2` and so on. A value that no attribute can be is kept as its text.
-
-    Args:
-        value: A mapping, `Namespace`, dataclass or the like, nested as it may be.
-    """
-    found = _config_mapping(value, 0)
-    return {} if found is None else found
-
-
-def _config_mapping(value: Any, depth: int) -> dict[str, Any] | None:
-    items = _items(value)
-    if items is None or depth > _MAX_CONFIG_DEPTH:
-        return None
-    found: dict[str, Any] = {}
-    for key, read in items:
-        name = part = _config_key(key)
-        number_ = 1
-        while name in found:
-            number_ += 1
-            name = f"{part}_{number_}"
-        try:
-            found[name] = _config_value(read(), depth + 1)
-        except Exception as error:  # noqa: BLE001 - a container that makes its values when asked
-            found[name] = f"<unreadable: {type(error).__name__}: {error}>"
-    return found
-
-
-def _items(value: Any) -> list[tuple[Any, Callable[[], Any]]] | None:
-    """Keys, and what reads the value of each; None for what is no mapping."""
-    if isinstance(value, Mapping):
-        # A value that is missing or interpolated may raise when it is read.
-        return [(key, functools.partial(value.__getitem__, key)) for key in value]
-    found = attributes.as_mapping(value)
-    if found is None:
-        return None
-    return [(key, functools.partial(found.__getitem__, key)) for key in found]
-
-
-def _config_key(key: Any) -> str:
-    text = "".join(c if c in _PATH_CHARACTERS else "_" for c in str(key))
-    return text[: attributes.MAX_PATH_BYTES // 8] or "_"
-
-
-def _config_value(value: Any, depth: int) -> Any:
-    nested = _config_mapping(value, depth)
-    if nested is not None:
-        return nested
-    if isinstance(value, (list, tuple)) and depth <= _MAX_CONFIG_DEPTH:
-        return [_config_value(item, depth + 1) for item in value]
-    try:
-        attributes.flatten("config", value, "config")
-    except MetranaError:
-        return _text(value)
-    return value
-
-
-def _text(value: Any) -> str:
-    try:
-        text = str(value)
-    except Exception as error:  # noqa: BLE001 - whatever their __str__ raises
-        return f"<{type(value).__qualname__}: {type(error).__name__}>"
-    kept = text.encode(errors="replace")[: attributes.MAX_BYTES]
-    return kept.decode(errors="ignore")
-
-
-def log_config(run: Run, config: Any, faults: Faults) -> None:
-    """Logs hyperparameters as `config_of` gives them; what is refused at all is left out alone."""
-    found = config_of(config)
-    try:
-        run.log_config(found)
-    except MetranaValidationError:
-        _log_each(run, found.items(), faults)
-
-
-def _log_each(run: Run, items: Iterable[tuple[str, Any]], faults: Faults) -> None:
-    for name, value in items:
-        with faults:
-            run.log_config({name: value})

@@ -128,6 +128,76 @@ def test_the_next_trial_has_a_run_of_its_own(offline: dict[str, Any]) -> None:
     handle.close()
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_the_next_run_lies_beside_the_one_that_was_used(
+    offline: dict[str, Any], given: bool
+) -> None:
+    outer = metrana.init(**offline, project_name="p", run_name="outer")
+    handle = RunHandle(outer) if given else RunHandle()
+    assert handle.names_one is given
+    handle.renew(run_name="trial")
+    run = handle.open()
+    assert outer.is_initialized()
+    handle.close()
+    assert not run.is_initialized()
+    outer.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert set(client.runs("p")["run_name"]) == {"outer", "trial"}
+
+
+def test_a_run_that_cannot_be_closed_does_not_keep_the_next_one(
+    offline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = RunHandle(run_name="a", init_args=offline)
+    first = handle.open()
+    with monkeypatch.context() as patched:
+        patched.setattr(handle, "close", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            handle.renew(run_name="b")
+    assert handle.open().run_name == "b"
+    handle.close()
+    first.close()
+
+
+def test_names_that_are_asked_for_are_those_of_a_new_run_only(offline: dict[str, Any]) -> None:
+    named = RunHandle(run_name="given", init_args=offline)
+    assert named.open("asked").run_name == "given"
+    unnamed = RunHandle(init_args=offline)
+    assert unnamed.open("asked").run_name == "asked"
+    assert RunHandle().open("other").run_name == "asked"  # the current one
+    unnamed.close()
+    named.close()
+
+
+def test_a_run_that_is_asked_for_is_resumed(offline: dict[str, Any]) -> None:
+    with metrana.init(**offline, project_name="p", run_name="before") as before:
+        before.log("loss", 1.0)
+    handle = RunHandle(run_name="other", project_name="q", init_args={**offline, "tags": ["x"]})
+    resumed = handle.open(run_id=before.run_id)
+    assert (resumed.run_id, resumed.run_name, resumed.project_name) == (
+        before.run_id,
+        "before",
+        "p",
+    )
+    assert handle.made
+    handle.close()
+    unknown = RunHandle(init_args=offline)
+    with pytest.raises(metrana.MetranaLoggerInitError, match="no run with run_id"):
+        unknown.open(run_id="ab" * 16)
+
+
+def test_a_run_elsewhere_is_resumed_with_the_key_that_was_given(offline: dict[str, Any]) -> None:
+    url = "https://metrana.example:7671"
+    place = {**offline, "mode": "auto", "ingestion_url": url, "connect_timeout_secs": 0.1}
+    handle = RunHandle(run_name="far", init_args={**place, "api_key": "a-secret"})
+    run = handle.open()
+    run.close(close_timeout=0)
+    again = handle.open()
+    assert again.run_id == run.run_id
+    assert "api_key" not in handle.init_args
+    again.close(close_timeout=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -242,6 +312,30 @@ def test_one_adapter_logs_a_source_until_it_is_gone(offline: dict[str, Any]) -> 
     del second
     gc.collect()
     assert claim(run, "env", first)
+
+
+def test_one_adapter_logs_a_source_whatever_the_run(offline: dict[str, Any]) -> None:
+    run = metrana.init(**offline)
+    first, second = _Adapter(), _Adapter()
+    assert claim(None, "trainer", first)
+    assert not claim(None, "trainer", second)
+    assert claim(run, "trainer", second)
+    release(run, "trainer", first)
+    release(None, "trainer", first)
+    assert claim(None, "trainer", second)
+    assert not claim(run, "trainer", first)
+
+
+def test_a_checkpoint_says_which_fit_goes_on() -> None:
+    fits = Fits()
+    fits.begin(5, resumes=True, resumed_fit=3)
+    assert fits.labels == {"fit": "3"}
+    assert fits.number == 3
+    fits.note(9)
+    fits.begin(5, resumes=True, resumed_fit=1)
+    assert fits.labels is None
+    fits.begin(1)
+    assert fits.labels == {"fit": "4"}
 
 
 def test_a_fit_whose_steps_begin_again_is_labelled() -> None:
