@@ -289,6 +289,20 @@ def test_a_run_that_was_closed_after_a_training_is_gone_on_with(
     assert steps(found["eval/loss", "evaluation=true"]) == [4]
 
 
+def test_disabled_it_leaves_nothing(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METRANA_DISABLED", "1")
+    callback = MetranaCallback(run_name="a")
+    training = trainer(tmp_path, callback, save_strategy="steps", save_steps=2)
+    training.train()
+    training.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-2"))
+    assert callback.faults.count == 0
+    assert callback.state()["attributes"] == {"metrana_run": None}
+    callback.close()
+    assert not data_dir.exists()
+
+
 def test_a_training_that_fails_is_a_run_that_failed(tmp_path: Path, data_dir: Path) -> None:
     script = f"""
 import sys

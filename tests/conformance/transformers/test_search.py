@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import transformers.integrations
 import transformers.trainer
-from transformers import Trainer
+from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import HPSearchBackend
 
 import metrana
@@ -19,6 +19,7 @@ from metrana.query import Client
 from tests.conformance.transformers.training import (
     Line,
     LineConfig,
+    arguments,
     run_names,
     series,
     steps,
@@ -124,6 +125,30 @@ def test_trials_of_other_processes_are_named_by_their_ids(
     monkeypatch.setitem(sys.modules, "ray.tune", tune)  # type: ignore[arg-type]
     search(searching(tmp_path, MetranaCallback(run_name="s")), n_trials=1)
     assert run_names(data_dir) == ["s-trial-ab12_0007"]
+
+
+def test_a_trial_goes_on_in_its_own_run_and_in_no_other(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(["one", "one", "other"])
+    context = SimpleNamespace(get_trial_id=lambda: next(ids))
+    tune = SimpleNamespace(get_context=lambda: context)
+    monkeypatch.setitem(sys.modules, "ray.tune", tune)  # type: ignore[arg-type]
+    exported: dict[str, Any] = {}
+    run_ids = []
+    # As where a population exchanges its checkpoints: that of the first is everybody's.
+    for step in (0, 2, 2):
+        state = TrainerState(
+            global_step=step, is_hyper_param_search=True, stateful_callbacks=dict(exported)
+        )
+        callback = MetranaCallback(run_name="s")
+        callback.on_train_begin(arguments(tmp_path), state, TrainerControl())
+        assert callback.run is not None
+        run_ids.append(callback.run.run_id)
+        exported.setdefault("MetranaCallback", callback.state())
+        callback.close()
+    assert run_ids[0] == run_ids[1] != run_ids[2]
+    assert run_names(data_dir) == ["s-trial-one", "s-trial-other"]
 
 
 def test_a_trial_whose_run_cannot_be_made_does_not_end_the_search(
