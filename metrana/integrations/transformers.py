@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from metrana.errors import MetranaLoggerInitError
+from metrana.errors import MetranaClosingError, MetranaLoggerInitError
 from metrana.integrations import _transformers
 from metrana.integrations._common import (
     Faults,
@@ -223,8 +223,12 @@ class MetranaCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Deliver what is logged; the run stays open. Blocks, at most 15 seconds."""
         self._now.is_training = False
-        if self._is_logger(state):
+        if not self._is_logger(state):
+            return
+        try:
             self._handle.flush(_FLUSH_TIMEOUT_S)
+        except MetranaClosingError as error:  # nothing is lost
+            self.faults.warn_once("late", f"{self.faults.adapter} goes on: {error}")
 
     # ── Checkpoints ──────────────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,7 @@ import pytest
 from transformers import TrainerCallback
 
 import metrana
+import metrana.integrations.transformers
 from metrana.integrations.transformers import MetranaCallback
 from tests.conformance.transformers.training import (
     Doing,
@@ -212,7 +213,7 @@ def test_another_name_or_run_is_preferred_to_the_checkpoints(
 
 
 def test_the_label_of_the_training_that_made_a_checkpoint_is_kept(
-    tmp_path: Path, data_dir: Path
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     callback = MetranaCallback()
     training = trainer(tmp_path, callback, **SAVING)
@@ -221,6 +222,7 @@ def test_the_label_of_the_training_that_made_a_checkpoint_is_kept(
     kept = saved(tmp_path)["stateful_callbacks"]["MetranaCallback"]["attributes"]["metrana_run"]
     assert kept["fit"] == 2
     callback.close()
+    monkeypatch.setattr(metrana.integrations.transformers, "_fits", {})  # as in another process
     resume(tmp_path, MetranaCallback())
     found = series(data_dir)
     assert steps(found["train/loss",]) == ALL

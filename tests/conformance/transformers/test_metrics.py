@@ -174,6 +174,7 @@ def test_what_is_logged_by_hand_is_told_apart_by_its_keys(tmp_path: Path, data_d
     [
         ({"loss": 1, "learning_rate": 2, "gen_runtime": 3}, {"train/gen_runtime"}, False),
         ({"train_loss": 1}, {"train/train_loss"}, False),
+        ({"loss": 1, "train_runtime": 2}, {"train/loss", "train/train_runtime"}, False),
         ({"train_loss": 1, "total_flos": 2}, {"summary/total_flos"}, False),
         ({"x_runtime": 1, "x_loss": 2, "reward": 3}, {"x/loss", "x/reward"}, True),
         ({"_runtime": 1}, {"train/_runtime"}, False),

@@ -19,6 +19,7 @@ from transformers.integrations.integration_utils import (
 )
 
 import metrana
+import metrana.integrations.transformers
 from metrana.integrations.transformers import MetranaCallback
 from metrana.query import Client
 from tests.conformance.transformers.training import (
@@ -369,3 +370,21 @@ def test_it_logs_to_a_server_and_has_delivered_at_the_end(tmp_path: Path) -> Non
     assert losses["value"].tolist() == logged
     assert losses["step"].tolist() == ALL
     assert evaluated["labels"].tolist() == [{"evaluation": "true"}]
+
+
+def test_a_server_that_dies_neither_ends_a_training_nor_holds_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrana.integrations.transformers, "_FLUSH_TIMEOUT_S", 0.1)
+    with LocalServer(tmp_path / "server") as server:
+        place = {"mode": "online", "data_dir": server.data_dir}
+        callback = MetranaCallback(run_name="online", init_args=place)
+        training = trainer(tmp_path, callback, Doing(2, server.kill))
+        with pytest.warns(metrana.MetranaWarning, match=r"transformers\.MetranaCallback goes on: "):
+            training.train()
+    assert callback.faults.count == 0
+    run = callback.run
+    assert run is not None
+    with pytest.warns(metrana.MetranaWarning, match="has not acknowledged"):
+        run.close(close_timeout=0.1)
+    assert steps(series(server.data_dir, "online")["train/loss",]) == ALL
