@@ -103,7 +103,7 @@ def test_a_checkpoint_is_resumed_in_the_same_run(tmp_path: Path, data_dir: Path)
     assert not any("fit=2" in labels for _, *labels in found)
 
 
-@pytest.mark.parametrize("named", [{}, {"run_name": "a"}, {"run_name": "a", "project_name": "p"}])
+@pytest.mark.parametrize("named", [{}, {"run_name": "a", "project_name": "p"}])
 @pytest.mark.parametrize("restores", [False, True])
 def test_a_checkpoint_is_resumed_by_another_callback(
     tmp_path: Path, data_dir: Path, named: dict[str, str], restores: bool
