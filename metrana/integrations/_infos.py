@@ -1,0 +1,142 @@
+"""What environments say in their infos: numbers of M environments at one step, by key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from metrana import checks
+from metrana.errors import MetranaValidationError
+from metrana.integrations._common import Faults, number
+
+_SUCCESS: Final = ("is_success", "success")
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
+
+
+class Column(NamedTuple):
+    """An info metric at one step of M environments."""
+
+    values: Floats
+    """NaN where there is none. Shape: `(num_envs,)`."""
+    present: Bools
+    """Where there is one. Shape: `(num_envs,)`."""
+
+
+def success_of(info: Mapping[str, Any]) -> float | None:
+    """Whether an episode had success, by `is_success` or `success` in the info of its last step.
+
+    Returns:
+        0 or 1 as a rule; None if it does not say.
+    """
+    for key in _SUCCESS:
+        value = number(info.get(key))
+        if value is not None:
+            return value
+    return None
+
+
+def columns_of_dicts(
+    keys: Sequence[str], infos: Sequence[Mapping[str, Any]], faults: Faults
+) -> list[Column]:
+    """Info metrics of M environments that give an info each, as those of SB3 do.
+
+    Args:
+        keys: Of the metrics.
+        infos: One each.
+        faults: Says what is left out because it is no number.
+    """
+    return [_column((info.get(key) for info in infos), len(infos), key, faults) for key in keys]
+
+
+def successes_of_dicts(infos: Sequence[Mapping[str, Any]], ended: Integers) -> Column | None:
+    """Whether the episodes that ended had success; None if no info says so."""
+    found = empty_column(len(infos))
+    for index in ended.tolist():
+        value = success_of(infos[index])
+        if value is not None:
+            found.values[index], found.present[index] = value, True
+    return found if found.present.any() else None
+
+
+def columns_of_arrays(
+    keys: Sequence[str], infos: Mapping[str, Any], num_envs: int, faults: Faults
+) -> list[Column]:
+    """Info metrics of M environments that give one info, as those of Gymnasium do.
+
+    Args:
+        keys: Of the metrics.
+        infos: Under each key the values of all; under `_key`, where it has any.
+        num_envs: How many environments there are.
+        faults: Says what is left out because it is no number.
+    """
+    return [_column_of_array(key, infos, num_envs, faults) for key in keys]
+
+
+def successes_of_arrays(infos: Mapping[str, Any], num_envs: int, faults: Faults) -> Column | None:
+    """Whether episodes had success, of all environments; None if the info does not say so."""
+    for key in _SUCCESS:
+        if key in infos:
+            return _column_of_array(key, infos, num_envs, faults)
+    return None
+
+
+def empty_column(num_envs: int) -> Column:
+    """A column of nothing."""
+    return Column(np.full(num_envs, math.nan), np.zeros(num_envs, bool))
+
+
+def _column_of_array(key: str, infos: Mapping[str, Any], num_envs: int, faults: Faults) -> Column:
+    given = infos.get(key)
+    if given is None:
+        return empty_column(num_envs)
+    array = np.asarray(given)
+    if array.shape != (num_envs,):
+        warn_of(faults, key, given)
+        return empty_column(num_envs)
+    mask = infos.get(f"_{key}")
+    present = np.ones(num_envs, bool) if mask is None else np.asarray(mask, bool)
+    if array.dtype.kind not in "biuf":
+        items = (item if is_there else None for item, is_there in zip(array, present, strict=True))
+        return _column(items, num_envs, key, faults)
+    if present.all():
+        return Column(array.astype(np.float64), present)
+    return Column(np.where(present, array, math.nan), present)
+
+
+def _column(items: Iterable[Any], num_envs: int, key: str, faults: Faults) -> Column:
+    column = empty_column(num_envs)
+    for index, item in enumerate(items):
+        value = None if item is None else number(item)
+        if value is not None:
+            column.values[index], column.present[index] = value, True
+        elif item is not None:
+            warn_of(faults, key, item)
+    return column
+
+
+def warn_of(faults: Faults, key: str, value: object) -> None:
+    """Say once that an info metric is left out, being no number."""
+    faults.warn_once(
+        f"left out {key}",
+        f"{faults.adapter} leaves out info[{key!r}]: one number was expected for each environment, "
+        f"not {checks.shown(value)}",
+    )
+
+
+def checked_floats(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An array of numbers of a shape, of whatever library the environment makes them.
+
+    Raises:
+        MetranaValidationError: For any other shape.
+    """
+    array = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+    if array.shape != shape:
+        raise MetranaValidationError(f"{name}: must be of shape {shape}, not {array.shape}")
+    return array
