@@ -49,6 +49,11 @@ class Renderings:
                 recorder.close()
         recorder.add(frame, rl_step, episode, env_id, fps)
 
+    def end(self, env_id: str) -> None:
+        """End the video of an environment with the last frame that was added, if there is one."""
+        if self._recorder is not None:
+            self._recorder.end(env_id)
+
     def counted_in(self, metrics: Metrics) -> Metrics:
         """The counters of a run with those of its videos."""
         recorder = self._recorder

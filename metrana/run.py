@@ -344,6 +344,10 @@ class Run(_native.RunCore):
         ):
             local.print_hint(self.run_name, settings.data_dir)
 
+    def _end_rendering(self, env_id: str) -> None:
+        """End an environment's video with its last frame, before one of another episode comes."""
+        self._renderings.end(env_id)
+
     def _opened_in_child(self) -> None:
         """Called by the native module when a forked child has opened a writer of its own."""
         self._pid = os.getpid()

@@ -18,13 +18,15 @@ class Frame:
     place: Place
     format_: Format
     pixels: Pixels
+    is_last: bool = False
+    """Whether the video ends with it."""
 
 
 class Environment:
     """What becomes of the frames of an environment: an episode is a video, or several parts of one.
 
-    `waiting` and `is_held` are the recorder's, under its lock. The methods are for the worker that
-    holds it, but `abandon`.
+    `waiting`, `is_held` and `is_to_end` are the recorder's, under its lock. The methods are for the
+    worker that holds it, but `abandon`.
 
     Args:
         outlet: Begins and finishes its videos.
@@ -33,6 +35,8 @@ class Environment:
     def __init__(self, outlet: Outlet) -> None:
         self.waiting: deque[Frame] = deque()
         self.is_held = False
+        # Whether the frame that its worker has is the last of its video.
+        self.is_to_end = False
         self._outlet = outlet
         self._video: Video | None = None
         # The episode and format of the last frame.

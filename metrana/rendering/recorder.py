@@ -81,6 +81,8 @@ class Recorder:
         self._environments: dict[str, Environment] = {}
         self._ready: deque[Environment] = deque()
         """Those that have frames and that nobody holds."""
+        self._ending: deque[Environment] = deque()
+        """Those whose video has all its frames and is to end; held, for the worker that comes."""
         self._open: dict[Environment, None] = {}
         """Those with an open video, the one longest without a frame first."""
         self._waiting_count = self._working_count = 0
@@ -113,6 +115,24 @@ class Recorder:
                 self._start_worker()
                 self._has_work.notify()
         self._reports.show()
+
+    def end(self, env_id: str) -> None:
+        """End an environment's video behind the frames that came so far. Does not wait for it."""
+        if self._is_inherited():
+            return
+        with self._lock:
+            frames = [frame for frame in self._inbox.copy() if frame.place.env_id == env_id]
+            environment = self._environments.get(env_id)
+            if not frames and environment is not None:
+                frames = list(environment.waiting)
+            if frames:
+                frames[-1].is_last = True
+            elif environment is not None and environment.is_held:
+                environment.is_to_end = True
+            elif environment is not None and environment.has_video:
+                self._let_end(environment)
+                self._start_worker()
+                self._has_work.notify()
 
     def counts(self) -> FrameCounts:
         """The frames so far."""
@@ -261,6 +281,8 @@ class Recorder:
     def _give_up(self, limit_s: float) -> None:
         """Leave the rest to recovery: workers may be stuck for ever."""
         self._is_given_up = True
+        while self._ending:
+            self._ending.popleft().is_held = False
         for environment in self._environments.values():
             environment.abandon()
         self._open.clear()
@@ -282,10 +304,10 @@ class Recorder:
             environment, frame = job
             is_encoded = False
             try:
-                if frame is None:
-                    environment.finish()
-                else:
+                if frame is not None:
                     is_encoded = environment.encode(frame, self._make_room)
+                if frame is None or frame.is_last:
+                    environment.finish()
             except Exception as error:  # noqa: BLE001 - a close would wait for a worker that died
                 self._reports.fault("worker", f"a frame could not be recorded: {error!r}")
             self._end_job(job, is_encoded=is_encoded)
@@ -295,6 +317,8 @@ class Recorder:
         with self._lock:
             while not self._is_given_up:
                 self._sort_inbox()
+                if self._ending:
+                    return _Job(self._ending.popleft(), None)
                 if self._ready:
                     return self._next_frame()
                 if self._is_closed:
@@ -349,11 +373,21 @@ class Recorder:
             else:
                 self._dropped_count += 1
 
+    def _let_end(self, environment: Environment) -> None:
+        """Leave an environment to the next worker that is free, which ends its video."""
+        environment.is_held = True
+        self._ending.append(environment)
+
     def _release(self, environment: Environment) -> None:
         environment.is_held = False
         self._open.pop(environment, None)
         if environment.has_video:
             self._open[environment] = None  # the last one: it has just had a frame
+        if environment.is_to_end:
+            environment.is_to_end = False
+            if environment.has_video and not self._is_given_up:
+                self._let_end(environment)
+                return  # what waits is readied when it is ended
         if environment.waiting:
             self._ready.append(environment)
 

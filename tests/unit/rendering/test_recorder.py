@@ -58,6 +58,59 @@ def test_a_video_ends_when_the_next_episode_begins(tmp_path: Path) -> None:
     assert len(finished) == 2
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["encoded", "queued"])
+def test_a_video_that_is_ended_is_whole_before_another_begins(tmp_path: Path, waits: bool) -> None:
+    finished: list[str] = []
+    recording = recorder(tmp_path, finished)
+    for _ in range(20):
+        recording.add(shade(100), 0, 0, "e", None)
+    recording.add(shade(100), 0, 0, "other", None)
+    if waits:
+        wait_until(lambda: recording.counts().encoded == 21)
+    recording.end("e")
+    recording.end("e")
+    recording.end("nobody")
+    wait_until(lambda: len(finished) == 1)
+    assert described(tmp_path)[finished[0]]["env_id"] == "e"
+    assert recording.counts() == (21, 21, 0)
+    recording.add(shade(200), 0, 0, "e", None)
+    recording.close()
+    recording.end("other")
+    seen = {key: len(video.shades) for key, video in videos(tmp_path).items()}
+    assert seen == {("e", 0, 1): 20, ("e", 0, 2): 1, ("other", 0, 1): 1}
+
+
+@pytest.mark.parametrize("encoder_count", [1, 3])
+def test_videos_end_where_they_are_ended_whatever_comes_between(
+    tmp_path: Path, encoder_count: int
+) -> None:
+    finished: list[str] = []
+    recording = recorder(tmp_path, finished, encoder_count=encoder_count)
+    chance = random.Random(3)
+    levels: dict[tuple[str, int, int], list[int]] = {}
+    episodes = dict.fromkeys("abcde", 0)
+    ended = 0
+    for _ in range(600):
+        env_id = chance.choice("abcde")
+        key = (env_id, episodes[env_id], 1)
+        level = chance.randrange(256)
+        levels.setdefault(key, []).append(level)
+        recording.add(shade(level), 0, episodes[env_id], env_id, None)
+        if chance.random() < 0.1:
+            recording.end(env_id)
+            episodes[env_id] += 1
+            ended += 1
+        if chance.random() < 0.05:
+            wait_until(lambda: recording.counts().encoded == recording.counts().added)
+    wait_until(lambda: len(finished) >= ended)
+    assert len(finished) == ended
+    recording.close()
+    seen = videos(tmp_path)
+    assert seen.keys() == levels.keys()
+    for key, expected in levels.items():
+        assert seen[key].shades == pytest.approx(expected, abs=2), key
+
+
 @pytest.mark.parametrize("encoder_count", [1, 3])
 def test_interleaved_environments_do_not_split_videos(tmp_path: Path, encoder_count: int) -> None:
     recording = recorder(tmp_path, encoder_count=encoder_count)
