@@ -113,7 +113,8 @@ class EpisodeLog:
             name: The environment's name.
 
         Returns:
-            False: another log that lives has one of those that were given; none is taken.
+            False: another log that lives has one of those that were given; none is taken, and it
+            is said once.
         """
         if env_id is None:
             base = env_id_base(name, evaluation=self._evaluation)
@@ -122,6 +123,11 @@ class EpisodeLog:
             given = self._given_ids(env_id)
             if not all(self._take(each) for each in given):
                 self.release()
+                self._faults.warn_once(
+                    "claimed",
+                    f"{self._faults.adapter} logs nothing: another one that was not closed logs "
+                    f"env_id={env_id!r} to this run",
+                )
                 return False
             self.env_ids = given
         cursors = [self.run.get_env_last_rl_step_and_episode(each) for each in self.env_ids]
@@ -195,12 +201,12 @@ class EnvEpisodes(EpisodeLog):
         """Count a step and log it.
 
         Args:
-            reward: Its reward; anything that `float` takes.
+            reward: Its reward; NaN is logged for what is no number.
             info: Its info; may be empty if there are no info metrics.
             rl_step: Default: by the log's own clock.
 
         Raises:
-            Exception: What `float(reward)` or `Run.log_rl_environment_step` raises.
+            MetranaError: As `Run.log_rl_environment_step`.
         """
         self.episode_length += 1
         if rl_step is None and self._has_own_clock:
@@ -208,7 +214,7 @@ class EnvEpisodes(EpisodeLog):
             self.rl_step = self._clock.rl_step = rl_step = self.rl_step + 1
         else:
             rl_step = self._tick(rl_step)
-        value = float(reward)
+        value = reward if type(reward) is float else self._number(reward)
         self.episode_return += value
         if self._logs_steps:
             self._log_step(
@@ -264,6 +270,17 @@ class EnvEpisodes(EpisodeLog):
         self._last: dict[str, float] = {}
         every = self.settings.every
         self._logs_steps = every != 0 and episode % every == 0
+
+    def _number(self, reward: Any) -> float:
+        value = number(reward)
+        if value is None:
+            self._faults.warn_once(
+                "reward",
+                f"{self._faults.adapter} leaves out the reward {checks.shown(reward)}, which is no "
+                "number",
+            )
+            return math.nan
+        return value
 
     def _take_info(self, info: Mapping[str, Any]) -> None:
         for key, name in self._keys:
@@ -432,5 +449,4 @@ class VectorEpisodes(EpisodeLog):
         return {
             name: Column(column.values[ended], column.present[ended])
             for name, column in named.items()
-            if column is not None
         }

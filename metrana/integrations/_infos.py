@@ -130,8 +130,8 @@ def warn_of(faults: Faults, key: str, value: object) -> None:
     )
 
 
-def checked_floats(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """An array of numbers of a shape, of whatever library the environment makes them.
+def checked_array(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An array of an environment, of whatever library it makes them.
 
     Raises:
         MetranaValidationError: For any other shape.
