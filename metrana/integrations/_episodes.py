@@ -34,7 +34,7 @@ import itertools
 import math
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -285,7 +285,7 @@ class EnvEpisodes(EpisodeLog):
     def _take_info(self, info: Mapping[str, Any]) -> None:
         for key, name in self._keys:
             given = info.get(key)
-            value = None if given is None else number(given)
+            value = given if type(given) is float else number(given)
             if value is None:
                 if given is not None:
                     warn_of(self._faults, key, given)
@@ -337,21 +337,23 @@ class VectorEpisodes(EpisodeLog):
             MetranaError: As `Run.log_rl_environment_step`.
         """
         self._step_count += 1
-        rl_step = self._tick(rl_step)
+        if rl_step is None and self._has_own_clock:
+            self.rl_step = self._clock.rl_step = rl_step = self.rl_step + self.num_envs
+        else:
+            rl_step = self._tick(rl_step)
         self.episode_returns += rewards
         if resets is not None:
             self._restart(resets.nonzero()[0])
-        for last, column in zip(self._last, columns, strict=False):
-            kept = column.present if resets is None else column.present & ~resets
-            np.copyto(last.values, column.values, where=kept)
-            np.logical_or(last.present, kept, out=last.present)
+        if columns:
+            self._keep_last(columns, resets)
         if resets is not None or self.settings.every != 1:
             self._log_some(rewards, columns, resets, rl_step)
             return
-        log, rest = self._log_step, (self.env_ids, self.episodes, None, self._evaluation)
-        log("reward", rewards, rl_step, *rest)
-        for name, column in zip(self.settings.names, columns, strict=False):
-            log(name, column.values, rl_step, *rest)
+        log, env_ids, episodes = self._log_step, self.env_ids, self.episodes
+        log("reward", rewards, rl_step, env_ids, episodes, None, self._evaluation)
+        if columns:
+            for name, column in zip(self.settings.names, columns, strict=True):
+                log(name, column.values, rl_step, env_ids, episodes, None, self._evaluation)
 
     def finish(
         self,
@@ -371,6 +373,9 @@ class VectorEpisodes(EpisodeLog):
         Raises:
             MetranaError: As `Run.log_rl_episode`.
         """
+        if len(ended) == 1:
+            self._finish_one(int(ended[0]), terminated, truncated, successes)
+            return
         record = np.empty((5, len(ended)))
         record[0] = self.episode_returns[ended]
         record[1] = self._step_count - self._starts[ended]
@@ -379,7 +384,10 @@ class VectorEpisodes(EpisodeLog):
         record[4] = truncated[ended]
         env_ids = [self.env_ids[index] for index in ended.tolist()]
         episodes = self.episodes[ended]
-        others = self._others(ended, successes)
+        others = {
+            name: (column.values[ended], column.is_at(ended))
+            for name, column in self._others(successes)
+        }
         self.episodes[ended] += 1
         self._restart(ended)
         log, rest = self._log_episode, (self.rl_step, episodes, env_ids, None, self._evaluation)
@@ -411,12 +419,47 @@ class VectorEpisodes(EpisodeLog):
     def _go_on(self, episodes: list[int]) -> None:
         self.episodes = np.array(episodes, np.int64)
 
-    def _restart(self, indices: Integers) -> None:
+    def _finish_one(
+        self,
+        index: int,
+        terminated: npt.NDArray[Any],
+        truncated: npt.NDArray[Any],
+        successes: Column | None,
+    ) -> None:
+        """The same for one environment: numbers of Python cost less than arrays of one."""
+        record = {
+            "episode_return": float(self.episode_returns[index]),
+            "episode_length": float(self._step_count - self._starts[index]),
+            "episode_duration": time.perf_counter() - float(self._began[index]),
+            "terminated": float(terminated[index]),
+            "truncated": float(truncated[index]),
+        }
+        for name, column in self._others(successes):
+            if column.present is None or column.present[index]:
+                record[name] = float(column.values[index])
+        episode, env_id = int(self.episodes[index]), self.env_ids[index]
+        self.episodes[index] = episode + 1
+        self._restart(index)
+        log, rl_step = self._log_episode, self.rl_step
+        for name, value in record.items():
+            log(name, value, rl_step, episode, env_id, None, self._evaluation)
+
+    def _restart(self, indices: Integers | int) -> None:
         self.episode_returns[indices] = 0.0
         self._starts[indices] = self._step_count
         self._began[indices] = time.perf_counter()
         for last in self._last:
-            last.present[indices] = False
+            last.mask[indices] = False
+
+    def _keep_last(self, columns: Sequence[Column], resets: Bools | None) -> None:
+        for last, column in zip(self._last, columns, strict=True):
+            if column.present is None and resets is None:
+                np.copyto(last.values, column.values)
+                last.mask.fill(True)
+            else:
+                kept = column.mask if resets is None else column.mask & ~resets
+                np.copyto(last.values, column.values, where=kept)
+                np.logical_or(last.mask, kept, out=last.mask)
 
     def _log_some(
         self,
@@ -441,12 +484,10 @@ class VectorEpisodes(EpisodeLog):
         for name, column in zip(self.settings.names, columns, strict=False):
             log(name, column.values[at], rl_step, *rest)
 
-    def _others(self, ended: Integers, successes: Column | None) -> dict[str, Column]:
-        """What only some episodes have in their records, as copies."""
-        named = {"success": successes} if successes is not None else {}
+    def _others(self, successes: Column | None) -> Iterator[tuple[str, Column]]:
+        """What only some episodes have in their records."""
+        if successes is not None:
+            yield "success", successes
         for name, last in zip(self.settings.names, self._last, strict=True):
-            named.setdefault(name, last)
-        return {
-            name: Column(column.values[ended], column.present[ended])
-            for name, column in named.items()
-        }
+            if successes is None or name != "success":
+                yield name, last

@@ -298,12 +298,10 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         if ending is infos:
             return columns
         # What the infos say of them is of the reset.
-        for column, final in zip(
-            columns, columns_of_arrays(keys, ending, num_envs, self.faults), strict=True
-        ):
-            column.values[ended] = final.values[ended]
-            column.present[ended] = final.present[ended]
-        return columns
+        finals = columns_of_arrays(keys, ending, num_envs, self.faults)
+        return [
+            column.with_others(final, ended) for column, final in zip(columns, finals, strict=True)
+        ]
 
     def _begin(self, mask: Bools | None) -> None:
         if self._pid != os.getpid():  # a forked child: the env ids are its parent's
