@@ -274,7 +274,7 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         ending: Mapping[str, Any] = infos
         if is_same_step and len(ended):
             final = infos.get("final_info")
-            ending = final if isinstance(final, Mapping) else {}
+            ending = final if isinstance(final, Mapping) else infos
         keys = self._settings.info_metrics
         columns = self._columns(infos, ending, ended) if keys else ()
         try:

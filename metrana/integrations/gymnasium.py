@@ -86,7 +86,8 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         log_env_steps: False: no steps are logged, only episodes; an int N: those of the episodes
             0, N, 2N, ….
         episode_trigger: Says by an episode's number whether it has a video. Default: no videos.
-        step_trigger: Says by the number of steps before it whether a video begins at a step.
+        step_trigger: Says by the number of steps before it whether a video begins at a step; while
+            one goes on, none does.
         video_length: Most frames of a video. Default: 0, which is to the end of the episode.
         video_envs: Indices of the environments of which there may be videos.
         fps: Frames per second. Default: `render_fps` of the metadata, else 30.

@@ -49,6 +49,16 @@ def test_the_quick_start_runs_and_reads_back_what_it_logged(tmp_path: Path) -> N
         assert values == expected
 
 
+def test_the_wrapper_of_environments_logs_their_steps(tmp_path: Path) -> None:
+    run(tmp_path, "-c", shown("python", "Gymnasium"))
+    (found,) = read_all(tmp_path / "data")
+    assert found.end == "finished"
+    rewards = Counter(point.env_id for point in found.of("reward"))
+    assert set(rewards) == {f"CartPole-v1-{index}" for index in range(4)}
+    assert 350 < sum(rewards.values()) < 400
+    assert len(found.of("episode_return")) > 4
+
+
 def test_the_commands_of_the_quick_start_find_its_run(tmp_path: Path) -> None:
     run(tmp_path, "-c", shown("python", "Quick start"))
     commands = [

@@ -262,6 +262,25 @@ def test_alpha_and_gray_are_taken(data_dir: Path, run: metrana.Run) -> None:
     check(data_dir, "e5", [5], [0])
 
 
+def test_a_vector_environment_without_sub_environments_has_videos(
+    data_dir: Path, run: metrana.Run
+) -> None:
+    envs = gym.make_vec(
+        "CartPole-v1", 3, vectorization_mode="vector_entry_point", render_mode="rgb_array"
+    )
+    wrapped = MetranaVectorEnvWrapper(
+        envs, env_id="e", episode_trigger=lambda number: number == 1, video_envs=[2]
+    )
+    play_vector(wrapped, 100)
+    wrapped.close()
+    run.close()
+    assert wrapped.faults.count == 0
+    length = records(logged(data_dir))["e-2", 1]["episode_length"]
+    ((key, video),) = delivered(data_dir).items()
+    assert key == ("e-2", 1, 1)
+    assert len(video.shades) == length + 1
+
+
 def test_videos_of_others_than_the_first_environment_only(data_dir: Path, run: metrana.Run) -> None:
     env = MetranaEnvWrapper(Drawn(**RGB), episode_trigger=lambda _: True, video_envs=[1])
     play(env, 1)
