@@ -49,6 +49,11 @@ class EnvRun:
         self._follows_current = run is None and init_args is None
         self._faults = faults
 
+    @property
+    def made(self) -> bool:
+        """Whether the run was made here and is open."""
+        return self._handle.made and self._handle.run is not None
+
     def open(self) -> Run:
         """The run. Blocks as `metrana.init` does if it has to be made.
 

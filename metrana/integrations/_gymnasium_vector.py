@@ -123,7 +123,7 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         self._env_id = checked_env_id(env_id, env.num_envs)
         self._env_run = EnvRun(run, init_args, self.faults)
         self._mode = _autoreset_mode(env.metadata)
-        self._is_passive = False
+        self._is_handed_over = False
         self._forget()
 
     def step(self, actions: Any) -> _VectorStep:
@@ -169,20 +169,15 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         A second call does nothing. Blocks until what was logged is delivered, a few seconds at
         most.
         """
-        if self._log is not None:
-            for index in range(self.num_envs):
-                self._end_video(self._log, index)
-            self._log.release()
+        if self._log is not None or self._env_run.made:
+            self._give_up()
             self._env_run.close()
-            self._forget()
         super().close(**kwargs)
 
     def metrana_hand_over(self) -> bool:
         """Called by a wrapper around this one: from now on this one logs nothing."""
-        self._is_passive = True
-        if self._log is not None:
-            self._log.release()
-            self._forget()
+        self._is_handed_over = True
+        self._give_up()
         return True
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,21 +196,31 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         self._reader: FrameReader | None = None
         # Whose next step is the reset after the end of an episode.
         self._resets: Bools | None = None
+        # Whether it logs nothing until the next reset, because somebody else does or nobody can.
+        self._is_idle = False
         self._step_count = 0
         self._pid = os.getpid()
+
+    def _give_up(self) -> None:
+        if self._log is not None:
+            for index in range(self.num_envs):
+                self._end_video(self._log, index)
+            self._log.release()
+        self._forget()
 
     # ── Opening ──────────────────────────────────────────────────────────────────────────────────
 
     def _open(self) -> VectorEpisodes | None:
         """Open the run before the first step; None: this wrapper is passive."""
-        if not self._is_passive and is_passive_process():
-            self._is_passive = True
+        if self._is_idle or self._is_handed_over:
+            return None
+        if is_passive_process():
+            self._is_idle = True
             self.faults.warn_once("worker", _IN_WORKER)
-        if self._is_passive:
             return None
         log = VectorEpisodes(self._env_run.open(), self._settings, self.faults, self.num_envs)
         if not log.claim(self._env_id, self._name()):
-            self._is_passive = True
+            self._is_idle = True
             return None
         with self.faults:
             if self._videos is not None:
@@ -306,12 +311,12 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
     def _begin(self, mask: Bools | None) -> None:
         if self._pid != os.getpid():  # a forked child: the env ids are its parent's
             self._forget()
+        self._is_idle = False
         log = self._log
         if log is None:
             return
         if self._env_run.is_outdated(log):
-            log.release()
-            self._forget()
+            self._give_up()
             return
         for index in range(self.num_envs) if mask is None else mask.nonzero()[0].tolist():
             self._end_video(log, index)

@@ -5,10 +5,11 @@ An adapter that renders by itself has a `Recording` for each environment with vi
 `add` after each step for as long as `is_on`, and `end` when the episode is over.
 
 One that cannot, because environments reset themselves within the step or live in other processes,
-gets frames through infos: a wrapper without a run of its own puts `Frames` under `FRAMES_KEY`, all
-of them of the episode whose step the info is of. Its reader has a `FrameReader`: it takes
-them out of the info, gives them to `log` before it logs the end of the episode, and calls `end` for
-environments whose episode is over.
+gets frames through infos: a wrapper that was handed over, by its method `_env_runs.HAND_OVER`, puts
+`Frames` under `FRAMES_KEY`, all of them of the episode whose step the info is of; it has a
+`FrameSource`. Whoever has it handed over has a `FrameReader`: it takes frames out of infos, gives
+them to `log` before it logs the end of their episode, and calls `end` for environments whose
+episode is over.
 """
 
 from __future__ import annotations

@@ -232,20 +232,15 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         A second call does nothing. Blocks until what was logged is delivered, a few seconds at
         most.
         """
-        if self._log is not None:
-            self._end(self._log)
-            self._log.release()
+        if self._log is not None or self._env_run.made:
+            self._give_up()
             self._env_run.close()
-            self._forget()
         super().close()
 
     def metrana_hand_over(self) -> bool:
         """Called by what logs this environment from outside: from now on this wrapper does not."""
         self._is_handed_over = True
-        if self._log is not None:
-            self._end(self._log)
-            self._log.release()
-            self._forget()
+        self._give_up()
         hand_over(self.env)
         return True
 
@@ -260,22 +255,32 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._rendered = []
         # Whether the next step only resets.
         self._resets_next = False
+        # Whether it logs nothing until the next reset, because somebody else does or nobody can.
+        self._is_idle = False
         self._step_count = 0
         self._pid = os.getpid()
 
+    def _give_up(self) -> None:
+        if self._log is not None:
+            self._end(self._log)
+            self._log.release()
+        self._forget()
+
     def _open(self) -> EnvEpisodes | None:
         """Open the run before the first step; None: this wrapper is passive."""
-        if self._source is not None:
+        if self._is_idle or self._source is not None:
             return None
-        if self._is_handed_over or is_passive_process():
+        if self._is_handed_over:
             self._source = FrameSource(self._videos, self.faults)
-            if not self._is_handed_over:
-                self.faults.warn_once("worker", _IN_WORKER)
+            return None
+        if is_passive_process():
+            self._is_idle = True
+            self.faults.warn_once("worker", _IN_WORKER)
             return None
         log = EnvEpisodes(self._env_run.open(), self._settings, self.faults)
         spec = self.env.spec
         if not log.claim(self._env_id, None if spec is None else spec.id):
-            self._source = FrameSource(None, self.faults)
+            self._is_idle = True
             return None
         with self.faults:
             if self._videos is not None:
@@ -300,6 +305,8 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _begin(self) -> None:
         if self._pid != os.getpid():  # a forked child: the env id is its parent's
             self._forget()
+        self._is_idle = False
+        self._rendered.clear()
         if self._source is not None:
             self._source.begin()
         log = self._log
@@ -307,7 +314,7 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             return
         self._end(log)
         if self._env_run.is_outdated(log):
-            self._forget()
+            self._give_up()
             return
         self._resets_next = False
         log.begin()
