@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ HAND_OVER: Final = "metrana_hand_over"
 """The method of a wrapper that is called when something around it logs its environment."""
 
 _FLUSH_TIMEOUT_S: Final = 5.0
+
+# Runs that were waited for in vain: of many environments that are closed, one waits.
+_late: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 def is_passive_process() -> bool:
@@ -69,11 +72,18 @@ class EnvRun:
 
     def close(self) -> None:
         """Close the run if it was made here, else deliver what it has; never raises. Blocks."""
-        with self._faults, contextlib.suppress(MetranaClosingError):
+        run = self._handle.run
+        if run is None:
+            return
+        with self._faults:
             if self._handle.made:
                 self._handle.close()
-            else:
-                self._handle.flush(_FLUSH_TIMEOUT_S)
+                return
+            try:
+                run.flush(0.0 if run in _late else _FLUSH_TIMEOUT_S)
+                _late.discard(run)
+            except MetranaClosingError:  # nothing is lost
+                _late.add(run)
 
 
 def refuse_vec_env(env: object) -> None:

@@ -19,6 +19,7 @@ from metrana.query import Client
 from tests.conformance.gymnasium.environments import Drawn, makers, shade
 from tests.conformance.gymnasium.logs import logged, records, values
 from tests.local_server import wait_until
+from tests.reading import read_all
 from tests.recording import delivered
 
 
@@ -168,6 +169,31 @@ def test_workers_need_no_run_and_make_none(data_dir: Path, run: metrana.Run) -> 
     run.close()
     found = logged(data_dir)  # there is one writer
     assert {env_id for env_id, _ in records(found)} == {"e-0", "e-1"}
+
+
+def test_a_worker_that_has_a_run_of_its_own_logs_to_it(data_dir: Path) -> None:
+    """Workers that are told to log do not."""
+    program = """
+        import multiprocessing
+        import metrana
+        from metrana.integrations.gymnasium import MetranaEnvWrapper
+        from tests.conformance.gymnasium.environments import Drawn
+
+        def work():
+            with metrana.init(run_name="own"):
+                env = MetranaEnvWrapper(Drawn(fixed_length=3), env_id="e")
+                env.reset(seed=0)
+                for _ in range(3):
+                    env.step(0)
+
+        with metrana.init(run_name="parent"):
+            process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+            process.start()
+            process.join()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+    (own,) = [found for found in read_all(data_dir) if found.points]
+    assert set(records(own)) == {("e", 0)}
 
 
 def test_an_end_that_is_both_is_told_as_both(data_dir: Path, run: metrana.Run) -> None:

@@ -10,9 +10,10 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import metrana
+from metrana.integrations import _env_runs
 from metrana.integrations.gymnasium import MetranaEnvWrapper, MetranaVectorEnvWrapper
 from metrana.query import Client
-from tests.conformance.gymnasium.environments import makers, replay
+from tests.conformance.gymnasium.environments import Drawn, makers, replay
 from tests.conformance.gymnasium.test_vector import play
 from tests.local_server import LocalServer
 
@@ -56,3 +57,24 @@ def test_a_training_and_its_evaluation_arrive(
     (video,) = renderings.to_dict("records")
     assert (video["env_id"], video["episode"]) == ("e-0", 2)
     assert video["frame_count"] == len(replay(7, 3)[2].rewards) + 1
+
+
+def test_closing_environments_waits_once_for_a_server_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("METRANA_MODE")
+    monkeypatch.setattr(_env_runs, "_FLUSH_TIMEOUT_S", 0.5)
+    with LocalServer(tmp_path / "server") as server:
+        run = metrana.init(mode="online", data_dir=server.data_dir)
+        envs = [MetranaEnvWrapper(Drawn()) for _ in range(3)]
+        server.kill()
+        for env in envs:
+            env.reset(seed=0)
+            env.step(0)
+        assert run not in _env_runs._late
+        for env in envs:
+            env.close()
+            assert run in _env_runs._late
+        assert [env.faults.count for env in envs] == [0, 0, 0]
+        with pytest.warns(metrana.MetranaWarning, match="has not acknowledged"):
+            run.close(0.1)
