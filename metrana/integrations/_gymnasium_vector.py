@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, VectorWrapper
@@ -41,6 +41,12 @@ from metrana.integrations._videos import (
 )
 from metrana.run import Run
 
+# Older versions of Gymnasium take no parameters of its type.
+if TYPE_CHECKING:
+    _VectorWrapper: TypeAlias = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    _VectorWrapper = VectorWrapper
+
 _VectorStep: TypeAlias = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 _LAST_FRAME: Final = (
@@ -53,7 +59,7 @@ _IN_WORKER: Final = (
 )
 
 
-class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
+class MetranaVectorEnvWrapper(_VectorWrapper):
     """Logs the episodes of a vector environment, whatever its autoreset mode.
 
     What is logged of each of its environments, and the arguments, are those of `MetranaEnvWrapper`
@@ -103,8 +109,12 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         init_args: Mapping[str, Any] | None = None,
     ) -> None:
         refuse_vec_env(env)
-        super().__init__(env)
         self.faults = Faults(type(self).__name__)
+        self._env_run = EnvRun(run, init_args, self.faults)
+        self._is_handed_over = False
+        self._forget()
+        # Behind what `close` needs: older ones close themselves where a check below raises.
+        super().__init__(env)
         self._settings = EpisodeSettings.of(
             evaluation=evaluation,
             info_metrics=info_metrics,
@@ -121,10 +131,7 @@ class MetranaVectorEnvWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         )
         self._video_envs = video_indices(video_envs, env.num_envs)
         self._env_id = checked_env_id(env_id, env.num_envs)
-        self._env_run = EnvRun(run, init_args, self.faults)
         self._mode = _autoreset_mode(env.metadata)
-        self._is_handed_over = False
-        self._forget()
 
     def step(self, actions: Any) -> _VectorStep:
         """Step the environments and log them.
