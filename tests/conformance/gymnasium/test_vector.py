@@ -272,3 +272,37 @@ def test_lists_are_taken_and_the_next_step_resets_where_nothing_is_said(
     assert lengths == [3, 2, 2]
     assert values(found)["e-1", 0] == [2.0] * 9
     assert envs.faults.count == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wrappers_inside_log_where_nothing_is_around_them(
+    mode: AutoresetMode, data_dir: Path
+) -> None:
+    envs = SyncVectorEnv(makers(3, MetranaEnvWrapper), autoreset_mode=mode)
+    play(envs, 40)
+    assert metrana.is_initialized()
+    envs.close()
+    assert not metrana.is_initialized()
+    rows = records(logged(data_dir))
+    assert {env_id for env_id, _ in rows} == {"env-0", "env-1", "env-2"}
+    for (env_id, number), row in rows.items():
+        alone = replay(7 + int(env_id[-1]), number + 1)[number]
+        assert row["episode_return"] == alone.record["episode_return"]
+
+
+def test_the_outermost_of_wrappers_logs_and_what_others_made_is_closed(data_dir: Path) -> None:
+    inner = MetranaVectorEnvWrapper(SyncVectorEnv(makers(2, MetranaEnvWrapper)), env_id="inner")
+    play(inner, 5)
+    outer = MetranaVectorEnvWrapper(inner, env_id="outer")
+    play(outer, 20)
+    assert metrana.is_initialized()
+    outer.close()
+    outer.close()
+    assert not metrana.is_initialized()
+    found = logged(data_dir)
+    count = dict.fromkeys(("inner-0", "inner-1", "outer-0", "outer-1"), 0)
+    for (env_id, _), points in steps(found).items():
+        count[env_id] += len(points)
+    assert count["inner-0"] <= 5
+    assert count["outer-0"] > 10
+    assert {point.env_id for point in found.points} == set(count)
