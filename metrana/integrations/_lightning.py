@@ -1,0 +1,202 @@
+"""What the Lightning logger knows of its run before there is one, and of its trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from metrana import _native, orchestration
+from metrana.errors import MetranaError
+from metrana.integrations._common import Fits, RunHandle, _all_arguments
+from metrana.run import Run
+from metrana.settings import Settings, resolve
+
+# From a call of the logger to the trainer that makes it, there are fewer.
+_MOST_FRAMES: Final = 12
+
+
+class SharedRunHandle(RunHandle):
+    """A run handle whose copies in processes that a launcher spawns come to one run.
+
+    They do though none was open when they were made, whichever opens it first. Thread-safe.
+    """
+
+    @property
+    def project_name(self) -> str:
+        """The project of the run, or the one that it will be in. Opens nothing."""
+        run = self.run if self._run is not None or self._names_one else _open_current_run()
+        if run is not None:
+            return run.project_name
+        try:
+            return self._settings().project_name
+        except MetranaError:  # `open` raises it
+            return str(self._init_args.get("project_name") or "default")
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._run is None and not self._names_one:
+            self._run = _open_current_run()
+        if self._run is None and self._init_args.get("run_id") is None:
+            with contextlib.suppress(MetranaError):  # `open` raises it
+                self._settle()
+        return super().__getstate__()
+
+    def _settle(self) -> None:
+        """Decide on the run's name and job, which is what makes processes come to one run."""
+        settings = self._settings()
+        if settings.mode == "disabled":
+            return
+        job = orchestration.resolve_orchestration(settings.orchestration_id, os.environ)
+        name = settings.run_name or orchestration.generated_run_name(job)
+        ids = {"run_name": name, "orchestration_id": job.orchestration_id}
+        self._init_args, self._names_one = {**self._init_args, **ids}, True
+
+    def _settings(self) -> Settings:
+        return resolve(_all_arguments(self._init_args))
+
+
+def _open_current_run() -> Run | None:
+    run = _native.current_run()
+    return run if isinstance(run, Run) and run.is_initialized() else None
+
+
+class Place(NamedTuple):
+    """Where values belong beside their step: the arguments of `Run.log`."""
+
+    evaluation: bool
+    labels: dict[str, str] | None
+
+
+class Course:
+    """Follows what trainers do with a logger: the stage that they are in, and which fit it is.
+
+    Pickled, it forgets the trainer, and asks the run for the fits of other processes when it is
+    used again.
+    """
+
+    def __init__(self) -> None:
+        self.is_shared = False
+        """Whether another process may have a copy."""
+        self._fits = _SharedFits()
+        self._trainer: Callable[[], Any] = _nobody
+        self._fitted: Callable[[], Any] = _nobody
+        self._has_begun = self._lags = False
+        self._first_step: int | None = None
+
+    def begin(self, trainer: Any) -> None:
+        """A trainer begins to fit, validate, test or predict; the first word of it counts."""
+        if self._has_begun and self._trainer() is trainer:
+            return
+        self._trainer, self._has_begun = weakref.ref(trainer), True
+        # Whether it resumes is not known yet: some strategies restore a checkpoint later.
+        self._first_step = _batches_that_stepped(trainer) if trainer.state.fn == "fit" else None
+
+    def end(self) -> None:
+        """What a trainer had begun is over."""
+        self._has_begun = False
+
+    def trainer_of(self, logger: object) -> Any:
+        """The trainer that is at work with a logger; None: it is called by somebody else."""
+        trainer = self._trainer()
+        if trainer is not None and trainer.state.stage is not None:
+            return trainer
+        # With `enable_autolog_hparams=False` no call tells of the trainer.
+        trainer = _calling_trainer(logger)
+        if trainer is not None:
+            self.begin(trainer)
+        return trainer
+
+    def place(
+        self,
+        trainer: Any,
+        step: int | None,
+        last_step: Callable[[dict[str, str] | None], int | None],
+    ) -> Place:
+        """Where values belong that are logged now.
+
+        Args:
+            trainer: What `trainer_of` gave.
+            step: The step that comes with them; None: none does.
+            last_step: The last step that the run has of the fit of some labels; None if none.
+        """
+        if self._lags:
+            self._lags = False
+            self._fits.catch_up(last_step)
+        if trainer is None:
+            return Place(evaluation=False, labels=self._fits.labels)
+        if self._first_step is not None:
+            self._begin_fit(trainer, self._first_step)
+        is_evaluation = bool(trainer.evaluating)
+        if is_evaluation and _gives_count_of_batches(trainer):
+            labels = {**(self._fits.labels or {}), "axis": "eval_batch"}
+            return Place(evaluation=True, labels=labels)
+        if step is not None and trainer.state.fn == "fit":
+            self._fits.note(step)
+        return Place(is_evaluation, self._fits.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.is_shared = self._lags = True
+        return {"fits": self._fits}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]  # of this class: it has no subclass
+        self._fits = state["fits"]
+        self.is_shared = self._lags = True
+
+    def _begin_fit(self, trainer: Any, first_step: int) -> None:
+        # A trainer that fits again goes on where it was; so does one with a checkpoint.
+        goes_on = self._fitted() is trainer and first_step > 0
+        self._fits.begin(first_step, resumes=goes_on or trainer.ckpt_path is not None)
+        self._fitted, self._first_step = weakref.ref(trainer), None
+
+
+class _SharedFits(Fits):
+    """Fits of one logger in several processes."""
+
+    def catch_up(self, last_step: Callable[[dict[str, str] | None], int | None]) -> None:
+        """Learn of those that the run has; see `Course.place`."""
+        number, labels = self._number, self.labels
+        while (last := last_step(labels)) is not None:
+            self._number, self.labels = number, labels
+            self._last_step = last
+            number += 1
+            labels = {"fit": str(number)}
+
+
+def _nobody() -> None:
+    """What a weak reference to nobody would give."""
+
+
+def _batches_that_stepped(trainer: Any) -> int:
+    """The step that the trainer gives its loggers next."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)  # noqa: SLF001
+
+
+def _gives_count_of_batches(trainer: Any) -> bool:
+    """Whether the step that comes from an evaluating trainer is its count of batches.
+
+    It is for what a batch logged with `on_step`, which the trainer gives its loggers after the
+    batch's hooks: it has let go of the batch, and not come to the end of the epoch. The hooks' own
+    calls of a logger have whatever step they give; the epoch's have that of the training.
+    """
+    connector, results = trainer._logger_connector, trainer._results  # noqa: SLF001
+    is_within = connector._first_loop_iter is not None  # noqa: SLF001
+    return is_within and results is not None and results.batch is None
+
+
+def _calling_trainer(logger: object) -> Any:
+    """The trainer that works with a logger and in one of whose calls this is; None if none is."""
+    frame = sys._getframe(1)  # noqa: SLF001 - what `warnings` itself does
+    candidate: Any
+    for _ in range(_MOST_FRAMES):
+        owner = getattr(frame.f_locals.get("self"), "__dict__", {})
+        for candidate in (frame.f_locals.get("trainer"), owner.get("trainer")):
+            if any(each is logger for each in getattr(candidate, "loggers", ())):
+                return candidate if candidate.state.stage is not None else None
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return None

@@ -1,0 +1,77 @@
+"""Several fits, validations and tests with one logger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metrana.integrations.lightning import MetranaLogger
+from tests.conformance.lightning.training import Model, series, steps, trainer
+
+
+def test_folds_whose_steps_begin_again_are_told_apart(data_dir: Path) -> None:
+    logger = MetranaLogger("run")
+    for max_epochs in (2, 1, 2):
+        worker = trainer(logger, max_epochs=max_epochs)
+        worker.fit(Model())
+        worker.test(Model(), verbose=False)
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2, 3, 4, 5]
+    assert steps(found, "train_loss", fit="2") == [0, 1, 2]
+    assert steps(found, "train_loss", fit="3") == [0, 1, 2, 3, 4, 5]
+    assert steps(found, "val_loss", fit="2", evaluation="true") == [2]
+    # A test after a fit belongs to it.
+    assert steps(found, "test_loss", evaluation="true") == [6]
+    assert steps(found, "test_loss", fit="2", evaluation="true") == [3]
+    assert logger.faults.count == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval")
+def test_a_fit_that_logs_less_often_than_the_first_was_long_is_told_apart(data_dir: Path) -> None:
+    logger = MetranaLogger("run")
+    trainer(logger, max_epochs=1).fit(Model())
+    trainer(logger, max_epochs=2, log_every_n_steps=5, num_sanity_val_steps=0).fit(Model())
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2]
+    assert steps(found, "train_loss", fit="2") == [4]
+
+
+def test_a_trainer_that_fits_on_goes_on(data_dir: Path) -> None:
+    logger, model = MetranaLogger("run"), Model()
+    worker = trainer(logger, max_epochs=1)
+    worker.fit(model)
+    worker.validate(model, verbose=False)
+    worker.fit_loop.max_epochs = 2
+    worker.fit(model)
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2, 3, 4, 5]
+    assert all("fit" not in dict(labels) for _, labels in found)
+
+
+def test_a_fit_that_resumes_from_a_checkpoint_overwrites(data_dir: Path, tmp_path: Path) -> None:
+    logger, model = MetranaLogger("run"), Model()
+    first = trainer(logger, max_epochs=1)
+    first.fit(model)
+    checkpoint = tmp_path / "resumed.ckpt"
+    first.save_checkpoint(checkpoint)
+    trainer(logger, max_epochs=2).fit(model, ckpt_path=checkpoint)
+    trainer(logger, max_epochs=3).fit(Model(), ckpt_path=checkpoint)
+    found = series(data_dir)
+    assert steps(found, "train_loss") == list(range(9))
+    assert all("fit" not in dict(labels) for _, labels in found)
+
+
+def test_a_failed_fit_is_a_fit(data_dir: Path) -> None:
+    class Failing(Model):
+        def on_train_batch_start(self, _batch: object, batch_idx: int) -> None:
+            if batch_idx == 2:
+                raise RuntimeError("out of memory")
+
+    logger = MetranaLogger("run")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer(logger).fit(Failing())
+    trainer(logger).fit(Model())
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1]
+    assert steps(found, "train_loss", fit="2") == [0, 1, 2]
