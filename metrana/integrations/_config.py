@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from metrana import attributes
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _PATH_CHARACTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"
 )
+_NO_LISTS: Final = (str, bytes, bytearray, memoryview, range)
 # Deeper than any config is on purpose.
 _MAX_CONFIG_DEPTH: Final = 32
 
@@ -71,7 +72,8 @@ def _config_value(value: Any, depth: int) -> Any:
     nested = _config_mapping(value, depth)
     if nested is not None:
         return nested
-    if isinstance(value, (list, tuple)) and depth <= _MAX_CONFIG_DEPTH:
+    is_list = isinstance(value, Sequence) and not isinstance(value, _NO_LISTS)
+    if is_list and depth <= _MAX_CONFIG_DEPTH:
         return [_config_value(item, depth + 1) for item in value]
     try:
         attributes.flatten("config", value, "config")

@@ -14,7 +14,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +448,19 @@ class _Lazy(Mapping[str, Any]):
         return 2
 
 
+class _Listed(Sequence[Any]):
+    """A list of no kind that is built in, as those of OmegaConf are."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
 class _Unprintable:
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -473,6 +486,8 @@ def test_config_keeps_every_item(offline: dict[str, Any]) -> None:
         "long": "x" * 100_000,
         "surrogate": "a\ud800",
         "mixed": [1, {"a b": object}, None],
+        "listed": _Listed(1, {"a b": _Listed("x")}),
+        "range": range(3),
         "cycle": cycle,
         "tensor": torch.tensor(2.0),
     }
@@ -495,6 +510,8 @@ def test_config_keeps_every_item(offline: dict[str, Any]) -> None:
     assert len(found["long"]) == 64 * 1024
     assert found["mixed"][0] == 1
     assert found["tensor"] == 2.0
+    assert found["listed"] == [1, {"a_b": ["x"]}]
+    assert found["range"] == [0, 1, 2]
     json.dumps(found["cycle"])
 
 
