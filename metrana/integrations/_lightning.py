@@ -20,10 +20,19 @@ _MOST_FRAMES: Final = 12
 
 
 class SharedRunHandle(RunHandle):
-    """A run handle whose copies in processes that a launcher spawns come to one run.
+    """A run handle whose copies in processes that a launcher starts come to one run.
 
-    They do though none was open when they were made, whichever opens it first. Thread-safe.
+    They do though none was open when they were spawned or forked, whichever opens it first.
+    Thread-safe. Its arguments are those of `RunHandle`.
+
+    Attributes:
+        is_shared: Whether another process may have a copy.
     """
+
+    def __init__(self, run: Run | None = None, **arguments: Any) -> None:
+        super().__init__(run, **arguments)
+        self.is_shared = False
+        _handles.add(self)
 
     @property
     def project_name(self) -> str:
@@ -36,26 +45,52 @@ class SharedRunHandle(RunHandle):
         except MetranaError:  # `open` raises it
             return str(self._init_args.get("project_name") or "default")
 
-    def __getstate__(self) -> dict[str, Any]:
-        if self._run is None and not self._names_one:
-            self._run = _open_current_run()
-        if self._run is None and self._init_args.get("run_id") is None:
-            with contextlib.suppress(MetranaError):  # `open` raises it
-                self._settle()
-        return super().__getstate__()
+    def settle(self) -> None:
+        """Decide on the name and the job of a run that is not open yet; copies come to it by them.
 
-    def _settle(self) -> None:
-        """Decide on the run's name and job, which is what makes processes come to one run."""
+        Raises:
+            MetranaError: If it cannot be made.
+        """
+        self.is_shared = True
+        known = {name for name, value in self._init_args.items() if value is not None}
+        if self._run is not None or "run_id" in known or {"run_name", "orchestration_id"} <= known:
+            return
         settings = self._settings()
         if settings.mode == "disabled":
             return
         job = orchestration.resolve_orchestration(settings.orchestration_id, os.environ)
         name = settings.run_name or orchestration.generated_run_name(job)
         ids = {"run_name": name, "orchestration_id": job.orchestration_id}
-        self._init_args, self._names_one = {**self._init_args, **ids}, True
+        self._init_args = {**self._init_args, **ids}
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._run is None and not self._names_one:
+            self._run = _open_current_run()
+        with contextlib.suppress(MetranaError):  # `open` raises it
+            self.settle()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.is_shared = True
+        _handles.add(self)
 
     def _settings(self) -> Settings:
         return resolve(_all_arguments(self._init_args))
+
+
+_handles: weakref.WeakSet[SharedRunHandle] = weakref.WeakSet()
+
+
+def _settle_before_fork() -> None:
+    # A forked child finds the current run by itself; it is the others that have to agree.
+    for handle in list(_handles):
+        with contextlib.suppress(MetranaError):
+            handle.settle()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_settle_before_fork)
 
 
 def _open_current_run() -> Run | None:
@@ -73,14 +108,13 @@ class Place(NamedTuple):
 class Course:
     """Follows what trainers do with a logger: the stage that they are in, and which fit it is.
 
-    Pickled, it forgets the trainer, and asks the run for the fits of other processes when it is
-    used again.
+    Pickled, it forgets the trainer. There and in a forked process it first asks the run for the
+    fits of others.
     """
 
     def __init__(self) -> None:
-        self.is_shared = False
-        """Whether another process may have a copy."""
         self._fits = _SharedFits()
+        self._pid = os.getpid()
         self._trainer: Callable[[], Any] = _nobody
         self._fitted: Callable[[], Any] = _nobody
         self._has_begun = self._lags = False
@@ -122,8 +156,8 @@ class Course:
             step: The step that comes with them; None: none does.
             last_step: The last step that the run has of the fit of some labels; None if none.
         """
-        if self._lags:
-            self._lags = False
+        if self._lags or self._pid != os.getpid():
+            self._lags, self._pid = False, os.getpid()
             self._fits.catch_up(last_step)
         if trainer is None:
             return Place(evaluation=False, labels=self._fits.labels)
@@ -138,13 +172,13 @@ class Course:
         return Place(is_evaluation, self._fits.labels)
 
     def __getstate__(self) -> dict[str, Any]:
-        self.is_shared = self._lags = True
+        self._lags = True
         return {"fits": self._fits}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]  # of this class: it has no subclass
         self._fits = state["fits"]
-        self.is_shared = self._lags = True
+        self._lags = True
 
     def _begin_fit(self, trainer: Any, first_step: int) -> None:
         # A trainer that fits again goes on where it was; so does one with a checkpoint.

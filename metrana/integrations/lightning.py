@@ -330,8 +330,8 @@ class MetranaLogger(_Logger):
 
     @keeps_training
     def _finalize(self, *, failed: bool) -> None:
-        if failed and self._handle.run is None and self._course.is_shared:
-            # It was open in a process that is gone and could not tell what became of it.
+        if failed and self._handle.run is None and self._handle.is_shared:
+            # It was open in a process that is gone, which could not tell what became of it.
             self._open()
         if self._handle.run is None:
             return

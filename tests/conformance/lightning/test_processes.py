@@ -19,9 +19,11 @@ _ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """Processes that find this checkout, and log offline."""
-    return Machine(
+    machine = Machine(
         tmp_path / "machine", PYTHONPATH=str(_ROOT), METRANA_MODE="offline", OMP_NUM_THREADS="1"
     )
+    machine.timeout_s = 100  # each spawned process imports Lightning
+    return machine
 
 
 _TRAINING = """
@@ -59,12 +61,14 @@ if __name__ == "__main__":
         print(logger.version, worker.checkpoint_callback.best_model_path)
 """
 
-_SPAWN = """
+_LAUNCHED = """
+import sys
+
 if __name__ == "__main__":
-    worker = fit(Spread(), "ddp_spawn")
+    worker = fit(Spread(), sys.argv[1])
     assert logger.version is None  # only the children opened it
     try:
-        fit(Failing(), "ddp_spawn", devices=1)
+        fit(Failing(), sys.argv[1], devices=1)
     except Exception as error:
         assert "out of memory" in str(error)
     print(logger.version, worker.checkpoint_callback.best_model_path)
@@ -72,10 +76,12 @@ if __name__ == "__main__":
 
 
 def logged(
-    machine: Machine, script: str, status: str
+    machine: Machine, script: str, status: str, *arguments: str
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], list[int]]:
     """Runs a training; gives the steps, each as often as it was logged, of what its run has."""
-    run_id, checkpoint = machine.file(_TRAINING + script).stdout.splitlines()[-1].split()
+    run_id, checkpoint = (
+        machine.file(_TRAINING + script, *arguments).stdout.splitlines()[-1].split()
+    )
     assert f"saved/many/{run_id}/checkpoints/" in checkpoint
     with machine.client() as client, client.hold():
         (run,) = client.runs().to_dict("records")
@@ -102,9 +108,12 @@ def test_two_processes_of_a_script_log_each_metric_once_to_one_run(machine: Mach
     }
 
 
-def test_spawned_processes_log_each_metric_once_to_one_run_and_end_it(machine: Machine) -> None:
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_processes_of_several_fits_log_each_metric_once_to_one_run_and_end_it(
+    machine: Machine, strategy: str
+) -> None:
     second = ("fit", "2")
-    assert logged(machine, _SPAWN, "failed") == {
+    assert logged(machine, _LAUNCHED, "failed", strategy) == {
         ("train_loss", ()): [0, 1],
         ("epoch", ()): [0, 1],
         ("mine", ()): [0, 0, 1, 1],
