@@ -228,8 +228,9 @@ def _calling_trainer(logger: object) -> Any:
     for _ in range(_MOST_FRAMES):
         owner = getattr(frame.f_locals.get("self"), "__dict__", {})
         for candidate in (frame.f_locals.get("trainer"), owner.get("trainer")):
-            if any(each is logger for each in getattr(candidate, "loggers", ())):
-                return candidate if candidate.state.stage is not None else None
+            works_with = getattr(candidate, "loggers", ())
+            if any(each is logger for each in works_with) and candidate.state.stage is not None:
+                return candidate
         if frame.f_back is None:
             break
         frame = frame.f_back

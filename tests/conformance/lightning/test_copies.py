@@ -44,11 +44,24 @@ def test_a_logger_can_be_pickled_before_it_is_used(data_dir: Path) -> None:
     assert copied.version == logger.version
 
 
-def test_a_copy_of_a_logger_of_the_current_run_joins_it() -> None:
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_copy_of_a_logger_of_an_open_run_joins_it(is_given: bool) -> None:
     with metrana.init(run_name="run", project_name="p") as run:
-        copied = pickle.loads(pickle.dumps(MetranaLogger()))
+        logger = MetranaLogger(run=run if is_given else None)
+        copied = pickle.loads(pickle.dumps(logger))
         assert (copied.version, copied.name) == (run.run_id, "p")
         assert copied.experiment is run
+
+
+def test_a_copy_of_a_logger_whose_run_was_closed_resumes_it(data_dir: Path) -> None:
+    logger = MetranaLogger("run", "p")
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.close()
+    copied = pickle.loads(pickle.dumps(logger))
+    assert (copied.version, copied.name) == (logger.version, "p")
+    copied.log_metrics({"a": 2.0}, step=1)
+    assert copied.version == logger.version
+    assert steps(series(data_dir, "run", "p"), "a") == [0, 1]
 
 
 def test_a_copied_logger_is_itself() -> None:

@@ -20,6 +20,7 @@ lightning_classifier.main()
 
 def test_what_is_shown_trains_and_reads_back(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "machine", PYTHONPATH=f"{_ROOT}:{_ROOT / 'examples'}")
+    machine.timeout_s = 100
     done = machine.file(shown("python", "Lightning") + _EXAMPLE)
     rate, checkpoint, accuracy = done.stdout.splitlines()[-3:]
     assert rate.startswith("learning rate 0.01")

@@ -27,6 +27,16 @@ def test_folds_whose_steps_begin_again_are_told_apart(data_dir: Path) -> None:
     assert logger.faults.count == 0
 
 
+def test_folds_are_told_apart_though_hyperparameters_are_not_logged(data_dir: Path) -> None:
+    logger = MetranaLogger("run")
+    for _ in range(2):
+        trainer(logger, enable_autolog_hparams=False).fit(Model())
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2]
+    assert steps(found, "train_loss", fit="2") == [0, 1, 2]
+    assert steps(found, "val_loss", fit="2", evaluation="true") == [2]
+
+
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval")
 def test_a_fit_that_logs_less_often_than_the_first_was_long_is_told_apart(data_dir: Path) -> None:
     logger = MetranaLogger("run")

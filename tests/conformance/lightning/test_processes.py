@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,27 @@ def test_a_server_has_it_all_when_a_fit_has_ended(
             assert client.run("run").status == "finished"
     assert not metrana.is_initialized()
     assert logger.faults.count == 0
+
+
+def test_a_server_that_is_stuck_stops_no_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalServer(tmp_path / "server") as server:
+        monkeypatch.setenv("METRANA_DIR", str(server.data_dir))
+        logger = MetranaLogger("run", init_args={"mode": "online"})
+        trainer(logger).fit(Model())
+        monkeypatch.setattr("metrana.integrations.lightning._FLUSH_TIMEOUT_S", 0.05)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.warns(metrana.MetranaWarning, match="still undelivered after"):
+                trainer(logger).fit(Model())
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert logger.faults.count == 0
+        logger.close()
+        with Client(data_dir=server.data_dir) as client:
+            assert client.points("run", "train_loss", labels={"fit": "2"})["step"].tolist() == [
+                0,
+                1,
+                2,
+            ]

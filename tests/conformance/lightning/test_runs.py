@@ -217,6 +217,8 @@ def test_hyperparameters_are_the_config(data_dir: Path) -> None:
         "layers": [64, 64],
         "label2id": {"New York": 0, 1: "one"},
         "broken": object(),
+        "large": {f"key {i}": "x" * 100 for i in range(2_000)},
+        "long": "x" * 100_000,
     }
     logger = MetranaLogger("run")
     trainer(logger).fit(Configured(**hparams))
@@ -229,6 +231,8 @@ def test_hyperparameters_are_the_config(data_dir: Path) -> None:
     assert found["label2id"] == {"New_York": 0, "1": "one"}
     assert "relu" in found["activation"]
     assert "object object" in found["broken"]
+    assert (len(found["large"]), found["large"]["key_7"]) == (2_000, "x" * 100)
+    assert len(found["long"]) == 65_536
     assert (found["seed"], found["nested"]) == (3, {"a": None})
     assert logger.faults.count == 0
 
