@@ -428,14 +428,15 @@ def number(value: Any) -> float | None:
     Numbers are those of Python and NumPy, arrays and tensors of one element of any framework, and
     bools, which count as 0 and 1.
     """
-    if isinstance(value, (float, int)):
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):
         with contextlib.suppress(OverflowError):
             return float(value)
         return None
     if value is None or isinstance(value, (str, bytes, Mapping, list, tuple)):
         return None
-    size = _size(value)
-    if size is not None and size != 1:
+    if _size(value) not in (None, 1):
         return None  # before it is copied from a device
     try:
         found = as_values(value, "value")
@@ -465,7 +466,7 @@ def numbers(metrics: Mapping[Any, Any], faults: Faults, prefix: str = "") -> dic
     """
     found: dict[str, float] = {}
     for key, value in metrics.items():
-        if isinstance(value, Mapping):
+        if not isinstance(value, float) and isinstance(value, Mapping):
             found.update(numbers(value, faults, f"{prefix}{key}/"))
             continue
         name = metric_name(f"{prefix}{key}")
@@ -483,6 +484,9 @@ def numbers(metrics: Mapping[Any, Any], faults: Faults, prefix: str = "") -> dic
 
 def metric_name(key: object) -> str:
     """The nearest name that a metric may have: printable, of 1 to 512 bytes."""
-    text = str(key).encode(errors="replace").decode()
+    text = str(key)
+    if 0 < len(text) <= MAX_METRIC_NAME_BYTES // 4 and text.isprintable():
+        return text
+    text = text.encode(errors="replace").decode()
     text = "".join(c if ord(c) >= 0x20 and not 0x7F <= ord(c) < 0xA0 else "_" for c in text)
     return text.encode()[:MAX_METRIC_NAME_BYTES].decode(errors="ignore") or "_"
