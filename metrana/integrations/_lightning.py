@@ -9,9 +9,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from metrana import _native, orchestration
+from metrana import orchestration
 from metrana.errors import MetranaError
-from metrana.integrations._common import Fits, RunHandle, _all_arguments
+from metrana.integrations._common import Fits, RunHandle, _all_arguments, _open_current_run
 from metrana.run import Run
 from metrana.settings import Settings, resolve
 
@@ -37,7 +37,7 @@ class SharedRunHandle(RunHandle):
     @property
     def project_name(self) -> str:
         """The project of the run, or the one that it will be in. Opens nothing."""
-        run = self.run if self._run is not None or self._names_one else _open_current_run()
+        run = self.run if self._run is not None or self.names_one else _open_current_run()
         if run is not None:
             return run.project_name
         try:
@@ -93,11 +93,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_settle_before_fork)
 
 
-def _open_current_run() -> Run | None:
-    run = _native.current_run()
-    return run if isinstance(run, Run) and run.is_initialized() else None
-
-
 class Place(NamedTuple):
     """Where values belong beside their step: the arguments of `Run.log`."""
 
@@ -113,7 +108,8 @@ class Course:
     """
 
     def __init__(self) -> None:
-        self._fits = _SharedFits()
+        self._fits = Fits()
+        self._fit_of: dict[str, int] = {}
         self._pid = os.getpid()
         self._trainer: Callable[[], Any] = _nobody
         self._fitted: Callable[[], Any] = _nobody
@@ -158,7 +154,7 @@ class Course:
         """
         if self._lags or self._pid != os.getpid():
             self._lags, self._pid = False, os.getpid()
-            self._fits.catch_up(last_step)
+            _catch_up(self._fits, last_step)
         if trainer is None:
             return Place(evaluation=False, labels=self._fits.labels)
         if self._first_step is not None:
@@ -171,33 +167,38 @@ class Course:
             self._fits.note(step)
         return Place(is_evaluation, self._fits.labels)
 
+    def note_checkpoint(self, path: str) -> None:
+        """A checkpoint of the present fit was saved: one that resumes from it has its labels."""
+        self._fit_of[os.path.realpath(path)] = self._fits.number
+
     def __getstate__(self) -> dict[str, Any]:
         self._lags = True
-        return {"fits": self._fits}
+        return {"fits": self._fits, "fit_of": self._fit_of}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]  # of this class: it has no subclass
-        self._fits = state["fits"]
+        self._fits, self._fit_of = state["fits"], state["fit_of"]
         self._lags = True
 
     def _begin_fit(self, trainer: Any, first_step: int) -> None:
         # A trainer that fits again goes on where it was; so does one with a checkpoint.
+        path = trainer.ckpt_path
         goes_on = self._fitted() is trainer and first_step > 0
-        self._fits.begin(first_step, resumes=goes_on or trainer.ckpt_path is not None)
+        self._fits.begin(
+            first_step,
+            resumes=goes_on or path is not None,
+            resumed_fit=None if path is None else self._fit_of.get(os.path.realpath(path)),
+        )
         self._fitted, self._first_step = weakref.ref(trainer), None
 
 
-class _SharedFits(Fits):
-    """Fits of one logger in several processes."""
-
-    def catch_up(self, last_step: Callable[[dict[str, str] | None], int | None]) -> None:
-        """Learn of those that the run has; see `Course.place`."""
-        number, labels = self._number, self.labels
-        while (last := last_step(labels)) is not None:
-            self._number, self.labels = number, labels
-            self._last_step = last
-            number += 1
-            labels = {"fit": str(number)}
+def _catch_up(fits: Fits, last_step: Callable[[dict[str, str] | None], int | None]) -> None:
+    """Learn of fits that the run has from other processes; `last_step` as for `Course.place`."""
+    while (last := last_step(fits.labels)) is not None:
+        fits.note(last)
+        if last_step({"fit": str(fits.number + 1)}) is None:
+            return
+        fits.begin(0)
 
 
 def _nobody() -> None:

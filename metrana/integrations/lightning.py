@@ -315,14 +315,13 @@ class MetranaLogger(_Logger):
     def _after_save_checkpoint(self, callback: Any) -> None:
         is_weak = isinstance(callback, weakref.ProxyTypes)
         self._checkpoints[callback.state_key] = callback if is_weak else weakref.proxy(callback)
+        self._course.note_checkpoint(_saved_last(callback))
         self._log_checkpoint(callback)
 
     def _log_checkpoint(self, callback: Any) -> None:
         found = {name: getattr(callback, name, None) for name in _CHECKPOINT_TEXTS}
         # Without `save_last` there is a last one, too.
-        found["last_model_path"] = found["last_model_path"] or getattr(
-            callback, "_last_checkpoint_saved", None
-        )
+        found["last_model_path"] = found["last_model_path"] or _saved_last(callback)
         found |= {name: number(getattr(callback, name, None)) for name in _CHECKPOINT_NUMBERS}
         known = {name: value for name, value in found.items() if value not in (None, "")}
         monitor = known.get("monitor", "unmonitored")
@@ -354,6 +353,11 @@ class MetranaLogger(_Logger):
             and logger._handle.run is run  # noqa: SLF001
         )
         return next(same, self) is self
+
+
+def _saved_last(callback: Any) -> str:
+    """The file that a callback saved last, a link to it not being one; empty: none is known."""
+    return str(getattr(callback, "_last_checkpoint_saved", ""))
 
 
 def _folder(name: str, value: object) -> str:

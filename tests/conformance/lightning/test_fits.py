@@ -72,6 +72,21 @@ def test_a_fit_that_resumes_from_a_checkpoint_overwrites(data_dir: Path, tmp_pat
     assert all("fit" not in dict(labels) for _, labels in found)
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+def test_a_fit_that_resumes_has_the_labels_of_the_fit_that_saved_it(data_dir: Path) -> None:
+    logger, model = MetranaLogger("run"), Model()
+    folds = [trainer(logger, enable_checkpointing=True) for _ in range(2)]
+    for fold in folds:
+        fold.fit(model)
+    first = folds[0].checkpoint_callback.best_model_path
+    trainer(logger, enable_checkpointing=True, max_epochs=2).fit(model, ckpt_path=first)
+    trainer(logger).fit(model)
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2, 3, 4, 5]
+    assert steps(found, "train_loss", fit="2") == [0, 1, 2]
+    assert steps(found, "train_loss", fit="3") == [0, 1, 2]
+
+
 def test_a_failed_fit_is_a_fit(data_dir: Path) -> None:
     class Failing(Model):
         def on_train_batch_start(self, _batch: object, batch_idx: int) -> None:
