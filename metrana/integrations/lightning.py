@@ -39,15 +39,14 @@ _CHECKPOINT_NUMBERS: Final = ("best_model_score", "current_score")
 def _logger_modules() -> list[Any]:
     """The modules of the `Logger` that are inherited, one a package."""
     imported = [name for name in _PACKAGES if sys.modules.get(name) is not None]
+    if imported:
+        return [importlib.import_module(f"{name}.loggers.logger") for name in imported]
     cause: ImportError | None = None
-    for package in imported or _PACKAGES:
+    for name in _PACKAGES:
         try:
-            first = importlib.import_module(f"{package}.loggers.logger")
+            return [importlib.import_module(f"{name}.loggers.logger")]
         except ImportError as error:
             cause = cause or error
-        else:
-            others = [importlib.import_module(f"{name}.loggers.logger") for name in imported[1:]]
-            return [first, *others]
     raise missing("lightning or pytorch_lightning", "lightning") from cause
 
 
