@@ -54,20 +54,27 @@ class Classifier(LightningModule):
         )
 
     def training_step(self, batch: list[torch.Tensor]) -> torch.Tensor:
-        """Cross entropy of a batch."""
-        inputs, classes = batch
-        loss = functional.cross_entropy(self.layers(inputs), classes)
-        self.log("loss", loss)
+        """Log and return the loss of a batch."""
+        loss, accuracy = self.evaluate(batch)
+        self.log_dict({"loss": loss, "accuracy": accuracy})
         return loss
 
     def validation_step(self, batch: list[torch.Tensor]) -> None:
-        """The same keys as in the training: the stage tells them apart."""
+        """The keys are those of the training: the stage tells them apart."""
+        loss, accuracy = self.evaluate(batch)
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        self.log("accuracy", accuracy)
+
+    def test_step(self, batch: list[torch.Tensor]) -> None:
+        """A key of its own: validation and test are both evaluations."""
+        self.log("test_accuracy", self.evaluate(batch)[1])
+
+    def evaluate(self, batch: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross entropy and accuracy of a batch."""
         inputs, classes = batch
         scores = self.layers(inputs)
-        self.log("loss", functional.cross_entropy(scores, classes), on_step=True, on_epoch=True)
-        self.log("accuracy", (scores.argmax(1) == classes).float().mean())
-
-    test_step = validation_step
+        correct = scores.argmax(1) == classes
+        return functional.cross_entropy(scores, classes), correct.float().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
@@ -105,7 +112,7 @@ def main() -> None:
 
     with Client() as client, client.hold():
         run = client.run(run_id=logger.version)
-        accuracy = client.points(run_id=logger.version, metric_name="accuracy")
+        accuracy = client.points(run_id=logger.version, metric_name="test_accuracy")
     print(f"learning rate {run.config['lr']}, best checkpoint of the validation:")
     print(run.attributes["checkpoint/accuracy/best_model_path"])
     print(f"accuracy of that in the test: {accuracy['value'].iloc[-1]:.2f}")
