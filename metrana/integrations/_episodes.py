@@ -361,6 +361,8 @@ class VectorEpisodes(EpisodeLog):
         terminated: npt.NDArray[Any],
         truncated: npt.NDArray[Any],
         successes: Column | None = None,
+        *,
+        lengths: Integers | None = None,
     ) -> None:
         """Log the records of episodes that ended at the last step, and go on to the next ones.
 
@@ -369,6 +371,7 @@ class VectorEpisodes(EpisodeLog):
             terminated: Which environments' episodes ended by themselves. Shape: `(num_envs,)`.
             truncated: Which were cut off; both may be. Shape: `(num_envs,)`.
             successes: Whether they had success. Default: nobody says so.
+            lengths: Their steps, where somebody else counts them. Shape: `(ended_count,)`.
 
         Raises:
             MetranaError: As `Run.log_rl_episode`.
@@ -378,7 +381,7 @@ class VectorEpisodes(EpisodeLog):
             return
         record = np.empty((5, len(ended)))
         record[0] = self.episode_returns[ended]
-        record[1] = self._step_count - self._starts[ended]
+        record[1] = self._step_count - self._starts[ended] if lengths is None else lengths
         record[2] = time.perf_counter() - self._began[ended]
         record[3] = terminated[ended]
         record[4] = truncated[ended]

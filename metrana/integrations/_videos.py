@@ -267,8 +267,9 @@ class Frames:
 class FrameSource:
     """What a wrapper without a run renders: frames that it gives through infos. Never raises.
 
-    Those of its own videos, whose episodes count from 0 here. Beyond that, the last frame of an
-    episode that somebody else renders: nobody else can have it where environments reset themselves.
+    Those of its own videos, whose episodes count from 0 here, or go on from `number`. Beyond that,
+    the last frame of an episode that somebody else renders: nobody else can have it where
+    environments reset themselves.
 
     Args:
         settings: Of its own videos; None: it has none.
@@ -325,6 +326,11 @@ class FrameSource:
             return None
         fps = _DEFAULT_FPS if self._settings is None else self._settings.fps
         return Frames(frames, fps, is_video=is_video, ends=ends)
+
+    def number(self, episode: int) -> None:
+        """The present episode begins anew under a number that somebody else counts."""
+        self.begin()
+        self._episode = episode
 
     def begin(self) -> None:
         """The environment is reset."""

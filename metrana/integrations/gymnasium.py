@@ -237,10 +237,21 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self._env_run.close()
         super().close()
 
-    def metrana_hand_over(self) -> bool:
-        """Called by what logs this environment from outside: from now on this wrapper does not."""
+    def metrana_hand_over(self, episode: int | None = None) -> bool:
+        """Called by what logs this environment from outside: from now on this wrapper does not.
+
+        Args:
+            episode: The number that the present episode has there, for the triggers; also that of
+                the one which a reset begins before another step. Default: they count from 0 here.
+        """
         self._is_handed_over = True
-        self._give_up()
+        if self._log is not None:
+            self._end(self._log)
+            self._log.release()
+            self._forget()
+        if episode is not None:
+            self._source = self._source or FrameSource(self._videos, self.faults)
+            self._source.number(episode)
         hand_over(self.env)
         return True
 
