@@ -1,0 +1,321 @@
+"""Environments of Stable-Baselines3: what steps and episodes of training and evaluation log."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+    is_vecenv_wrapped,
+    unwrap_vec_normalize,
+)
+
+from metrana.integrations._common import Faults, number
+from metrana.integrations._env_runs import HAND_OVER
+from metrana.integrations._episode_settings import EpisodeSettings
+from metrana.integrations._episodes import EnvEpisodes, VectorEpisodes
+from metrana.integrations._infos import Bools, Integers, success_of, successes_of_dicts
+from metrana.integrations._videos import FRAMES_KEY, FrameReader
+from metrana.integrations.gymnasium import MetranaEnvWrapper
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from metrana.run import Run
+
+# The innermost of what an environment writes of itself and its wrappers.
+_INNERMOST: Final = re.compile(r"<([^<>]+)>+$")
+_WITHOUT_SPEC: Final = " instance"
+
+
+class TrainingEnv:
+    """Logs the steps and episodes of the environment that a model learns from.
+
+    Args:
+        run: The run.
+        env: The environment.
+        settings: What of it is logged.
+        faults: Counts what could not be logged.
+    """
+
+    def __init__(self, run: Run, env: VecEnv, settings: EpisodeSettings, faults: Faults) -> None:
+        self.run = run
+        self.env = env
+        self.log = VectorEpisodes(run, settings, faults, env.num_envs)
+        self.log.claim(None, name_of(env))
+        self._faults = faults
+        self._normalization = unwrap_vec_normalize(env)
+        self._has_monitor = has_monitor(env)
+        self._has_raw_records = self._has_monitor and records_are_raw(env)
+        self._frames = Frames.of(env, run, self.log.env_ids, faults)
+        if self._frames is not None:
+            self._frames.begin(self.log.episodes.tolist())
+
+    def step(
+        self,
+        rewards: Any,
+        dones: Bools,
+        infos: Sequence[dict[str, Any]],
+        rl_step: int,
+    ) -> None:
+        """Log a step of all environments; nothing that was given is kept.
+
+        Args:
+            rewards: As the model gets them. Shape: `(num_envs,)`.
+            dones: Where SB3 has reset the environment. Shape: `(num_envs,)`.
+            infos: One each. Frames for us are taken out, for they would lie in replay buffers.
+            rl_step: Transitions until after it.
+        """
+        if self._normalization is not None:
+            rewards = self._normalization.get_original_reward()
+        with self._faults:
+            self.log.step(np.asarray(rewards), rl_step=rl_step)
+        if self._frames is not None:
+            for index, info in enumerate(infos):
+                self._frames.take(info, rl_step, int(self.log.episodes[index]), index)
+        # Where a monitor tells of the end of an episode, dones may be lives that were lost.
+        ends = ["episode" in info for info in infos] if self._has_monitor else dones
+        ended = np.flatnonzero(ends)
+        if len(ended):
+            with self._faults:
+                self._finish(ended, infos)
+
+    def begin(self) -> None:
+        """All environments are reset, episodes that have not ended are given up."""
+        self.log.begin()
+        if self._frames is not None:
+            self._frames.begin(self.log.episodes.tolist())
+
+    def release(self) -> None:
+        """Let others have the env ids."""
+        self.log.release()
+
+    def _finish(self, ended: Integers, infos: Sequence[dict[str, Any]]) -> None:
+        if self._frames is not None:
+            for index in ended.tolist():
+                self._frames.end(index)
+        truncated = np.array([is_truncated(info) for info in infos])
+        lengths = None
+        if self._has_raw_records:
+            records = [infos[index]["episode"] for index in ended]
+            self.log.episode_returns[ended] = [number(record["r"]) for record in records]
+            lengths = np.array([int(record["l"]) for record in records])
+        self.log.finish(
+            ended, ~truncated, truncated, successes_of_dicts(infos, ended), lengths=lengths
+        )
+
+
+class EvaluationEnv:
+    """Evaluates a model, and logs the steps and episodes of that.
+
+    Args:
+        run: The run.
+        env: The environment.
+        settings: What of it is logged.
+        faults: Counts what could not be logged.
+    """
+
+    def __init__(self, run: Run, env: VecEnv, settings: EpisodeSettings, faults: Faults) -> None:
+        self.run = run
+        self.env = env
+        self.logs = [EnvEpisodes(run, settings, faults) for _ in range(env.num_envs)]
+        name = name_of(env)
+        for log in self.logs:
+            log.claim(None, name)
+        self._faults = faults
+        self._normalization = unwrap_vec_normalize(env)
+        self._has_monitor = has_monitor(env)
+        self._has_raw_records = self._has_monitor and records_are_raw(env)
+        self._frames = Frames.of(env, run, [log.env_id for log in self.logs], faults)
+        self._successes: list[float] = []
+
+    def evaluate(
+        self, model: BaseAlgorithm, n_eval_episodes: int, rl_step: int
+    ) -> dict[str, float]:
+        """Play some episodes by what the model holds best, and log them. Blocks until that is done.
+
+        Args:
+            model: The model.
+            n_eval_episodes: How many, of all environments together.
+            rl_step: Transitions of the training so far.
+
+        Returns:
+            Statistics of them, under the keys of SB3's own EvalCallback.
+
+        Raises:
+            Exception: What the environment or the policy raises.
+        """
+        self._normalize_as(model.get_vec_normalize_env())
+        for log in self.logs:
+            log.begin()  # the last evaluation may have left it within an episode
+        if self._frames is not None:
+            self._frames.begin([log.episode for log in self.logs])
+        self._successes = []
+
+        def log_step(locals_: Mapping[str, Any], _globals: Mapping[str, Any]) -> None:
+            with self._faults:
+                self._log_step(locals_, rl_step)
+
+        returns, lengths = evaluate_policy(
+            model,
+            self.env,
+            n_eval_episodes=n_eval_episodes,
+            return_episode_rewards=True,
+            warn=False,
+            callback=log_step,
+        )
+        found = {
+            "eval/mean_reward": float(np.mean(returns)),
+            "eval/mean_ep_length": float(np.mean(lengths)),
+        }
+        if self._successes:
+            found["eval/success_rate"] = float(np.mean(self._successes))
+        return found
+
+    def release(self) -> None:
+        """Let others have the env ids."""
+        for log in self.logs:
+            log.release()
+
+    def _normalize_as(self, training: VecNormalize | None) -> None:
+        """Let observations and returns be normalized as those of the training are by now."""
+        if training is not None and self._normalization is not None:
+            for name in ("obs_rms", "ret_rms"):
+                if hasattr(training, name):
+                    setattr(self._normalization, name, copy.deepcopy(getattr(training, name)))
+
+    def _log_step(self, locals_: Mapping[str, Any], rl_step: int) -> None:
+        """Log a step of one environment that is still to be evaluated, with SB3's variables."""
+        index, info = locals_["i"], locals_["info"]
+        log, reward = self.logs[index], locals_["reward"]
+        if self._normalization is not None:
+            reward = self._normalization.get_original_reward()[index]
+        with self._faults:
+            log.step(reward, info, rl_step=rl_step)
+        if self._frames is not None:
+            self._frames.take(info, rl_step, log.episode, index)
+        if not locals_["done"] or (self._has_monitor and "episode" not in info):
+            return
+        if self._has_raw_records:
+            log.episode_return = float(info["episode"]["r"])
+            log.episode_length = int(info["episode"]["l"])
+        success = success_of(info)
+        if success is not None:
+            self._successes.append(success)
+        if self._frames is not None:
+            self._frames.end(index)
+        truncated = is_truncated(info)
+        log.finish(terminated=not truncated, truncated=truncated, info=info)
+
+
+class Frames:
+    """Logs the frames that wrappers of ours in an environment give through its infos.
+
+    Args:
+        env: The environment.
+        inside: Where in it there are such wrappers.
+        env_ids: Of all of its environments.
+        reader: Logs the frames.
+    """
+
+    def __init__(
+        self, env: VecEnv, inside: list[int], env_ids: list[str], reader: FrameReader
+    ) -> None:
+        self._env = env
+        self._inside = inside
+        self._env_ids = env_ids
+        self._reader = reader
+
+    @classmethod
+    def of(cls, env: VecEnv, run: Run, env_ids: list[str], faults: Faults) -> Frames | None:
+        """Those of an environment; None: it has no wrappers of ours."""
+        try:
+            inside = np.flatnonzero(env.env_is_wrapped(MetranaEnvWrapper)).tolist()
+        except Exception:  # noqa: BLE001 - one that is vectorized by itself need not have the method
+            return None
+        return cls(env, inside, env_ids, FrameReader(run, faults)) if inside else None
+
+    def begin(self, episodes: Sequence[int]) -> None:
+        """Let the wrappers only render, from the present episodes on, which have these numbers."""
+        for index in self._inside:
+            self.end(index)
+            self._env.env_method(HAND_OVER, episodes[index], indices=[index])
+
+    def take(self, info: dict[str, Any], rl_step: int, episode: int, index: int) -> None:
+        """Take the frames out of an environment's info and log them."""
+        frames = info.pop(FRAMES_KEY, None)
+        if frames is not None:
+            env_id = self._env_ids[index]
+            self._reader.log(frames, rl_step=rl_step, episode=episode, env_id=env_id)
+
+    def end(self, index: int) -> None:
+        """An environment's episode is over, or given up."""
+        self._reader.end(self._env_ids[index])
+
+
+def as_vec_env(env: gym.Env[Any, Any] | VecEnv) -> VecEnv:
+    """An environment as SB3 evaluates it, with a monitor, as those have that it learns from."""
+    if isinstance(env, VecEnv):
+        return env
+    monitored = env if is_wrapped(env, Monitor) else Monitor(env)
+    return DummyVecEnv([lambda: monitored])
+
+
+def share_environments(env: VecEnv, other: VecEnv) -> bool:
+    """Whether a step of one is a step of the other too, as far as this process can see."""
+    mine, others = ({id(each) for each in _innermost(venv)} for venv in (env, other))
+    return bool(mine & others)
+
+
+def _innermost(env: VecEnv) -> list[object]:
+    inner = env.unwrapped
+    if not isinstance(inner, DummyVecEnv):
+        return [inner]
+    return [each.unwrapped for each in inner.envs]
+
+
+def name_of(env: VecEnv) -> str | None:
+    """The id by which an environment was made, if it has one."""
+    try:
+        # Not its `spec`: one that cannot be pickled would end the process of the environment.
+        (text,) = env.env_method("__str__", indices=[0])
+        found = _INNERMOST.search(text)
+    except Exception:  # noqa: BLE001 - one that is vectorized by itself need not have the method
+        return None
+    return None if found is None or found[1].endswith(_WITHOUT_SPEC) else found[1]
+
+
+def has_monitor(env: VecEnv) -> bool:
+    """Whether infos tell of the true end of episodes."""
+    if is_vecenv_wrapped(env, VecMonitor):
+        return True
+    try:
+        return bool(env.env_is_wrapped(Monitor)[0])
+    except Exception:  # noqa: BLE001 - one that is vectorized by itself need not have the method
+        return False
+
+
+def records_are_raw(env: VecEnv) -> bool:
+    """Whether monitors add rewards up before they are normalized."""
+    is_normalized = False
+    while isinstance(env, VecEnvWrapper):
+        is_normalized |= isinstance(env, VecMonitor) and unwrap_vec_normalize(env) is not None
+        env = env.venv
+    return not is_normalized
+
+
+def is_truncated(info: Mapping[str, Any]) -> bool:
+    """Whether an episode was cut off and did not end by itself, as SB3 says it."""
+    return bool(info.get("TimeLimit.truncated", False))
