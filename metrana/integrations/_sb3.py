@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Names of the formats for which a key may be excluded here: what is not for curves elsewhere is not
 # for ours.
-_FORMATS: Final = frozenset({"tensorboard", "metrana"})
+_FORMATS: Final = ("tensorboard", "metrana")
 _EVALUATION: Final = "eval/"
 _TIMESTEPS: Final = "time/total_timesteps"
 # SB3 counts these from the beginning of each `learn()`: one on-policy, the other off-policy.
@@ -115,7 +115,8 @@ class Writer(KVWriter):
     ) -> None:
         found: dict[bool, dict[str, Any]] = {False: {}, True: {}}
         for key, value in key_values.items():
-            if _FORMATS.intersection(key_excluded.get(key) or ()):
+            excluded = key_excluded.get(key) or ()
+            if any(name in excluded for name in _FORMATS):
                 continue
             if isinstance(value, HParam):
                 log_config(run, value.hparam_dict, self.faults)

@@ -92,6 +92,16 @@ def test_env_ids_are_made_of_the_environments_name(offline: dict[str, Any]) -> N
     assert sorted(env_ids) == ["CartPole-v1-0", "CartPole-v1-1"]
 
 
+def test_ranks_have_environments_of_their_own(
+    offline: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    train(offline, ppo(), 16)
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert set(client.series("run", metric_name="reward")["env_id"]) == {"env-r1-0"}
+
+
 def test_off_policy_algorithms_are_logged_likewise(offline: dict[str, Any]) -> None:
     train(offline, dqn(), 20)
     with Client(data_dir=offline["data_dir"]) as client:

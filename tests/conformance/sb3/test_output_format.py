@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.logger import Figure, HParam, Image, Logger, Video
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import metrana
 from metrana.integrations.sb3 import MetranaOutputFormat
@@ -62,6 +63,8 @@ def test_keys_excluded_for_tensorboard_or_metrana_are_left_out(offline: dict[str
     logger.record("not tensorboard", 1.0, exclude="tensorboard")
     logger.record("not here", 1.0, exclude=("stdout", "metrana"))
     logger.dump(5)
+    # As SB3 reads it, a string is one too.
+    logger.output_formats[0].write({"alone": 1.0}, {"alone": "metrana"}, 5)  # type: ignore[dict-item]
     assert {(p.metric, p.step) for p in logged(offline)} == {("both", 5), ("console", 5)}
 
 
@@ -160,6 +163,20 @@ def test_dumps_at_one_step_and_of_the_users_own_are_no_new_training(
     points = logged(offline)
     assert not any("fit" in point.labels for point in points)
     assert [point.step for point in points if point.metric == "mine"] == [0]
+
+
+def test_dumps_of_episodes_that_end_at_one_step_keep_the_last(offline: dict[str, Any]) -> None:
+    writer = MetranaOutputFormat(init_args={**offline, "run_name": "together"})
+    model = dqn(DummyVecEnv([lambda: Monitor(Scripted([4]))] * 2), train_freq=1)
+    model.set_logger(Logger(None, [writer]))
+    model.learn(16, log_interval=1)
+    writer.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        each = client.points("together", "rollout/ep_len_mean", duplicates="all")
+        last = client.points("together", "rollout/ep_len_mean")
+    assert each["step"].tolist() == [8, 8, 16, 16]
+    assert last["step"].tolist() == [8, 16]
+    assert set(last["value"]) == {4.0}
 
 
 # ── The run ──────────────────────────────────────────────────────────────────────────────────────
