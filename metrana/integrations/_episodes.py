@@ -377,7 +377,8 @@ class VectorEpisodes(EpisodeLog):
             MetranaError: As `Run.log_rl_episode`.
         """
         if len(ended) == 1:
-            self._finish_one(int(ended[0]), terminated, truncated, successes)
+            length = None if lengths is None else float(lengths[0])
+            self._finish_one(int(ended[0]), terminated, truncated, successes, length)
             return
         record = np.empty((5, len(ended)))
         record[0] = self.episode_returns[ended]
@@ -428,11 +429,14 @@ class VectorEpisodes(EpisodeLog):
         terminated: npt.NDArray[Any],
         truncated: npt.NDArray[Any],
         successes: Column | None,
+        length: float | None,
     ) -> None:
         """The same for one environment: numbers of Python cost less than arrays of one."""
+        if length is None:
+            length = float(self._step_count - self._starts[index])
         record = {
             "episode_return": float(self.episode_returns[index]),
-            "episode_length": float(self._step_count - self._starts[index]),
+            "episode_length": length,
             "episode_duration": time.perf_counter() - float(self._began[index]),
             "terminated": float(terminated[index]),
             "truncated": float(truncated[index]),

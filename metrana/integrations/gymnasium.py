@@ -245,12 +245,10 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 the one which a reset begins before another step. Default: they count from 0 here.
         """
         self._is_handed_over = True
-        if self._log is not None:
-            self._end(self._log)
-            self._log.release()
-            self._forget()
+        source = self._source
+        self._give_up()
         if episode is not None:
-            self._source = self._source or FrameSource(self._videos, self.faults)
+            self._source = source or FrameSource(self._videos, self.faults)
             self._source.number(episode)
         hand_over(self.env)
         return True
