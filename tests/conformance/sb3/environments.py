@@ -66,6 +66,17 @@ class Scripted(gym.Env[npt.NDArray[np.float32], np.int64]):
         return np.full((16, 16, 3), SHADE * self.steps, np.uint8)
 
 
+class Skipping(gym.Wrapper[Any, Any, Any, Any]):
+    """Steps a game twice at each step, as wrappers of Atari games do several times."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        first = self.env.step(action)
+        if first[2] or first[3]:
+            return first
+        observation, reward, *rest = self.env.step(action)
+        return observation, float(first[1]) + float(reward), *rest
+
+
 class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):
     """Says that an episode has ended whenever a life is lost, as wrappers of Atari games do.
 

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import (
 import metrana
 from metrana.integrations.sb3 import MetranaCallback
 from metrana.query import Client
-from tests.conformance.sb3.environments import LifeLoss, Scripted
+from tests.conformance.sb3.environments import LifeLoss, Scripted, Skipping
 from tests.conformance.sb3.models import dqn, ppo, tiny
 
 RECORD = ("episode_return", "episode_length", "terminated", "truncated")
@@ -193,6 +193,15 @@ def test_returns_are_those_of_the_monitor(offline: dict[str, Any]) -> None:
         assert {found[0] for found in episodes_of(client, "env-0")} == {10.0}
         means = client.points("run", "rollout/ep_rew_mean")["value"]
     assert set(means) == {10.0}
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_lengths_are_those_of_the_monitor(offline: dict[str, Any], num_envs: int) -> None:
+    env = DummyVecEnv([lambda: Skipping(Monitor(Scripted([4])))] * num_envs)
+    train(offline, ppo(env), 16 * num_envs)
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert [value for *_, value in rewards_of(client, "env-0")] == [3.0, 7.0] * 8
+        assert episodes_of(client, "env-0") == [(10.0, 4.0, 1.0, 0.0)] * 8
 
 
 def test_returns_are_raw_though_a_monitor_sees_normalized_rewards(offline: dict[str, Any]) -> None:

@@ -98,6 +98,19 @@ def test_triggers_are_asked_with_the_numbers_of_the_run(offline: dict[str, Any])
     assert found == [("env-0", 0), ("env-0", 4), ("env-0", 8), ("env-eval-0", 0), ("env-eval-0", 4)]
 
 
+def test_steps_of_evaluations_are_counted_over_all_of_them(offline: dict[str, Any]) -> None:
+    env = MetranaEnvWrapper(
+        Scripted([4], render_mode="rgb_array"), step_trigger=lambda k: k == 9, video_length=2
+    )
+    callback = MetranaCallback(
+        run_name="run", eval_env=env, eval_freq=8, n_eval_episodes=2, init_args=offline
+    )
+    ppo().learn(16, callback=callback)
+    callback.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert renderings(client) == [("env-eval-0", 2, 16, 2)]
+
+
 def test_a_lost_life_ends_no_video(offline: dict[str, Any]) -> None:
     env = Monitor(Scripted([6], render_mode="rgb_array"))
     lives = DummyVecEnv(
