@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,44 @@ _INNERMOST: Final = re.compile(r"<([^<>]+)>+$")
 _WITHOUT_SPEC: Final = " instance"
 
 
-class TrainingEnv:
+class LoggedEnv:
+    """An environment that a callback logs. A later callback takes its env ids over.
+
+    Callbacks that are made anew for each training are rarely closed, and it may be long until they
+    are collected.
+
+    Args:
+        run: The run.
+        env: The environment.
+        faults: Counts what could not be logged.
+    """
+
+    def __init__(self, run: Run, env: VecEnv, faults: Faults) -> None:
+        self.run = run
+        self.env = env
+        self._faults = faults
+        self._normalization = unwrap_vec_normalize(env)
+        self._has_monitor = has_monitor(env)
+        self._has_raw_records = self._has_monitor and records_are_raw(env)
+        self._key = (run.run_id, id(innermost(env)[0]))
+        before = _logged.get(self._key)
+        if before is not None:
+            before.release()
+        _logged[self._key] = self
+
+    def is_of(self, run: Run, env: VecEnv) -> bool:
+        """Whether it logs an environment to a run, and no other callback has taken that over."""
+        return self.run is run and self.env is env and _logged.get(self._key) is self
+
+    def release(self) -> None:
+        """Let others have the env ids."""
+        raise NotImplementedError
+
+
+_logged: weakref.WeakValueDictionary[tuple[str, int], LoggedEnv] = weakref.WeakValueDictionary()
+
+
+class TrainingEnv(LoggedEnv):
     """Logs the steps and episodes of the environment that a model learns from.
 
     Args:
@@ -51,14 +89,9 @@ class TrainingEnv:
     """
 
     def __init__(self, run: Run, env: VecEnv, settings: EpisodeSettings, faults: Faults) -> None:
-        self.run = run
-        self.env = env
+        super().__init__(run, env, faults)
         self.log = VectorEpisodes(run, settings, faults, env.num_envs)
         self.log.claim(None, name_of(env))
-        self._faults = faults
-        self._normalization = unwrap_vec_normalize(env)
-        self._has_monitor = has_monitor(env)
-        self._has_raw_records = self._has_monitor and records_are_raw(env)
         self._frames = Frames.of(env, run, self.log.env_ids, faults)
         if self._frames is not None:
             self._frames.begin(self.log.episodes.tolist())
@@ -117,7 +150,7 @@ class TrainingEnv:
         )
 
 
-class EvaluationEnv:
+class EvaluationEnv(LoggedEnv):
     """Evaluates a model, and logs the steps and episodes of that.
 
     Args:
@@ -128,16 +161,11 @@ class EvaluationEnv:
     """
 
     def __init__(self, run: Run, env: VecEnv, settings: EpisodeSettings, faults: Faults) -> None:
-        self.run = run
-        self.env = env
+        super().__init__(run, env, faults)
         self.logs = [EnvEpisodes(run, settings, faults) for _ in range(env.num_envs)]
         name = name_of(env)
         for log in self.logs:
             log.claim(None, name)
-        self._faults = faults
-        self._normalization = unwrap_vec_normalize(env)
-        self._has_monitor = has_monitor(env)
-        self._has_raw_records = self._has_monitor and records_are_raw(env)
         self._frames = Frames.of(env, run, [log.env_id for log in self.logs], faults)
         self._successes: list[float] = []
 
@@ -275,11 +303,12 @@ def as_vec_env(env: gym.Env[Any, Any] | VecEnv) -> VecEnv:
 
 def share_environments(env: VecEnv, other: VecEnv) -> bool:
     """Whether a step of one is a step of the other too, as far as this process can see."""
-    mine, others = ({id(each) for each in _innermost(venv)} for venv in (env, other))
+    mine, others = ({id(each) for each in innermost(venv)} for venv in (env, other))
     return bool(mine & others)
 
 
-def _innermost(env: VecEnv) -> list[object]:
+def innermost(env: VecEnv) -> list[object]:
+    """The environments themselves, or what steps them where they are in other processes."""
     inner = env.unwrapped
     if not isinstance(inner, DummyVecEnv):
         return [inner]

@@ -260,7 +260,8 @@ class MetranaCallback(BaseCallback):
 
     @property
     def _source(self) -> str:
-        return f"sb3/{id(self.model)}"
+        # Of this `learn()`: one that an exception has ended leaves its claim behind.
+        return f"sb3/{id(self.model)}/{self.model.start_time}"
 
     def _begin_evaluations(self, run: Run) -> None:
         if self.eval_env is None:
@@ -276,10 +277,10 @@ class MetranaCallback(BaseCallback):
                 "eval_env: must be wrapped in VecNormalize, as the environment that the model "
                 "learns from is: VecNormalize(DummyVecEnv([...]), training=False)"
             )
-        if self._evaluation is not None and self._evaluation.run is not run:
-            self._evaluation.release()
-            self._evaluation = None
-        if self._evaluation is None:
+        if self._evaluation is None or not self._evaluation.is_of(run, env):
+            if self._evaluation is not None:
+                self._evaluation.release()
+                self._evaluation = None
             with self.faults:
                 self._evaluation = EvaluationEnv(run, env, self._evaluation_settings, self.faults)
 
@@ -298,17 +299,14 @@ class MetranaCallback(BaseCallback):
 
     def _begin_training(self, run: Run) -> None:
         """Go on with the environment, or take a new one."""
-        training = self._training
-        if training is not None and (
-            training.env is not self.training_env or training.run is not run
-        ):
-            training.release()
-            training = None
-        if training is None:
-            training = TrainingEnv(run, self.training_env, self._training_settings, self.faults)
+        env, training = self.training_env, self._training
+        if training is None or not training.is_of(run, env):
+            if training is not None:
+                training.release()
+                self._training = None
+            self._training = TrainingEnv(run, env, self._training_settings, self.faults)
         elif not self._env_goes_on:
             training.begin()
-        self._training = training
         if run.run_id != self._run_id:
             self._run_id, self._offset, self._rl_step = run.run_id, 0, 0
         # Other callbacks of this process may have come further.

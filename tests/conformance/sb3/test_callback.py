@@ -378,6 +378,34 @@ def test_a_training_that_raises_leaves_nothing_behind(offline: dict[str, Any]) -
         assert client.points("whole", "rollout/ep_len_mean")["step"].tolist() == [16, 32]
 
 
+def test_a_training_that_was_interrupted_is_taken_up_by_another_callback(
+    offline: dict[str, Any],
+) -> None:
+    """As in a notebook: the first callback was never closed, and something still holds it."""
+
+    class Interrupting(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.n_calls == 20:
+                raise KeyboardInterrupt
+            return True
+
+    run = metrana.init(**offline, run_name="a")
+    model, eval_env = ppo(), Scripted([4])
+    callbacks = [MetranaCallback(eval_env=eval_env, eval_freq=16) for _ in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(64, callback=[callbacks[0], Interrupting()])
+    for callback in callbacks[1:]:
+        model.learn(16, callback=callback, reset_num_timesteps=False)
+    assert [callback.faults.count for callback in callbacks] == [0, 0, 0]
+    run.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        rewards = client.points("a", "reward", env_id="env-0")
+        env_ids = set(client.series("a")["env_id"].dropna())
+    assert env_ids == {"env-0", "env-eval-0"}
+    assert rewards["rl_step"].tolist() == list(range(1, 53))
+    assert rewards["episode"].is_monotonic_increasing
+
+
 def test_a_model_that_learns_with_it_can_be_saved(offline: dict[str, Any], tmp_path: Path) -> None:
     callback = MetranaCallback(init_args=offline)
     model = ppo()
