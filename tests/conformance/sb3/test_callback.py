@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,37 @@ class Stopping(BaseCallback):
         if self.n_calls >= self.after and self.raises:
             raise RuntimeError("the user's own")
         return self.n_calls < self.after
+
+
+# ── What it is made with ─────────────────────────────────────────────────────────────────────────
+
+
+def test_the_arguments_are_those_of_the_contract() -> None:
+    arguments = inspect.signature(MetranaCallback).parameters.values()
+    assert {argument.kind for argument in arguments} == {inspect.Parameter.KEYWORD_ONLY}
+    assert {argument.name: argument.default for argument in arguments} == {
+        **dict.fromkeys(["run_name", "project_name", "run", "eval_env"]),
+        "eval_freq": 10_000,
+        "n_eval_episodes": 5,
+        "log_env_steps": True,
+        "checkpoint_freq": 0,
+        "checkpoint_dir": None,
+        "init_args": None,
+        "verbose": 0,
+    }
+    writer = inspect.signature(MetranaOutputFormat).parameters
+    assert {name: argument.default for name, argument in writer.items()} == {
+        "run": None,
+        "init_args": None,
+    }
+    assert writer["init_args"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_without_the_framework_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "metrana.integrations.sb3")
+    monkeypatch.setitem(sys.modules, "stable_baselines3.common.callbacks", None)
+    with pytest.raises(ImportError, match=r"pip install 'metrana\[sb3\]'"):
+        importlib.import_module("metrana.integrations.sb3")
 
 
 # ── The run ──────────────────────────────────────────────────────────────────────────────────────
