@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -168,10 +169,20 @@ def hyperparameters(model: BaseAlgorithm) -> dict[str, Any]:
 
 
 def _constant(value: Any) -> Any:
-    """What a schedule that never changes stands for; anything else is left as it is."""
-    if not hasattr(value, "value_schedule"):
+    """What a schedule of SB3 was made of: its number, if it never changes."""
+    schedule = _held(value, "value_schedule")
+    if schedule is None:
         return value
-    return getattr(value.value_schedule, "val", value.value_schedule)
+    name = getattr(schedule, "__qualname__", type(schedule).__name__)
+    is_constant = name == "ConstantSchedule" or name.startswith("constant_fn.")
+    return _held(schedule, "val") if is_constant else schedule
+
+
+def _held(schedule: Any, name: str) -> Any:
+    """What a schedule keeps under a name; None if it has none."""
+    if isinstance(schedule, types.FunctionType):  # those of SB3 before 2.6
+        return inspect.getclosurevars(schedule).nonlocals.get(name)
+    return getattr(schedule, name, None)
 
 
 class Checkpoints:

@@ -283,6 +283,24 @@ def test_algorithm_and_hyperparameters_are_config(offline: dict[str, Any]) -> No
     assert "tensorboard_log" not in config
 
 
+def test_a_schedule_that_changes_is_not_taken_for_its_value(offline: dict[str, Any]) -> None:
+    class Linear:
+        def __init__(self, val: float) -> None:
+            self.val = val
+
+        def __call__(self, left: float) -> float:
+            return self.val * left
+
+        def __repr__(self) -> str:
+            return f"Linear({self.val})"
+
+    callback = MetranaCallback(run_name="ppo", init_args=offline)
+    ppo(clip_range=Linear(0.3)).learn(16, callback=callback)
+    callback.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        assert client.run("ppo").config["clip_range"] == "Linear(0.3)"
+
+
 @pytest.mark.parametrize("kind", [A2C, DQN, SAC])
 def test_each_algorithm_has_its_hyperparameters(offline: dict[str, Any], kind: Any) -> None:
     env = "Pendulum-v1" if kind is SAC else "CartPole-v1"
