@@ -19,7 +19,7 @@ ENDLESS = ["ui"]
 
 def shown(language: str, after: str) -> str:
     """The first block of this language after a heading."""
-    _, _, text = README.read_text().partition(f"\n## {after}\n")
+    _, _, text = README.read_text().partition(f"# {after}\n")
     block = re.search(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
     assert block is not None
     return block[1]

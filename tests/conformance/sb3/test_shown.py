@@ -25,7 +25,7 @@ def data_dir(offline: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_logs_a_training(data_dir: Path) -> None:
-    _, _, text = (ROOT / "README.md").read_text().partition("\n## Stable-Baselines3\n")
+    _, _, text = (ROOT / "README.md").read_text().partition("\n### Stable-Baselines3\n")
     block = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert block is not None
     exec(block[1], {})
