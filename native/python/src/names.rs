@@ -48,7 +48,8 @@ pub struct Names {
     /// What the entries of the last mapping were, in order: mostly those of the next one too.
     last_mapping: Vec<LastEntry>,
     lists: Vec<EnvList>,
-    oldest_list: usize,
+    /// How often a list was looked for or remembered: what each was last used at.
+    list_uses: u64,
 }
 
 /// Numbers by what is made of a string's address.
@@ -137,6 +138,7 @@ struct LastEntry {
 struct EnvList {
     ids: Vec<Py<PyAny>>,
     numbers: Arc<[EnvNo]>,
+    last_use: u64,
 }
 
 /// What identifies a metric beside its name.
@@ -441,21 +443,24 @@ impl Names {
         self.envs.keep(id.as_ptr().addr(), number, number.0, id);
     }
 
-    fn find_list(&self, list: &Bound<'_, PyList>) -> Option<Arc<[EnvNo]>> {
-        let known = self.lists.iter().find(|known| known.is(list))?;
+    fn find_list(&mut self, list: &Bound<'_, PyList>) -> Option<Arc<[EnvNo]>> {
+        let known = self.lists.iter_mut().find(|known| known.is(list))?;
+        self.list_uses += 1;
+        known.last_use = self.list_uses;
         Some(Arc::clone(&known.numbers))
     }
 
     /// Only constant ids are kept: to drop one runs no Python code.
     fn remember_list(&mut self, ids: Vec<Bound<'_, PyAny>>, numbers: &Arc<[EnvNo]>) {
         let ids = ids.into_iter().map(Bound::unbind).collect();
-        let entry = EnvList { ids, numbers: Arc::clone(numbers) };
+        self.list_uses += 1;
+        let entry = EnvList { ids, numbers: Arc::clone(numbers), last_use: self.list_uses };
         if self.lists.len() < MAX_LISTS {
             self.lists.push(entry);
-            return;
+        } else if let Some(oldest) = self.lists.iter_mut().min_by_key(|list| list.last_use) {
+            // Those of the environments whose episode ended come once; that of all comes each step.
+            *oldest = entry;
         }
-        self.lists[self.oldest_list] = entry;
-        self.oldest_list = (self.oldest_list + 1) % MAX_LISTS;
     }
 }
 
