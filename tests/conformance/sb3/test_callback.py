@@ -19,6 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import metrana
+from metrana.integrations import sb3
 from metrana.integrations.sb3 import MetranaCallback, MetranaOutputFormat
 from metrana.query import Client
 from tests.conformance.sb3.environments import Scripted
@@ -493,3 +494,32 @@ def test_a_training_streams_to_a_server(tmp_path: Path) -> None:
     assert set(episodes["env_id"]) == {"CartPole-v1-0", "CartPole-v1-eval-0"}
     finished = episodes[episodes["end"] == "terminated"]
     assert (finished["episode_return"] == finished["episode_length"]).all()
+
+
+def test_a_server_that_is_gone_does_not_hold_up_the_end_of_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sb3, "_FLUSH_TIMEOUT_S", 0.2)
+    with LocalServer(tmp_path / "server") as server:
+        run = metrana.init(
+            mode="online", data_dir=tmp_path / "server", run_name="cut", error_strategy="silent"
+        )
+
+        class Killing(BaseCallback):
+            def _on_step(self) -> bool:
+                if self.n_calls == 8:
+                    run.flush()
+                    server.kill()
+                return True
+
+        callback = MetranaCallback()
+        model = ppo()
+        with pytest.warns(metrana.MetranaWarning, match="MetranaCallback goes on"):
+            model.learn(16, callback=[callback, Killing()])
+    assert model.num_timesteps == 16
+    assert callback.faults.count == 0
+    run.close(0.2)
+    # What the server did not get is still there.
+    with Client(data_dir=tmp_path / "server") as client:
+        rewards = client.points("cut", "reward")
+    assert rewards["rl_step"].tolist() == list(range(1, 17))
