@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,9 +71,9 @@ class Runner:
     def __post_init__(self) -> None:
         if self.peers_python is not None:
             try:
-                self.peer_versions = _installed(self.peers_python)
+                self.peer_versions = installed(self.peers_python, PEERS)
             except (OSError, subprocess.SubprocessError, ValueError) as error:
-                self._say(f"no peers: {_reason(error)}")
+                self._say(f"no peers: {reason_of(error)}")
 
     def measure(self, work: str, logger: str) -> Figures | None:
         """Returns the figures of a work: none for a peer without environment, None if it failed."""
@@ -89,7 +90,7 @@ class Runner:
                 )
             except (OSError, subprocess.SubprocessError, ValueError) as error:
                 # A page tells nobody where on the machine this was.
-                reason = _reason(error).replace(str(self.folder), "…").replace(str(ROOT), "…")
+                reason = reason_of(error).replace(str(self.folder), "…").replace(str(ROOT), "…")
                 self.failures[key] = reason
                 self._say(f"{work}: {logger} failed: {self.failures[key]}")
         return self._done.get(key)
@@ -103,19 +104,43 @@ class Runner:
         print(f"[{passed_s:5.0f} s] {line}", file=sys.stderr, flush=True)
 
     def _run(self, work: str, logger: str) -> Figures:
-        python = str(self.peers_python) if logger in PEERS else sys.executable
-        folder = Path(tempfile.mkdtemp(prefix="metrana-bench-", dir=self.folder))
-        home = folder / "home"
-        home.mkdir()
-        place = folder / "place"
-        place.mkdir()
-        command = [python, "-m", "benchmarks.measure", work, logger, str(place)]
-        try:
-            out = _output([*command, *(["--quick"] if self.is_quick else [])], home)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        figures: Figures = json.loads(out.strip().rsplit("\n", 1)[-1])
-        return figures
+        python = self.peers_python if logger in PEERS else None
+        arguments = ["--quick"] if self.is_quick else []
+        return run_work(work, logger, self.folder, *arguments, python=python)
+
+
+def run_work(
+    work: str, logger: str, folder: Path, *arguments: str, python: Path | None = None
+) -> Figures:
+    """Does a work in a fresh process; blocks until it has ended.
+
+    Args:
+        work: Its name.
+        logger: The name of the logger that is measured.
+        folder: On the disk to measure on; what is made in it is removed again.
+        arguments: Further ones of `benchmarks.measure`.
+        python: The interpreter; None: this one.
+
+    Returns:
+        The figures.
+
+    Raises:
+        OSError: The process could not be started.
+        subprocess.SubprocessError: It failed, or took too long.
+    """
+    own = Path(tempfile.mkdtemp(prefix="metrana-bench-", dir=folder))
+    home = own / "home"
+    home.mkdir()
+    place = own / "place"
+    place.mkdir()
+    interpreter = str(python or sys.executable)
+    command = [interpreter, "-m", "benchmarks.measure", work, logger, str(place), *arguments]
+    try:
+        out = _output(command, home)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    figures: Figures = json.loads(out.strip().rsplit("\n", 1)[-1])
+    return figures
 
 
 def together(processes: list[Figures]) -> Figures:
@@ -136,8 +161,14 @@ def together(processes: list[Figures]) -> Figures:
     }
 
 
-def _installed(python: Path) -> dict[str, str]:
-    command = [str(python), "-c", _VERSIONS, *PEERS]
+def installed(python: Path, packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those packages that an interpreter has.
+
+    Raises:
+        OSError: It could not be started.
+        subprocess.SubprocessError: It failed.
+    """
+    command = [str(python), "-c", _VERSIONS, *packages]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     versions: dict[str, str] = json.loads(out)
     return versions
@@ -172,7 +203,8 @@ def _environment(home: Path) -> dict[str, str]:
     return {**inherited, **_OFFLINE, "HOME": str(home), "PYTHONPATH": str(ROOT)}
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Returns what a work that failed said last."""
     if isinstance(error, subprocess.CalledProcessError):
         lines = (error.stderr or "").strip().splitlines()
         return lines[-1] if lines else f"exit code {error.returncode}"
