@@ -32,7 +32,7 @@ endif
 # those few that the model needs.
 cargo_model := RUSTFLAGS='--cfg loom' cargo test --quiet --locked --no-default-features --lib --target-dir target/loom interleavings
 
-.PHONY: help setup build debug demo test lint format bench bench-parts lock proto clean missing
+.PHONY: help setup build debug demo test lint format bench bench-parts bench-trainings lock proto clean missing
 .DELETE_ON_ERROR:
 
 help:
@@ -44,6 +44,7 @@ help:
 	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
 	@echo 'bench   metrana beside its goals and its peers, 23 minutes, into docs/benchmarks.md and README.md; shown only:'
 	@echo '        BENCH=--quick, to see that it works, BENCH="--only scalar kill"; bench-parts: engine and store on their own'
+	@echo '        bench-trainings: what logging adds to trainings of the frameworks, shown only; BENCH as above'
 	@echo 'lock    write requirements/*.txt anew; UPGRADE=1: with newer versions'
 	@echo 'proto   write metrana/server/_proto anew from proto/'
 	@echo 'clean   remove everything that these targets made'
@@ -117,6 +118,9 @@ bench: setup build $(PEERS)/stamp
 bench-parts: build
 	cargo bench --locked
 	$(bin)/python -m benchmarks.points_store
+
+bench-trainings: setup build $(PEERS)/stamp
+	$(bin)/python -m benchmarks.trainings --peers-python $(PEERS)/bin/python $(BENCH)
 
 lock: $(stamps)/uv
 	UV=$(bin)/uv WHEELS=$(WHEELS) requirements/compile

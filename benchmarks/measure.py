@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from benchmarks.place import Place
@@ -17,7 +18,11 @@ def main() -> None:
     parser.add_argument("logger")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--packages", action="append", default=[], help="a folder of packages to look in last"
+    )
     arguments = parser.parse_args()
+    sys.path += arguments.packages
     place = Place(arguments.folder, arguments.logger, arguments.quick)
     figures = work_of(arguments.work)(place)
     print("\n" + json.dumps(figures), flush=True)

@@ -31,6 +31,10 @@ _MODULES = {
     "memory": "memory",
     "steady": "steady",
     "import": "imports",
+    "fit-lightning": "fits",
+    "fit-transformers": "fits",
+    "fit-gymnasium": "fits",
+    "fit-sb3": "fits",
 }
 
 # Works with a figure near its goal, which is not the same in each process: in how many metrana does
