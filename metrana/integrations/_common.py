@@ -371,8 +371,13 @@ def _emitter_key(run: Run | None, source: str) -> tuple[str, str]:
     return ("" if run is None else run.run_id, source)
 
 
+def fit_labels(number: int) -> dict[str, str] | None:
+    """The labels of a fit by its number, from 1; None: none, as the first has."""
+    return {"fit": str(number)} if number > 1 else None
+
+
 class Fits:
-    """Labels that keep apart the fits of one adapter whose steps begin again.
+    """Labels that keep apart the fits of one run whose steps begin again.
 
     The first fit has none. A later one that begins at or below the last step has `fit="2"` and so
     on; one that goes on, or resumes from a checkpoint, keeps the label and overwrites.
@@ -411,7 +416,7 @@ class Fits:
 
     def _take(self, number: int) -> None:
         self.number = number
-        self.labels = {"fit": str(number)} if number > 1 else None
+        self.labels = fit_labels(number)
 
     def note(self, step: int) -> None:
         """Something was logged at a step."""

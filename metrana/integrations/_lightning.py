@@ -11,7 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from metrana import orchestration
 from metrana.errors import MetranaError
-from metrana.integrations._common import Fits, RunHandle, _all_arguments, _open_current_run
+from metrana.integrations._common import (
+    Fits,
+    RunHandle,
+    _all_arguments,
+    _open_current_run,
+    fit_labels,
+)
 from metrana.run import Run
 from metrana.settings import Settings, resolve
 
@@ -93,6 +99,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_settle_before_fork)
 
 
+LastStep = Callable[[dict[str, str] | None], int | None]
+
+
 class Place(NamedTuple):
     """Where values belong beside their step: the arguments of `Run.log`."""
 
@@ -100,21 +109,57 @@ class Place(NamedTuple):
     labels: dict[str, str] | None
 
 
+class RunFits(Fits):
+    """The fits of a run, whichever loggers log them, and the checkpoints that each saved.
+
+    Attributes:
+        fit_of: Which fit saved a checkpoint, by its path.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fit_of: dict[str, int] = {}
+
+    def catch_up(self, last_step: LastStep) -> None:
+        """Learn of fits that the run has from other processes."""
+        while (last := last_step(self.labels)) is not None:
+            self.note(last)
+            if last_step({"fit": str(self.number + 1)}) is None:
+                return
+            self.begin(0)
+
+
+# By run id and prefix. They outlive loggers: each fold may have a logger of its own.
+_fits: dict[tuple[str, str], RunFits] = {}
+
+
 class Course:
     """Follows what trainers do with a logger: the stage that they are in, and which fit it is.
 
     Pickled, it forgets the trainer. There and in a forked process it first asks the run for the
     fits of others.
+
+    Args:
+        prefix: That of the logger.
     """
 
-    def __init__(self) -> None:
-        self._fits = Fits()
-        self._fit_of: dict[str, int] = {}
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._run_id: str | None = None
+        self._fits = RunFits()
+        # The fit of this logger; None: the last of the run.
+        self._number: int | None = None
         self._pid = os.getpid()
         self._trainer: Callable[[], Any] = _nobody
         self._fitted: Callable[[], Any] = _nobody
         self._has_begun = self._lags = False
         self._first_step: int | None = None
+
+    def use(self, run_id: str) -> None:
+        """What comes next belongs to a run: its fits, which other loggers may have made, count."""
+        if run_id != self._run_id:
+            self._run_id, self._number = run_id, None
+            self._fits = _fits.setdefault((run_id, self._prefix), RunFits())
 
     def begin(self, trainer: Any) -> None:
         """A trainer begins to fit, validate, test or predict; the first word of it counts."""
@@ -139,12 +184,7 @@ class Course:
             self.begin(trainer)
         return trainer
 
-    def place(
-        self,
-        trainer: Any,
-        step: int | None,
-        last_step: Callable[[dict[str, str] | None], int | None],
-    ) -> Place:
+    def place(self, trainer: Any, step: int | None, last_step: LastStep) -> Place:
         """Where values belong that are logged now.
 
         Args:
@@ -153,52 +193,46 @@ class Course:
             last_step: The last step that the run has of the fit of some labels; None if none.
         """
         if self._lags or self._pid != os.getpid():
-            self._lags, self._pid = False, os.getpid()
-            _catch_up(self._fits, last_step)
+            self._lags, self._pid, self._number = False, os.getpid(), None
+            self._fits.catch_up(last_step)
         if trainer is None:
-            return Place(evaluation=False, labels=self._fits.labels)
+            return Place(evaluation=False, labels=self._labels())
         if self._first_step is not None:
             self._begin_fit(trainer, self._first_step)
         is_evaluation = bool(trainer.evaluating)
         if is_evaluation and _gives_count_of_batches(trainer):
-            labels = {**(self._fits.labels or {}), "axis": "eval_batch"}
+            labels = {**(self._labels() or {}), "axis": "eval_batch"}
             return Place(evaluation=True, labels=labels)
         if step is not None and trainer.state.fn == "fit":
             self._fits.note(step)
-        return Place(is_evaluation, self._fits.labels)
+        return Place(is_evaluation, self._labels())
 
     def note_checkpoint(self, path: str) -> None:
         """A checkpoint of the present fit was saved: one that resumes from it has its labels."""
-        self._fit_of[os.path.realpath(path)] = self._fits.number
+        self._fits.fit_of[os.path.realpath(path)] = self._number or self._fits.number
 
     def __getstate__(self) -> dict[str, Any]:
         self._lags = True
-        return {"fits": self._fits, "fit_of": self._fit_of}
+        names = ("_prefix", "_run_id", "_fits", "_number")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]  # of this class: it has no subclass
-        self._fits, self._fit_of = state["fits"], state["fit_of"]
-        self._lags = True
+        self.__init__(state["_prefix"])  # type: ignore[misc]  # of this class: it has no subclass
+        vars(self).update(state, _lags=True)
+        if self._run_id is not None:
+            self._fits = _fits.setdefault((self._run_id, self._prefix), self._fits)
+
+    def _labels(self) -> dict[str, str] | None:
+        return fit_labels(self._number or self._fits.number)
 
     def _begin_fit(self, trainer: Any, first_step: int) -> None:
         # A trainer that fits again goes on where it was; so does one with a checkpoint.
         path = trainer.ckpt_path
-        goes_on = self._fitted() is trainer and first_step > 0
-        self._fits.begin(
-            first_step,
-            resumes=goes_on or path is not None,
-            resumed_fit=None if path is None else self._fit_of.get(os.path.realpath(path)),
-        )
+        saved_by = None if path is None else self._fits.fit_of.get(os.path.realpath(path))
+        resumes = path is not None or (self._fitted() is trainer and first_step > 0)
+        self._fits.begin(first_step, resumes=resumes, resumed_fit=saved_by or self._number)
+        self._number = self._fits.number
         self._fitted, self._first_step = weakref.ref(trainer), None
-
-
-def _catch_up(fits: Fits, last_step: Callable[[dict[str, str] | None], int | None]) -> None:
-    """Learn of fits that the run has from other processes; `last_step` as for `Course.place`."""
-    while (last := last_step(fits.labels)) is not None:
-        fits.note(last)
-        if last_step({"fit": str(fits.number + 1)}) is None:
-            return
-        fits.begin(0)
 
 
 def _nobody() -> None:

@@ -67,8 +67,8 @@ class MetranaLogger(_Logger):
 
     What is logged in training keeps Lightning's names and steps. What a trainer logs while it
     validates or tests is an evaluation (`evaluation=True`); of that, what `on_step` gives has the
-    label `axis="eval_batch"`, for its steps are Lightning's count of batches. Later fits whose
-    steps begin again have labels `fit="2"` and so on. Hyperparameters become the run's config;
+    label `axis="eval_batch"`, for its steps are Lightning's count of batches. Later fits of a run
+    whose steps begin again, whichever logger's, have labels `fit="2"` and so on. Hyperparameters become the run's config;
     paths and scores of checkpoints become attributes under `checkpoint/<monitored metric>`.
 
     The run is `run`; else, if `run_name`, `project_name`, `version` or `init_args` is given, this
@@ -127,7 +127,7 @@ class MetranaLogger(_Logger):
             init_args=init_args,
         )
         self.faults = Faults(type(self).__name__)
-        self._course = Course()
+        self._course = Course(self._prefix)
         # The run that was used last, and the callbacks whose checkpoints it has.
         self._experiment: Run | None = None
         self._checkpoints: dict[str, Any] = {}
@@ -301,6 +301,7 @@ class MetranaLogger(_Logger):
         def last_step(labels: dict[str, str] | None) -> int | None:
             return run.get_last_step(f"{self._prefix}epoch", labels=labels)
 
+        self._course.use(run.run_id)
         place = self._course.place(trainer, step, last_step)
         values = numbers(metrics, self.faults, self._prefix)
         if values:
@@ -314,6 +315,7 @@ class MetranaLogger(_Logger):
     def _after_save_checkpoint(self, callback: Any) -> None:
         is_weak = isinstance(callback, weakref.ProxyTypes)
         self._checkpoints[callback.state_key] = callback if is_weak else weakref.proxy(callback)
+        self._course.use(self._open().run_id)
         self._course.note_checkpoint(_saved_last(callback))
         self._log_checkpoint(callback)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import metrana
 from metrana.integrations.lightning import MetranaLogger
 from tests.conformance.lightning.training import Model, series, steps, trainer
 
@@ -100,3 +101,32 @@ def test_a_failed_fit_is_a_fit(data_dir: Path) -> None:
     found = series(data_dir)
     assert steps(found, "train_loss") == [0, 1]
     assert steps(found, "train_loss", fit="2") == [0, 1, 2]
+
+
+def test_folds_in_one_run_are_told_apart_though_each_has_a_logger_of_its_own(
+    data_dir: Path,
+) -> None:
+    with metrana.init(run_name="run"):
+        loggers = [MetranaLogger() for _ in range(3)]
+        workers = [trainer(logger) for logger in loggers]
+        for worker in workers:
+            worker.fit(Model())
+        workers[1].test(Model(), verbose=False)
+        workers[1].fit_loop.max_epochs = 2
+        workers[1].fit(Model())
+        trainer(MetranaLogger()).fit(Model())
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2]
+    assert steps(found, "train_loss", fit="2") == [0, 1, 2, 3, 4, 5]
+    assert steps(found, "test_loss", fit="2", evaluation="true") == [3]
+    assert steps(found, "train_loss", fit="3") == [0, 1, 2]
+    assert steps(found, "train_loss", fit="4") == [0, 1, 2]
+
+
+def test_another_run_begins_without_labels(data_dir: Path) -> None:
+    logger = MetranaLogger()
+    for name in ("a", "b"):
+        with metrana.init(run_name=name):
+            trainer(logger).fit(Model())
+    for name in ("a", "b"):
+        assert steps(series(data_dir, name), "train_loss") == [0, 1, 2]
