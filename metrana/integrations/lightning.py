@@ -68,8 +68,9 @@ class MetranaLogger(_Logger):
     What is logged in training keeps Lightning's names and steps. What a trainer logs while it
     validates or tests is an evaluation (`evaluation=True`); of that, what `on_step` gives has the
     label `axis="eval_batch"`, for its steps are Lightning's count of batches. Later fits of a run
-    whose steps begin again, whichever logger's, have labels `fit="2"` and so on. Hyperparameters become the run's config;
-    paths and scores of checkpoints become attributes under `checkpoint/<monitored metric>`.
+    whose steps begin again, whichever logger's, have labels `fit="2"` and so on. Hyperparameters
+    become the run's config; paths and scores of checkpoints become attributes under
+    `checkpoint/<monitored metric>`.
 
     The run is `run`; else, if `run_name`, `project_name`, `version` or `init_args` is given, this
     process's open run of that identity or a new one; else the current run; else a new one. It is
@@ -130,6 +131,7 @@ class MetranaLogger(_Logger):
         self._course = Course(self._prefix)
         # The run that was used last, and the callbacks whose checkpoints it has.
         self._experiment: Run | None = None
+        self._has_given_up = False
         self._checkpoints: dict[str, Any] = {}
         self._project_name: str | None = None
 
@@ -247,6 +249,7 @@ class MetranaLogger(_Logger):
         """
         self._course.end()
         self._finalize(failed=status in ("failed", "aborted"))
+        self._has_given_up = False
 
     @rank_zero_only
     def close(self) -> None:
@@ -284,9 +287,12 @@ class MetranaLogger(_Logger):
         """The run; raises only as long as none was used, for then no training has begun."""
         if self._experiment is None:
             self._experiment = self._handle.open()
-        else:
+        elif self._handle.run is None and not self._has_given_up:
+            # An attempt may wait for a server: one a fit, not one a step.
+            self._has_given_up = True
             with self.faults:
                 self._experiment = self._handle.open()
+                self._has_given_up = False
         return self._experiment
 
     @keeps_training

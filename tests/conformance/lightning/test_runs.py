@@ -181,6 +181,30 @@ def test_a_run_that_is_closed_while_it_trains_stops_nothing(data_dir: Path) -> N
     assert steps(series(data_dir), "train_loss") == [0]
 
 
+@pytest.mark.filterwarnings("ignore:MetranaLogger could not log:metrana.MetranaWarning")
+def test_a_run_that_cannot_be_reopened_is_tried_once_a_fit(data_dir: Path) -> None:
+    aside = data_dir.with_name("aside")
+
+    class Closing(Model):
+        def on_train_batch_end(self, _outputs: Any, _batch: Any, batch_idx: int) -> None:
+            if batch_idx == 1:
+                self.logger.experiment.close()
+                data_dir.rename(aside)
+                data_dir.touch()
+
+    logger = MetranaLogger("run")
+    trainer(logger).fit(Closing())
+    # The steps 1 and 2 and the validation are lost.
+    assert logger.faults.count == 1 + 3
+    data_dir.unlink()
+    aside.rename(data_dir)
+    trainer(logger).fit(Model())
+    assert logger.faults.count == 1 + 3
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0]
+    assert steps(found, "train_loss", fit="2") == [0, 1, 2]
+
+
 def test_bad_values_and_steps_are_counted(data_dir: Path) -> None:
     logger = MetranaLogger("run")
     logger.experiment  # noqa: B018 - opens it
