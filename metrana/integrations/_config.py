@@ -25,18 +25,21 @@ def config_of(value: Any) -> dict[str, Any]:
     """Hyperparameters as `Run.log_config` takes them, item by item, so that none is lost.
 
     Keys become strings, and each character that a path may not have a `_`; two that become the same
-    are told apart by `_2` and so on. A value that no attribute can be is kept as its text.
+    are told apart by `_2` and so on. A value that no attribute can be is kept as its text, and so
+    is a container inside of itself.
 
     Args:
         value: A mapping, `Namespace`, dataclass or the like, nested as it may be.
     """
-    found = _config_mapping(value, 0)
+    found = _config_mapping(value, ())
     return {} if found is None else found
 
 
-def _config_mapping(value: Any, depth: int) -> dict[str, Any] | None:
+def _config_mapping(value: Any, parents: tuple[int, ...]) -> dict[str, Any] | None:
+    if not _may_enter(value, parents):
+        return None
     items = _items(value)
-    if items is None or depth > _MAX_CONFIG_DEPTH:
+    if items is None:
         return None
     found: dict[str, Any] = {}
     for key, read in items:
@@ -46,7 +49,7 @@ def _config_mapping(value: Any, depth: int) -> dict[str, Any] | None:
             number_ += 1
             name = f"{part}_{number_}"
         try:
-            found[name] = _config_value(read(), depth + 1)
+            found[name] = _config_value(read(), (*parents, id(value)))
         except Exception as error:  # noqa: BLE001 - a container that makes its values when asked
             found[name] = f"<unreadable: {type(error).__name__}: {error}>"
     return found
@@ -68,13 +71,18 @@ def _config_key(key: Any) -> str:
     return text[: attributes.MAX_PATH_BYTES // 8] or "_"
 
 
-def _config_value(value: Any, depth: int) -> Any:
-    nested = _config_mapping(value, depth)
+def _may_enter(value: Any, parents: tuple[int, ...]) -> bool:
+    # One that contains itself twice would double with each level.
+    return id(value) not in parents and len(parents) <= _MAX_CONFIG_DEPTH
+
+
+def _config_value(value: Any, parents: tuple[int, ...]) -> Any:
+    nested = _config_mapping(value, parents)
     if nested is not None:
         return nested
     is_list = isinstance(value, Sequence) and not isinstance(value, _NO_LISTS)
-    if is_list and depth <= _MAX_CONFIG_DEPTH:
-        return [_config_value(item, depth + 1) for item in value]
+    if is_list and _may_enter(value, parents):
+        return [_config_value(item, (*parents, id(value))) for item in value]
     try:
         attributes.flatten("config", value, "config")
     except MetranaError:
