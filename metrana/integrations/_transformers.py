@@ -10,13 +10,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from metrana.integrations._common import config_of
+
 EXPORTED: Final = "metrana_run"
 """Of what a callback exports to a checkpoint, the attribute that says which run it belongs to."""
 
 _RUNTIME: Final = "_runtime"
 # Of a Trainer's arguments, and of what is passed on to the hub in them.
 _SECRET: Final = re.compile(
-    r"((hub|push_to_hub|auth|use_auth|access|api|hf)_)?token|(.*_)?(api_key|password|secret)",
+    r"((hub|push_to_hub|auth|use_auth|access|refresh|bearer|api|hf|github)_)?token"
+    r"|(.*_)?(api_?key|access_key|secret_key|private_key|password|passwd|secret|credentials?)",
     re.IGNORECASE,
 )
 
@@ -136,9 +139,8 @@ def arguments_config(args: Any) -> dict[str, Any]:
     """A Trainer's arguments by name, without what is secret in them."""
     found = args.to_dict() if hasattr(args, "to_dict") else vars(args)
     # Where it knows of a secret it has put the name of it instead, whether there is one or not.
-    kept: dict[str, Any] = _without_secrets(
-        {key: value for key, value in found.items() if value != f"<{str(key).upper()}>"}
-    )
+    known = {key: value for key, value in found.items() if value != f"<{str(key).upper()}>"}
+    kept: dict[str, Any] = _without_secrets(known)
     return kept
 
 
@@ -175,12 +177,17 @@ def _as_dict(config: Any) -> Any:
 
 
 def _without_secrets(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    # As it will be logged: what is nested in it may be of any kind until then.
+    return _without_secret_items(config_of({"": value})["_"])
+
+
+def _without_secret_items(value: Any) -> Any:
+    if isinstance(value, dict):
         return {
-            key: _without_secrets(item)
+            key: _without_secret_items(item)
             for key, item in value.items()
-            if not _SECRET.fullmatch(str(key))
+            if not _SECRET.fullmatch(key)
         }
-    if isinstance(value, (list, tuple)):
-        return [_without_secrets(item) for item in value]
+    if isinstance(value, list):
+        return [_without_secret_items(item) for item in value]
     return value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 import metrana
 from metrana.integrations._transformers import parameter_counts
@@ -69,6 +71,29 @@ def test_no_token_is_kept(tmp_path: Path, data_dir: Path) -> None:
     assert found["model"]["image_token"] == "<image>"
     assert found["model"]["eos_token_id"] == 3
     assert found["lr_scheduler_kwargs"] == {"deep": [{}]}
+
+
+@dataclasses.dataclass
+class Tracker:
+    """An argument of an argument."""
+
+    api_key: str = "undisclosed_1"
+    workers: int = 2
+
+
+@dataclasses.dataclass
+class OwnArguments(TrainingArguments):
+    """Arguments of somebody's own trainer."""
+
+    tracker: Any = None
+    storage_secret_access_key: str = "undisclosed_2"
+
+
+def test_no_key_of_arguments_of_ones_own_is_kept(tmp_path: Path, data_dir: Path) -> None:
+    args = OwnArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, tracker=Tracker())
+    found = config_of_untrained(trainer(tmp_path, args=args), data_dir)
+    assert "undisclosed" not in json.dumps(found)
+    assert found["tracker"] == {"workers": 2}
 
 
 def config_of_untrained(training: Any, data_dir: Path) -> dict[str, Any]:
