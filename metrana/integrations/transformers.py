@@ -337,7 +337,10 @@ class MetranaCallback(TrainerCallback, ExportableState):
 
     def _logging_run(self, args: TrainingArguments, state: TrainerState, model: Any) -> Run | None:
         """The run, if this callback logs to one."""
-        if not self._is_logger(state) or self._now.has_given_up:
+        if not self._is_logger(state):
+            return None
+        if self._now.has_given_up:
+            self.faults.count += 1
             return None
         run = self._handle.run or self._open(args, state, None)
         if run is not None and self._now.described != run.run_id:
