@@ -336,7 +336,7 @@ def _all_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 # ── Who logs ─────────────────────────────────────────────────────────────────────────────────────
 
-_emitters: dict[tuple[str, str], weakref.ref[object]] = {}
+_emitters: weakref.WeakValueDictionary[tuple[str, str], object] = weakref.WeakValueDictionary()
 
 
 def claim(run: Run | None, source: str, owner: object) -> bool:
@@ -350,20 +350,13 @@ def claim(run: Run | None, source: str, owner: object) -> bool:
     Returns:
         Whether it is the one; False: another one logs the source, and this one has to be passive.
     """
-    key = _emitter_key(run, source)
-    present = _emitters.get(key)
-    holder = None if present is None else present()
-    if holder is None:
-        _emitters[key] = weakref.ref(owner)
-        return True
-    return holder is owner
+    return _emitters.setdefault(_emitter_key(run, source), owner) is owner
 
 
 def release(run: Run | None, source: str, owner: object) -> None:
     """Lets another adapter log a source; nothing if `owner` is not the one that does."""
     key = _emitter_key(run, source)
-    present = _emitters.get(key)
-    if present is not None and present() is owner:
+    if _emitters.get(key) is owner:
         del _emitters[key]
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import metrana
+from metrana.integrations import _common
 from metrana.integrations._common import (
     Faults,
     Fits,
@@ -347,6 +348,14 @@ def test_a_fit_whose_steps_begin_again_is_labelled() -> None:
     fits.note(3)
     fits.begin(0)
     assert fits.labels == {"fit": "3"}
+
+
+def test_nothing_is_kept_of_who_logged_and_is_gone() -> None:
+    before = len(_common._emitters)
+    for index in range(3):
+        assert claim(None, f"trainer/{index}", Faults("an adapter"))
+    gc.collect()
+    assert len(_common._emitters) <= before
 
 
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────
