@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 import metrana
 from metrana.integrations.lightning import MetranaLogger
 from metrana.query import Client
-from tests.conformance.lightning.training import Model, trainer
+from tests.conformance.lightning.training import Model, series, steps, trainer
 from tests.local_server import LocalServer
 from tests.processes import Machine
 
@@ -30,7 +34,7 @@ def machine(tmp_path: Path) -> Machine:
 _TRAINING = """
 import torch
 from metrana.integrations.lightning import MetranaLogger
-from tests.conformance.lightning.training import Model, trainer
+from tests.conformance.lightning.training import Model, series, steps, trainer
 
 torch.set_num_threads(1)
 
@@ -226,3 +230,34 @@ def test_a_server_that_is_stuck_stops_no_fit(
                 1,
                 2,
             ]
+
+
+class _LoggedDataset(Dataset[Any]):
+    """Logs what is loaded, in the process that loads it."""
+
+    def __getitem__(self, index: int) -> Any:
+        metrana.log("loaded", float(os.getpid()), step=index)
+        return (torch.ones(4),)
+
+    def __len__(self) -> int:
+        return 6
+
+
+def test_workers_that_load_batches_log_to_the_run(data_dir: Path) -> None:
+    class Loading(Model):
+        def train_dataloader(self) -> Any:
+            return DataLoader(
+                _LoggedDataset(),
+                batch_size=2,
+                num_workers=2,
+                multiprocessing_context="fork",
+            )
+
+    logger = MetranaLogger("run")
+    trainer(logger, max_epochs=2).fit(Loading())
+    assert logger.experiment.is_initialized()
+    found = series(data_dir)
+    assert steps(found, "train_loss") == [0, 1, 2, 3, 4, 5]
+    assert steps(found, "loaded") == [0, 1, 2, 3, 4, 5]
+    assert os.getpid() not in found["loaded", frozenset()].values()
+    assert logger.faults.count == 0

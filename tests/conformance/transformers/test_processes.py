@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import metrana
+from metrana.integrations.transformers import MetranaCallback
 from metrana.query import Client
-from tests.conformance.transformers.training import run_names, series, steps
+from tests.conformance.transformers.training import DATA, run_names, series, steps, trainer
 from tests.leash import LEASH
 
 TRAIN = """
@@ -53,3 +56,23 @@ def test_two_processes_are_one_run(tmp_path: Path, data_dir: Path) -> None:
     assert steps(found["summary/train_loss",]) == [4]
     with Client(data_dir=data_dir) as client:
         assert client.run("both").status == "finished"
+
+
+class Loaded(list[Any]):
+    """Samples of which each is logged by the process that loads it."""
+
+    def __getitem__(self, index: Any) -> Any:
+        metrana.log("loaded", float(os.getpid()), step=index)
+        return super().__getitem__(index)
+
+
+def test_workers_that_load_batches_log_to_the_run(tmp_path: Path, data_dir: Path) -> None:
+    callback = MetranaCallback()
+    training = trainer(tmp_path, callback, dataloader_num_workers=2)
+    training.train_dataset = Loaded(DATA)
+    training.train()
+    assert callback.faults.count == 0
+    found = series(data_dir)
+    assert steps(found["train/loss",]) == [1, 2, 3, 4]
+    assert sorted(steps(found["loaded",])) == list(range(len(DATA)))
+    assert os.getpid() not in {value for _, value in found["loaded",]}
