@@ -14,7 +14,11 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from metrana.errors import MetranaClosingError, MetranaLoggerInitError
+from metrana.errors import (
+    MetranaClosingError,
+    MetranaLoggerInitError,
+    MetranaValidationError,
+)
 from metrana.integrations import _transformers
 from metrana.integrations._common import (
     Faults,
@@ -368,7 +372,7 @@ class MetranaCallback(TrainerCallback, ExportableState):
         if kept is not None:
             try:
                 return self._handle.open(run_id=kept["run_id"])
-            except MetranaLoggerInitError as error:
+            except (MetranaLoggerInitError, MetranaValidationError) as error:
                 self.faults.warn_once(
                     f"resume {kept['run_id']}",
                     f"the run {kept.get('run_name')!r} of the checkpoint cannot be continued here, "

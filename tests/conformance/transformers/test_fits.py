@@ -196,6 +196,25 @@ def test_a_run_that_is_not_here_is_said_and_replaced(tmp_path: Path, data_dir: P
     assert steps(series(data_dir, "new")["train/loss",]) == [3, 4]
 
 
+@pytest.mark.parametrize(
+    "kept",
+    ["a", {}, {"attributes": None}, {"attributes": {"metrana_run": {"run_id": "a", "fit": "b"}}}],
+)
+@pytest.mark.filterwarnings("ignore:transformers.MetranaCallback could not:metrana.MetranaWarning")
+@pytest.mark.filterwarnings("ignore:the run None of the checkpoint:metrana.MetranaWarning")
+def test_a_checkpoint_that_says_nonsense_is_gone_on_with(
+    tmp_path: Path, data_dir: Path, kept: Any
+) -> None:
+    trainer(tmp_path, max_steps=2, **SAVING).train()
+    metrana.close()
+    state = saved(tmp_path)
+    state["stateful_callbacks"]["MetranaCallback"] = kept
+    path = tmp_path / "checkpoints" / "checkpoint-2" / "trainer_state.json"
+    path.write_text(json.dumps(state))
+    resume(tmp_path, MetranaCallback(), run_name="new")
+    assert steps(series(data_dir, "new")["train/loss",]) == [3, 4]
+
+
 def test_another_name_or_run_is_preferred_to_the_checkpoints(
     tmp_path: Path, data_dir: Path
 ) -> None:
