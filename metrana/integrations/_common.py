@@ -125,8 +125,9 @@ class RunHandle:
         init_args: Further arguments of `metrana.init`.
 
     Raises:
-        MetranaValidationError: If `run` is no `Run`, or `init_args` no mapping of what `init`
-            takes, or it has another value for one of the other arguments.
+        MetranaValidationError: If `run` is no `Run`, `run_name` or `project_name` not allowed as
+            one, `init_args` no mapping of what `init` takes, or it has another value for one of the
+            other arguments.
     """
 
     def __init__(
@@ -143,6 +144,8 @@ class RunHandle:
             raise checks.refusal("run", run, "a metrana.Run, as metrana.init() returns it")
         named = {"run_name": run_name, "project_name": project_name, "run_id": run_id, "mode": mode}
         given = {name: value for name, value in named.items() if value is not None}
+        for name in given.keys() & {"run_name", "project_name"}:
+            checks.entity_name(name, given[name])
         self._given = run
         self._init_args = {**_checked(init_args, given), **given}
         self._names_one = init_args is not None or any(name != "mode" for name in given)

@@ -119,10 +119,8 @@ class MetranaLogger(_Logger):
         self._prefix = f"{given.rstrip('/')}/" if (given := checks.text("prefix", prefix)) else ""
         self._handle = SharedRunHandle(
             run,
-            run_name=None if run_name is None else checks.entity_name("run_name", run_name),
-            project_name=project_name
-            if project_name is None
-            else checks.entity_name("project_name", project_name),
+            run_name=run_name,
+            project_name=project_name,
             run_id=None if version is None else checks.text("version", version),
             mode="offline" if checks.flag("offline", offline) else None,
             init_args=init_args,

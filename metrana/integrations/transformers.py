@@ -78,7 +78,7 @@ class MetranaCallback(TrainerCallback, ExportableState):
 
     Raises:
         MetranaValidationError: If `run` is no `Run`, `init_args` no mapping of what `init` takes,
-            or a name is given twice.
+            or a name is not allowed or given twice.
     """
 
     # Set by a Trainer in a callback that it makes from a checkpoint.

@@ -199,6 +199,8 @@ def test_a_run_elsewhere_is_resumed_with_the_key_that_was_given(offline: dict[st
         ({"init_args": ["mode"]}, "init_args: must be a mapping"),
         ({"init_args": {"modus": 1}}, "init_args: must be arguments of metrana.init"),
         ({"run_name": "a", "init_args": {"run_name": "b"}}, "run_name: must be given once"),
+        ({"run_name": 3}, "run_name: must be a string of 1 to 256 bytes"),
+        ({"project_name": "a\n"}, "project_name: must be a string of 1 to 256 bytes"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(arguments: dict[str, Any], message: str) -> None:
