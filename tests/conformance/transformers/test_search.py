@@ -158,6 +158,7 @@ def test_a_trial_whose_run_cannot_be_made_does_not_end_the_search(
     callback = MetranaCallback(run_name="s", init_args={"orchestration_id": "this job"})
     with pytest.warns(metrana.MetranaWarning, match="s-trial-1"):
         search(searching(tmp_path, callback))
-    assert callback.faults.count == 1
+    # The run, then its four steps, its summary and its evaluation.
+    assert callback.faults.count == 1 + 6
     assert run_names(data_dir) == [f"s-trial-{number}" for number in range(3)]
     assert steps(series(data_dir, "s-trial-2")["train/loss",]) == [1, 2, 3, 4]
