@@ -105,10 +105,10 @@ class MetranaCallback(BaseCallback):
     a trigger, `eval_env` too: inside of what this callback logs such a wrapper logs nothing but
     them, under the callback's env ids, episodes and `num_timesteps`.
 
-    The run is found or made when a training starts, which raises if it cannot be made. From then on
-    nothing is raised; what goes wrong is counted in `faults` and warned of once. At the end of a
-    training everything is delivered (that may take as long as 15 s); the run stays open for the
-    next `learn()`, until `close`, `metrana.close()` or the end of the process.
+    The run is found or made when the first training starts, which raises if it cannot be made. From
+    then on nothing is raised; what goes wrong is counted in `faults` and warned of once. At the end
+    of a training everything is delivered (that may take as long as 15 s); the run stays open for
+    the next `learn()`, until `close`, `metrana.close()` or the end of the process.
 
     Args:
         run_name: Name of the run. Default: the current run, else a new one of a generated name.
@@ -208,7 +208,13 @@ class MetranaCallback(BaseCallback):
         logger.output_formats[:] = [f for f in logger.output_formats if type(f) is not _sb3.Writer]
 
     def _on_training_start(self) -> None:
-        run = self._handle.open()
+        try:
+            run = self._handle.open()
+        except Exception as error:
+            if self._run_id is None:
+                raise
+            self.faults.note(error)  # there was a run: this is the middle of a script
+            return
         self._is_active = claim(run, self._source, self)
         if not self._is_active:
             self.faults.warn_once(

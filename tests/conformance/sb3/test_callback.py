@@ -380,6 +380,18 @@ def test_a_run_that_is_closed_does_not_stop_the_training(offline: dict[str, Any]
     assert callback.faults.count > 0
 
 
+def test_a_run_that_is_closed_does_not_stop_the_next_training(offline: dict[str, Any]) -> None:
+    run = metrana.init(**offline)
+    callback = MetranaCallback(run=run)
+    model = ppo()
+    model.learn(16, callback=callback)
+    run.close()
+    with pytest.warns(metrana.MetranaWarning, match="MetranaCallback could not log"):
+        model.learn(16, callback=callback, reset_num_timesteps=False)
+    assert model.num_timesteps == 32
+    assert callback.faults.count == 1
+
+
 def test_a_folder_that_cannot_be_made_does_not_stop_the_training(
     offline: dict[str, Any], tmp_path: Path
 ) -> None:
