@@ -43,8 +43,20 @@ import numpy.typing as npt
 from metrana import checks
 from metrana.integrations._common import Faults, claim, number, release
 from metrana.integrations._episode_settings import EpisodeSettings, env_id_base
-from metrana.integrations._infos import Bools, Column, Floats, Integers, success_of, warn_of
+from metrana.integrations._infos import (
+    Bools,
+    Column,
+    Floats,
+    Integers,
+    is_plain,
+    reward_of,
+    rewards_of,
+    success_of,
+    warn_of,
+)
 from metrana.run import Run
+
+_RECORD = ("episode_return", "episode_length", "episode_duration", "terminated", "truncated")
 
 # ── The clock ────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,7 +226,7 @@ class EnvEpisodes(EpisodeLog):
             self.rl_step = self._clock.rl_step = rl_step = self.rl_step + 1
         else:
             rl_step = self._tick(rl_step)
-        value = reward if type(reward) is float else self._number(reward)
+        value = reward if type(reward) is float else reward_of(reward, self._faults)
         self.episode_return += value
         if self._logs_steps:
             self._log_step(
@@ -238,8 +250,8 @@ class EnvEpisodes(EpisodeLog):
             "episode_return": self.episode_return,
             "episode_length": float(self.episode_length),
             "episode_duration": time.perf_counter() - self._began,
-            "terminated": float(terminated),
-            "truncated": float(truncated),
+            "terminated": float(bool(terminated)),
+            "truncated": float(bool(truncated)),
         }
         success = success_of(info)
         if success is not None:
@@ -270,17 +282,6 @@ class EnvEpisodes(EpisodeLog):
         self._last: dict[str, float] = {}
         every = self.settings.every
         self._logs_steps = every != 0 and episode % every == 0
-
-    def _number(self, reward: Any) -> float:
-        value = number(reward)
-        if value is None:
-            self._faults.warn_once(
-                "reward",
-                f"{self._faults.adapter} leaves out the reward {checks.shown(reward)}, which is no "
-                "number",
-            )
-            return math.nan
-        return value
 
     def _take_info(self, info: Mapping[str, Any]) -> None:
         for key, name in self._keys:
@@ -318,7 +319,7 @@ class VectorEpisodes(EpisodeLog):
 
     def step(
         self,
-        rewards: npt.NDArray[np.floating[Any]],
+        rewards: Any,
         *,
         columns: Sequence[Column] = (),
         resets: Bools | None = None,
@@ -327,7 +328,7 @@ class VectorEpisodes(EpisodeLog):
         """Count a step of all environments and log it.
 
         Args:
-            rewards: One each. Shape: `(num_envs,)`.
+            rewards: One each; NaN is logged for what is no number. Shape: `(num_envs,)`.
             columns: One for each info metric.
             resets: Where the step was a reset, no step of an episode: its reward is left out.
                 Shape: `(num_envs,)`. Default: nowhere.
@@ -341,6 +342,8 @@ class VectorEpisodes(EpisodeLog):
             self.rl_step = self._clock.rl_step = rl_step = self.rl_step + self.num_envs
         else:
             rl_step = self._tick(rl_step)
+        if type(rewards) is not np.ndarray or not is_plain(rewards, self.num_envs):
+            rewards = rewards_of(rewards, self.num_envs, self._faults)
         self.episode_returns += rewards
         if resets is not None:
             self._restart(resets.nonzero()[0])
@@ -395,11 +398,8 @@ class VectorEpisodes(EpisodeLog):
         self.episodes[ended] += 1
         self._restart(ended)
         log, rest = self._log_episode, (self.rl_step, episodes, env_ids, None, self._evaluation)
-        log("episode_return", record[0], *rest)
-        log("episode_length", record[1], *rest)
-        log("episode_duration", record[2], *rest)
-        log("terminated", record[3], *rest)
-        log("truncated", record[4], *rest)
+        for name, row in zip(_RECORD, record, strict=True):
+            log(name, row, *rest)
         for name, (values, present) in others.items():
             at = present.nonzero()[0]
             if len(at):

@@ -274,9 +274,8 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
 
     def _log_step(self, log: VectorEpisodes, result: _VectorStep) -> None:
         _, rewards, terminated, truncated, infos = result
-        if type(rewards) is not np.ndarray or type(terminated) is not np.ndarray:
+        if type(terminated) is not np.ndarray or type(truncated) is not np.ndarray:
             shape = (self.num_envs,)
-            rewards = checked_array("rewards", rewards, shape)
             terminated = checked_array("terminations", terminated, shape)
             truncated = checked_array("truncations", truncated, shape)
         is_over = np.logical_or(terminated, truncated)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from metrana import checks
 from metrana.errors import MetranaValidationError
 from metrana.integrations._common import Faults, number
+from metrana.values import as_values
 
 _SUCCESS: Final = ("is_success", "success")
 
@@ -151,13 +152,56 @@ def warn_of(faults: Faults, key: str, value: object) -> None:
     )
 
 
+def reward_of(given: Any, faults: Faults) -> float:
+    """The reward of a step as a number; NaN, which is said once, for what is none."""
+    value = number(given)
+    if value is None:
+        faults.warn_once(
+            "reward",
+            f"{faults.adapter} leaves out the reward {checks.shown(given)}, which is no number",
+        )
+        return math.nan
+    return value
+
+
+def is_plain(array: npt.NDArray[Any], num_envs: int) -> bool:
+    """Whether an array is what environments usually give: a real number each."""
+    return array.dtype.kind in "biuf" and array.shape == (num_envs,)
+
+
+def rewards_of(given: Any, num_envs: int, faults: Faults) -> Floats:
+    """The rewards of a step of M environments as numbers.
+
+    Args:
+        given: An array of any library or a list, of any shape that has M elements.
+        num_envs: How many environments there are.
+        faults: Says once what is left out because it is no number.
+
+    Returns:
+        NaN for what is no number. Shape: `(num_envs,)`.
+    """
+    try:
+        found = np.asarray(as_values(given, "rewards"), np.float64).ravel()
+    except MetranaValidationError:  # of some at least
+        items = np.ravel(given).tolist() if isinstance(given, (np.ndarray, list, tuple)) else []
+        found = np.array([reward_of(item, faults) for item in items])
+    if found.size == num_envs:
+        return found
+    faults.warn_once(
+        "rewards",
+        f"{faults.adapter} leaves out rewards: one number was expected for each environment, not "
+        f"{checks.shown(given)}",
+    )
+    return np.full(num_envs, math.nan)
+
+
 def checked_array(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """An array of an environment, of whatever library it makes them.
 
     Raises:
-        MetranaValidationError: For any other shape.
+        MetranaValidationError: For any other shape, and for what holds no numbers.
     """
-    array = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+    array = np.asarray(as_values(value, name))
     if array.shape != shape:
         raise MetranaValidationError(f"{name}: must be of shape {shape}, not {array.shape}")
     return array

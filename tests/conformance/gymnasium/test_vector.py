@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -238,6 +241,45 @@ def test_what_is_no_number_is_left_out_and_said_once(data_dir: Path, run: metran
     assert {"parts", "word", "nothing"}.isdisjoint(
         name for row in records(found).values() for name in row
     )
+    assert envs.faults.count == 0
+
+
+def objects(rewards: Any) -> Any:
+    """With one that is no number."""
+    found = rewards.astype(object)
+    found[1] = "much"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_left_out"),
+    [
+        (lambda rewards: rewards[:, None].astype(np.float16), [False, False]),
+        (lambda rewards: torch.tensor(rewards, requires_grad=True), [False, False]),
+        (objects, [False, True]),
+        (lambda rewards: rewards.astype(complex), [True, True]),
+        (lambda rewards: rewards[:1], [True, True]),
+    ],
+)
+def test_an_episode_has_its_length_whatever_its_rewards_are(
+    kind: Callable[[Any], Any], is_left_out: list[bool], data_dir: Path, run: metrana.Run
+) -> None:
+    class Kinds(SyncVectorEnv):
+        def step(self, actions: Any) -> Any:
+            observations, rewards, *rest = super().step(actions)
+            return observations, kind(rewards), *rest
+
+    envs = MetranaVectorEnvWrapper(Kinds(makers(2, fixed_length=3)), env_id="e")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        play(envs, 8)
+    run.close()
+    assert len(said) == any(is_left_out)
+    rows = records(logged(data_dir))
+    assert set(rows) == {("e-0", 0), ("e-1", 0), ("e-0", 1), ("e-1", 1)}
+    for (env_id, _), row in rows.items():
+        assert row["episode_length"] == 3
+        assert np.isnan(row["episode_return"]) == is_left_out[env_id == "e-1"]
     assert envs.faults.count == 0
 
 
