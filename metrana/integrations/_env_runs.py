@@ -51,19 +51,33 @@ class EnvRun:
         self._handle = RunHandle(run, init_args=init_args)
         self._follows_current = run is None and init_args is None
         self._faults = faults
+        self._was_open = False
 
     @property
     def made(self) -> bool:
         """Whether the run was made here and is open."""
         return self._handle.made and self._handle.run is not None
 
-    def open(self) -> Run:
+    def open(self) -> Run | None:
         """The run. Blocks as `metrana.init` does if it has to be made.
 
+        Returns:
+            None: one was open before, and no other can be had; that is counted as a fault.
+
         Raises:
-            MetranaError: If it cannot be made.
+            MetranaError: If the first one cannot be made.
         """
-        return self._handle.open()
+        if self._follows_current and self._handle.run is None and session.is_initialized():
+            self._handle = RunHandle()  # else it would resume the one that it made
+        try:
+            run = self._handle.open()
+        except Exception as error:
+            if not self._was_open:
+                raise
+            self._faults.note(error)
+            return None
+        self._was_open = True
+        return run
 
     def is_outdated(self, log: EpisodeLog) -> bool:
         """Whether a log's run was closed, and another is current that it may go on in."""
@@ -84,6 +98,10 @@ class EnvRun:
                 _late.discard(run)
             except MetranaClosingError:  # nothing is lost
                 _late.add(run)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy's first run is still to come.
+        return {**self.__dict__, "_was_open": False}
 
 
 def refuse_vec_env(env: object) -> None:

@@ -225,7 +225,11 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
             self._is_idle = True
             self.faults.warn_once("worker", _IN_WORKER)
             return None
-        log = VectorEpisodes(self._env_run.open(), self._settings, self.faults, self.num_envs)
+        run = self._env_run.open()
+        if run is None:
+            self._is_idle = True
+            return None
+        log = VectorEpisodes(run, self._settings, self.faults, self.num_envs)
         if not log.claim(self._env_id, self._name()):
             self._is_idle = True
             return None

@@ -286,7 +286,11 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self._is_idle = True
             self.faults.warn_once("worker", _IN_WORKER)
             return None
-        log = EnvEpisodes(self._env_run.open(), self._settings, self.faults)
+        run = self._env_run.open()
+        if run is None:
+            self._is_idle = True
+            return None
+        log = EnvEpisodes(run, self._settings, self.faults)
         spec = self.env.spec
         if not log.claim(self._env_id, None if spec is None else spec.id):
             self._is_idle = True
