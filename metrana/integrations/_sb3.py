@@ -90,8 +90,17 @@ class Writer(KVWriter):
         with self.faults:
             self._log(self.handle.open(), self._logged_early, key_excluded, step)
 
-    def begin_fit(self, run: Run, first_step: int) -> None:
-        """A training begins; `first_step` is the first at which it may log."""
+    def begin_fit(self, run: Run, first_step: int, recorded: Mapping[str, Any]) -> None:
+        """A training begins.
+
+        Args:
+            run: The run.
+            first_step: The first at which it may log.
+            recorded: What its logger holds already: of a new one nothing, so that nothing of it
+                was logged early.
+        """
+        early = self._logged_early.items()
+        self._logged_early = {k: v for k, v in early if k in recorded and recorded[k] is v}
         self._follow(run)
         self._fits.begin(first_step)
         self._timesteps = self._round = None

@@ -301,7 +301,7 @@ class MetranaCallback(BaseCallback):
         self._writer = present[0] if present else self._own_writer
         if not present:
             formats.append(self._own_writer)
-        self._writer.begin_fit(run, self.num_timesteps + 1)
+        self._writer.begin_fit(run, self.num_timesteps + 1, self.logger.name_to_value)
 
     def _begin_training(self, run: Run) -> None:
         """Go on with the environment, or take a new one."""

@@ -1,11 +1,10 @@
-"""`MetranaCallback`: its run, SB3's logger, config, checkpoints, and that nothing stops."""
+"""`MetranaCallback`: its run, SB3's logger, config and checkpoints."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,6 @@ from metrana.query import Client
 from tests.conformance.sb3.environments import Scripted
 from tests.conformance.sb3.models import dqn, ppo, tiny
 from tests.local_server import LocalServer
-
-
-class Stopping(BaseCallback):
-    """Ends a training after some steps, or does not let it go on with an error."""
-
-    def __init__(self, after: int, *, raises: bool = False) -> None:
-        super().__init__()
-        self.after = after
-        self.raises = raises
-
-    def _on_step(self) -> bool:
-        if self.n_calls >= self.after and self.raises:
-            raise RuntimeError("the user's own")
-        return self.n_calls < self.after
-
 
 # ── What it is made with ─────────────────────────────────────────────────────────────────────────
 
@@ -202,6 +186,22 @@ def test_a_logger_of_the_users_has_the_rest_in_its_next_dump(
     assert updates == [(32, {}), (33, {}), *((step, label) for step in later)]
 
 
+def test_a_value_that_never_changes_is_in_every_dump_of_the_next_training(
+    offline: dict[str, Any],
+) -> None:
+    """It is the same object that was logged when the training before ended."""
+    callback = MetranaCallback(run_name="dqn", init_args=offline)
+    model = dqn(exploration_fraction=0.01)
+    for _ in range(2):
+        model.learn(20, callback=callback, reset_num_timesteps=False)
+    callback.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        rates = client.points("dqn", "rollout/exploration_rate")
+        lengths = client.points("dqn", "rollout/ep_len_mean")
+    assert set(lengths["step"]) <= set(rates["step"])
+    assert len(rates) == len(lengths) + 2
+
+
 def test_a_writer_of_the_users_is_not_doubled(offline: dict[str, Any]) -> None:
     run = metrana.init(**offline, run_name="ppo")
     writer = MetranaOutputFormat()
@@ -358,127 +358,6 @@ def test_without_a_frequency_the_last_model_is_saved(
     for _ in range(2):
         model.learn(16, callback=callback)
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["rl_model_16_steps.zip"]
-
-
-# ── Nothing of it stops a training ───────────────────────────────────────────────────────────────
-
-
-def test_a_run_that_is_closed_does_not_stop_the_training(offline: dict[str, Any]) -> None:
-    run = metrana.init(**offline)
-
-    class Closing(BaseCallback):
-        def _on_step(self) -> bool:
-            if self.n_calls == 5:
-                run.close()
-            return True
-
-    callback = MetranaCallback(run=run, eval_env=Scripted(), eval_freq=4)
-    model = ppo()
-    with pytest.warns(metrana.MetranaWarning, match="MetranaCallback could not log"):
-        model.learn(32, callback=[callback, Closing()])
-    assert model.num_timesteps == 32
-    assert callback.faults.count > 0
-
-
-def test_a_run_that_is_closed_does_not_stop_the_next_training(offline: dict[str, Any]) -> None:
-    run = metrana.init(**offline)
-    callback = MetranaCallback(run=run)
-    model = ppo()
-    model.learn(16, callback=callback)
-    run.close()
-    with pytest.warns(metrana.MetranaWarning, match="MetranaCallback could not log"):
-        model.learn(16, callback=callback, reset_num_timesteps=False)
-    assert model.num_timesteps == 32
-    assert callback.faults.count == 1
-
-
-def test_a_folder_that_cannot_be_made_does_not_stop_the_training(
-    offline: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    callback = MetranaCallback(checkpoint_dir=tmp_path / "file" / "models", init_args=offline)
-    model = ppo()
-    with pytest.warns(metrana.MetranaWarning, match="NotADirectoryError"):
-        model.learn(16, callback=callback)
-    assert model.num_timesteps == 16
-
-
-def test_a_step_always_goes_on(offline: dict[str, Any]) -> None:
-    callback = MetranaCallback(init_args=offline)
-    ppo().learn(16, callback=callback)
-    callback.locals = {}
-    with pytest.warns(metrana.MetranaWarning, match="KeyError"):
-        assert callback.on_step() is True
-
-
-def test_other_callbacks_can_end_the_training(offline: dict[str, Any]) -> None:
-    callback = MetranaCallback(run_name="ppo", init_args=offline)
-    model = ppo()
-    model.learn(32, callback=[callback, Stopping(10)])
-    assert callback.n_calls == model.num_timesteps == 10
-    model.learn(32, callback=[Stopping(3), callback], reset_num_timesteps=False)
-    assert callback.n_calls == model.num_timesteps == 13
-    callback.close()
-    with Client(data_dir=offline["data_dir"]) as client:
-        rewards = client.points("ppo", "reward")
-    # The second training goes on in the episode in which the first one ended.
-    assert rewards["rl_step"].tolist() == list(range(1, 14))
-    assert rewards["episode"].tolist() == [0] * 3 + [1] * 5 + [2] * 3 + [3] * 2
-
-
-def test_a_training_that_raises_leaves_nothing_behind(offline: dict[str, Any]) -> None:
-    model = ppo()
-    model.set_logger(Logger(None, []))
-    broken = MetranaCallback(run_name="broken", init_args=offline)
-    with pytest.raises(RuntimeError, match="the user's own"):
-        model.learn(64, callback=[broken, Stopping(20, raises=True)])
-    broken.close()
-    callback = MetranaCallback(run_name="whole", init_args=offline)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", metrana.MetranaWarning)
-        model.learn(32, callback=callback)
-    callback.close()
-    with Client(data_dir=offline["data_dir"]) as client:
-        assert client.points("broken", "rollout/ep_len_mean")["step"].tolist() == [16]
-        assert client.points("whole", "rollout/ep_len_mean")["step"].tolist() == [16, 32]
-
-
-def test_a_training_that_was_interrupted_is_taken_up_by_another_callback(
-    offline: dict[str, Any],
-) -> None:
-    """As in a notebook: the first callback was never closed, and something still holds it."""
-
-    class Interrupting(BaseCallback):
-        def _on_step(self) -> bool:
-            if self.n_calls == 20:
-                raise KeyboardInterrupt
-            return True
-
-    run = metrana.init(**offline, run_name="a")
-    model, eval_env = ppo(), Scripted([4])
-    callbacks = [MetranaCallback(eval_env=eval_env, eval_freq=16) for _ in range(3)]
-    with pytest.raises(KeyboardInterrupt):
-        model.learn(64, callback=[callbacks[0], Interrupting()])
-    for callback in callbacks[1:]:
-        model.learn(16, callback=callback, reset_num_timesteps=False)
-    assert [callback.faults.count for callback in callbacks] == [0, 0, 0]
-    run.close()
-    with Client(data_dir=offline["data_dir"]) as client:
-        rewards = client.points("a", "reward", env_id="env-0")
-        env_ids = set(client.series("a")["env_id"].dropna())
-    assert env_ids == {"env-0", "env-eval-0"}
-    assert rewards["rl_step"].tolist() == list(range(1, 53))
-    assert rewards["episode"].is_monotonic_increasing
-
-
-def test_a_model_that_learns_with_it_can_be_saved(offline: dict[str, Any], tmp_path: Path) -> None:
-    callback = MetranaCallback(init_args=offline)
-    model = ppo()
-    model.learn(16, callback=callback)
-    model.save(tmp_path / "model")
-    loaded = PPO.load(tmp_path / "model", env=DummyVecEnv([Scripted]), device="cpu")
-    loaded.learn(16, callback=callback, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 32
 
 
 # ── Against a server ─────────────────────────────────────────────────────────────────────────────
