@@ -23,6 +23,30 @@ from tests.reading import read_all
 from tests.recording import delivered
 
 
+def test_positions_go_on_in_a_wrapper_that_was_closed(data_dir: Path, run: metrana.Run) -> None:
+    """A logger that is used again begins again at 0, and overwrites what it logged."""
+    env = MetranaEnvWrapper(Drawn(fixed_length=3), env_id="e")
+    evaluation = MetranaEnvWrapper(Drawn(fixed_length=2), env_id="v", evaluation=True)
+    for _ in range(2):
+        env.reset(seed=0)
+        for _ in range(3):
+            env.step(0)
+        env.close()
+        evaluation.reset(seed=0)
+        for _ in range(2):
+            evaluation.step(0)
+        evaluation.close()
+    run.close()
+    found = logged(data_dir)
+    assert set(records(found)) == {("e", 0), ("e", 1), ("v", 0), ("v", 1)}
+    training = [point for point in found.of("reward") if point.env_id == "e"]
+    assert [point.rl_step for point in training] == [1, 2, 3, 4, 5, 6]
+    evaluated = [point for point in found.of("reward") if point.env_id == "v"]
+    assert [point.rl_step for point in evaluated] == [3, 3, 6, 6]
+    assert {point.labels["evaluation"] for point in evaluated} == {"true"}
+    assert not any(point.labels for point in training)
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_the_reset_is_no_step_whatever_reward_it_has(
     mode: AutoresetMode, data_dir: Path, run: metrana.Run
