@@ -67,8 +67,9 @@ class EnvRun:
         Raises:
             MetranaError: If the first one cannot be made.
         """
-        if self._follows_current and self._handle.run is None and session.is_initialized():
-            self._handle = RunHandle()  # else it would resume the one that it made
+        is_left = self._was_open and self._follows_current and self._handle.run is None
+        if is_left and session.is_initialized():
+            self._handle = RunHandle()  # the one before would resume a run that it made
         try:
             run = self._handle.open()
         except Exception as error:

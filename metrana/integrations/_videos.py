@@ -311,10 +311,11 @@ class FrameSource:
         self._length += 1
         self._step_count += 1
         recording = self._recording
-        is_video = recording is not None and recording.is_on
-        if recording is not None and is_video:
+        # One of a single frame is over by now.
+        is_video = bool(self._frames) or (recording is not None and recording.is_on)
+        if recording is not None and recording.is_on:
             recording.add(render, 0, 0)
-        elif is_over and self.was_rendered:
+        elif is_over and self.was_rendered and not is_video:
             with self._faults:
                 self._keep(even(render()), 0, 0)
         self.was_rendered = False

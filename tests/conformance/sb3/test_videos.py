@@ -111,6 +111,17 @@ def test_steps_of_evaluations_are_counted_over_all_of_them(offline: dict[str, An
         assert renderings(client) == [("env-eval-0", 2, 16, 2)]
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_videos_may_be_as_short_as_a_frame(offline: dict[str, Any], length: int) -> None:
+    callback = MetranaCallback(run_name="run", init_args=offline)
+    ppo(filmed(3, 5, video_length=length)).learn(16, callback=callback)
+    assert callback.faults.count == 0
+    callback.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        found = [(episode, count) for _, episode, _, count in renderings(client)]
+    assert found == [(0, length), (2, length)]
+
+
 def test_a_lost_life_ends_no_video(offline: dict[str, Any]) -> None:
     env = Monitor(Scripted([6], render_mode="rgb_array"))
     lives = DummyVecEnv(
