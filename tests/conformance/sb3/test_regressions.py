@@ -66,7 +66,7 @@ def test_config_that_is_no_json_loses_nothing_else(offline: dict[str, Any]) -> N
     }
     model = ppo(policy_kwargs=policy)
     model.gamma = np.float32(0.5)
-    model.seed = np.zeros((300, 300))
+    model.seed = np.zeros((30, 30))
     callback = MetranaCallback(run_name="run", init_args=offline)
     model.learn(16, callback=callback)
     assert callback.faults.count == 0
