@@ -33,7 +33,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,12 +73,13 @@ class Clock:
         self.rl_step: int | None = None
 
 
-_clocks: weakref.WeakKeyDictionary[Run, Clock] = weakref.WeakKeyDictionary()
+# By the run's id: one that is closed and resumed goes on.
+_clocks: dict[str, Clock] = {}
 
 
 def training_clock(run: Run) -> Clock:
     """The clock of a run, which its training sets and its evaluation reads."""
-    return _clocks.setdefault(run, Clock())
+    return _clocks.setdefault(run.run_id, Clock())
 
 
 # ── Logs ─────────────────────────────────────────────────────────────────────────────────────────

@@ -343,6 +343,27 @@ def test_callbacks_one_after_the_other_go_on_in_one_run(offline: dict[str, Any])
     assert [episode for _, episode, *_ in steps] == [k for k in range(4) for _ in range(8)]
 
 
+def test_models_one_after_the_other_go_on_in_a_run_that_is_resumed(offline: dict[str, Any]) -> None:
+    """Callbacks and runs of their own, in one process: steps never begin again in it."""
+    for _ in range(2):
+        callback = MetranaCallback(
+            run_name="run",
+            eval_env=Scripted([4]),
+            eval_freq=16,
+            n_eval_episodes=1,
+            init_args={**offline, "resume_strategy": "allow"},
+        )
+        ppo(Scripted([8])).learn(16, callback=callback)
+        callback.close()
+        assert callback.faults.count == 0
+    with Client(data_dir=offline["data_dir"]) as client:
+        steps = rewards_of(client, "env-0")
+        evaluated = client.points("run", "episode_return", env_id="env-eval-0")
+    assert [rl_step for rl_step, *_ in steps] == list(range(1, 33))
+    assert [episode for _, episode, *_ in steps] == [k for k in range(4) for _ in range(8)]
+    assert evaluated["rl_step"].tolist() == [16, 32]
+
+
 class Vectorized(VecEnv):
     """One that steps its environments by itself and knows nothing else."""
 
