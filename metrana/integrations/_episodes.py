@@ -34,7 +34,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,7 @@ from metrana.integrations._infos import (
 )
 from metrana.run import Run
 
-_RECORD = ("episode_return", "episode_length", "episode_duration", "terminated", "truncated")
+_RECORD: Final = ("episode_return", "episode_length", "episode_duration", "terminated", "truncated")
 
 # ── The clock ────────────────────────────────────────────────────────────────────────────────────
 

@@ -183,7 +183,8 @@ def rewards_of(given: Any, num_envs: int, faults: Faults) -> Floats:
     try:
         found = np.asarray(as_values(given, "rewards"), np.float64).ravel()
     except MetranaValidationError:  # of some at least
-        items = np.ravel(given).tolist() if isinstance(given, (np.ndarray, list, tuple)) else []
+        items = given.ravel().tolist() if isinstance(given, np.ndarray) else given
+        items = items if isinstance(items, (list, tuple)) else []
         found = np.array([reward_of(item, faults) for item in items])
     if found.size == num_envs:
         return found

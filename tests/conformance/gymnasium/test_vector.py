@@ -259,6 +259,7 @@ def objects(rewards: Any) -> Any:
         (objects, [False, True]),
         (lambda rewards: rewards.astype(complex), [True, True]),
         (lambda rewards: rewards[:1], [True, True]),
+        (lambda rewards: [rewards[0], [1.0, 2.0]], [False, True]),
     ],
 )
 def test_an_episode_has_its_length_whatever_its_rewards_are(
