@@ -88,7 +88,7 @@ class EnvRun:
     def close(self) -> None:
         """Close the run if it was made here, else deliver what it has; never raises. Blocks."""
         run = self._handle.run
-        if run is None:
+        if run is None or run._is_inherited():  # noqa: SLF001 - a fork's copy is its parent's
             return
         with self._faults:
             if self._handle.made:
