@@ -21,8 +21,8 @@ cpu_wheel = $(wildcard $(WHEELS)/torch-*+cpu-$(shell $(bin)/python -c \
 torch = $(if $(cpu_wheel),-r requirements/torch-cpu.txt --find-links $(WHEELS),-r requirements/torch-registry.txt)
 
 # Tests wait a lot, for processes and disks: two at a time take half as long. Each worker starts what its tests share.
-# Adapters are tested in workers of their own: each time the embedded store is opened to read back it leaves some threads behind,
-# and forks of a process with thousands of them take too long.
+# Adapters are tested in workers of their own: each time the embedded store is opened to read back it leaves five threads behind, and
+# workers with thousands of them were not fit for the suites after it.
 pytest := $(bin)/python -m pytest -n 2 --dist worksteal
 
 cargo_test := cargo test --locked

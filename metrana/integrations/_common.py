@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
 from metrana import _native, checks, lifecycle, session
-from metrana.errors import MetranaLoggerClosedError, MetranaValidationError
+from metrana.errors import MetranaClosingError, MetranaLoggerClosedError, MetranaValidationError
 from metrana.faults import warn
 from metrana.integrations._config import config_of as config_of  # the adapters take both from here
 from metrana.integrations._config import log_config as log_config
@@ -26,6 +26,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 MAX_METRIC_NAME_BYTES: Final = 512
+_FLUSH_TIMEOUT_S: Final = 15.0
 
 _INIT: Final = inspect.signature(session.init)
 # Of `init`'s arguments, those that name a run or only take effect where it is created.
@@ -219,8 +220,7 @@ class RunHandle:
 
     def note_outcome(self, *, failed: bool) -> None:
         """Say what the training came to so far: the run ends with the status of the last word."""
-        run = self.run
-        if run is not None:
+        if (run := self.run) is not None:
             run._has_failed = failed  # noqa: SLF001 - the run's other half
 
     def flush(self, timeout_secs: float | None = None) -> None:
@@ -228,6 +228,13 @@ class RunHandle:
         run = self.run
         if run is not None:
             run.flush(timeout_secs)
+
+    def deliver(self, faults: Faults) -> None:
+        """Flush at the end of a stage of training, 15 seconds at most; that it is late is said."""
+        try:
+            self.flush(_FLUSH_TIMEOUT_S)
+        except MetranaClosingError as error:  # nothing is lost
+            faults.warn_once("late", f"{faults.adapter} goes on: {error}")
 
     def close(self) -> None:
         """Close the run if it was made here; else deliver what it has. A second call does nothing.

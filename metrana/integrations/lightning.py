@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from metrana import checks
-from metrana.errors import MetranaClosingError
 from metrana.integrations._common import (
     Faults,
     config_of,
@@ -30,8 +29,6 @@ from metrana.integrations._lightning import Course, SharedRunHandle
 from metrana.run import Run
 
 _PACKAGES: Final = ("lightning.pytorch", "pytorch_lightning")
-# Longest wait at the end of each fit, validation and test, in seconds; nothing is lost by it.
-_FLUSH_TIMEOUT_S: Final = 15.0
 _CHECKPOINT_TEXTS: Final = ("monitor", "mode", "best_model_path", "last_model_path")
 _CHECKPOINT_NUMBERS: Final = ("best_model_score", "current_score")
 
@@ -343,10 +340,7 @@ class MetranaLogger(_Logger):
         for callback in self._checkpoints.values():
             with contextlib.suppress(ReferenceError):
                 self._log_checkpoint(callback)
-        try:
-            self._handle.flush(_FLUSH_TIMEOUT_S)
-        except MetranaClosingError as error:
-            self.faults.warn_once("late", str(error))
+        self._handle.deliver(self.faults)
 
     def _is_first(self, loggers: list[Any], run: Run) -> bool:
         """Whether no logger before this one logs the same."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from metrana import checks
-from metrana.errors import MetranaClosingError, MetranaValidationError
+from metrana.errors import MetranaValidationError
 from metrana.integrations._common import Faults, RunHandle, claim, log_config, missing, release
 from metrana.run import Run
 
@@ -33,9 +33,6 @@ from metrana.integrations._sb3_envs import (
 )
 
 __all__ = ["MetranaCallback", "MetranaOutputFormat"]
-
-# As long as `Run.close` waits.
-_FLUSH_TIMEOUT_S: Final = 15.0
 
 
 class MetranaOutputFormat(_sb3.Writer):
@@ -260,7 +257,7 @@ class MetranaCallback(BaseCallback):
                 self.logger.output_formats.remove(self._own_writer)
         with self.faults:
             release(self._handle.open(), self._source, self)
-            self._flush()
+            self._handle.deliver(self.faults)
 
     # ── Parts of them ────────────────────────────────────────────────────────────────────────────
 
@@ -340,13 +337,6 @@ class MetranaCallback(BaseCallback):
     def _save(self) -> None:
         with self.faults:
             self._say(f"metrana: saved {self._checkpoints.save(self._handle.open(), self.model)}")
-
-    def _flush(self) -> None:
-        try:
-            self._handle.flush(_FLUSH_TIMEOUT_S)
-        except MetranaClosingError as error:
-            # Nothing is lost by it: it is delivered while the script goes on, or when it ends.
-            self.faults.warn_once("slow", f"MetranaCallback goes on: {error}")
 
     def _say(self, text: str) -> None:
         if self.verbose >= 1:

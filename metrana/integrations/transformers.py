@@ -12,10 +12,9 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from metrana.errors import (
-    MetranaClosingError,
     MetranaLoggerInitError,
     MetranaValidationError,
 )
@@ -42,8 +41,6 @@ except ImportError as error:
 
 __all__ = ["MetranaCallback"]
 
-# What is not delivered by then at the end of a training is delivered later.
-_FLUSH_TIMEOUT_S: Final = 15.0
 
 # By run id: the fits of a run are told apart whichever callback logs them.
 _fits: dict[str, Fits] = {}
@@ -227,12 +224,8 @@ class MetranaCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Deliver what is logged; the run stays open. Blocks, at most 15 seconds."""
         self._now.is_training = False
-        if not self._is_logger(state):
-            return
-        try:
-            self._handle.flush(_FLUSH_TIMEOUT_S)
-        except MetranaClosingError as error:  # nothing is lost
-            self.faults.warn_once("late", f"{self.faults.adapter} goes on: {error}")
+        if self._is_logger(state):
+            self._handle.deliver(self.faults)
 
     # ── Checkpoints ──────────────────────────────────────────────────────────────────────────────
 

@@ -215,7 +215,7 @@ def test_a_server_that_is_stuck_stops_no_fit(
         monkeypatch.setenv("METRANA_DIR", str(server.data_dir))
         logger = MetranaLogger("run", init_args={"mode": "online"})
         trainer(logger).fit(Model())
-        monkeypatch.setattr("metrana.integrations.lightning._FLUSH_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("metrana.integrations._common._FLUSH_TIMEOUT_S", 0.05)
         server.process.send_signal(signal.SIGSTOP)
         try:
             with pytest.warns(metrana.MetranaWarning, match="still undelivered after"):

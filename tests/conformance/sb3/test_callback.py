@@ -18,7 +18,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import metrana
-from metrana.integrations import sb3
 from metrana.integrations.sb3 import MetranaCallback, MetranaOutputFormat
 from metrana.query import Client
 from tests.conformance.sb3.environments import Scripted
@@ -390,7 +389,7 @@ def test_a_training_streams_to_a_server(tmp_path: Path) -> None:
 def test_a_server_that_is_gone_does_not_hold_up_the_end_of_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sb3, "_FLUSH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("metrana.integrations._common._FLUSH_TIMEOUT_S", 0.2)
     with LocalServer(tmp_path / "server") as server:
         run = metrana.init(
             mode="online", data_dir=tmp_path / "server", run_name="cut", error_strategy="silent"

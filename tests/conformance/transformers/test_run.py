@@ -376,7 +376,7 @@ def test_it_logs_to_a_server_and_has_delivered_at_the_end(tmp_path: Path) -> Non
 def test_a_server_that_dies_neither_ends_a_training_nor_holds_it_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrana.integrations.transformers, "_FLUSH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("metrana.integrations._common._FLUSH_TIMEOUT_S", 0.1)
     with LocalServer(tmp_path / "server") as server:
         place = {"mode": "online", "data_dir": server.data_dir}
         callback = MetranaCallback(run_name="online", init_args=place)
