@@ -209,7 +209,7 @@ class RunHandle:
         Raises:
             MetranaError: As `close`; the next `open` makes another nevertheless.
         """
-        run = self._run or (None if self.names_one else _open_current_run())
+        run = self._run or (None if self.names_one else open_current_run())
         try:
             self.close()
         finally:
@@ -281,12 +281,12 @@ class RunHandle:
             key = self._init_args.get("api_key")
             self._init_args = self.attachment() | ({} if key is None else {"api_key": key})
         elif not self._names_one:
-            current = _open_current_run()
+            current = open_current_run()
             if current is not None:
                 self._run = current
                 return current
         arguments = self._arguments(run_name, run_id)
-        run, was_open = session.open_run(_all_arguments(arguments))
+        run, was_open = session.open_run(all_arguments(arguments))
         self._run, self._made = run, self._made or not was_open
         return run
 
@@ -306,7 +306,8 @@ class RunHandle:
         return given
 
 
-def _open_current_run() -> Run | None:
+def open_current_run() -> Run | None:
+    """The current run of this process, if there is one and it is open."""
     current = _native.current_run()
     return current if isinstance(current, Run) and current.is_initialized() else None
 
@@ -338,7 +339,8 @@ def _checked(init_args: object, given: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _all_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def all_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `metrana.init` with its defaults where there are none."""
     bound = _INIT.bind(**arguments)
     bound.apply_defaults()
     return dict(bound.arguments)
@@ -372,59 +374,6 @@ def release(run: Run | None, source: str, owner: object) -> None:
 
 def _emitter_key(run: Run | None, source: str) -> tuple[str, str]:
     return ("" if run is None else run.run_id, source)
-
-
-def fit_labels(number: int) -> dict[str, str] | None:
-    """The labels of a fit by its number, from 1; None: none, as the first has."""
-    return {"fit": str(number)} if number > 1 else None
-
-
-class Fits:
-    """Labels that keep apart the fits of one run whose steps begin again.
-
-    The first fit has none. A later one that begins at or below the last step has `fit="2"` and so
-    on; one that goes on, or resumes from a checkpoint, keeps the label and overwrites.
-
-    Attributes:
-        number: Which fit is the present one, from 1.
-        labels: Those of the present fit; None: none.
-    """
-
-    def __init__(self) -> None:
-        self.number = 1
-        self.labels: dict[str, str] | None = None
-        self._count = 1
-        self._last_step: int | None = None
-
-    def begin(
-        self, first_step: int, *, resumes: bool = False, resumed_fit: int | None = None
-    ) -> None:
-        """A fit begins.
-
-        Args:
-            first_step: The first that it may log.
-            resumes: Whether it goes on from a checkpoint.
-            resumed_fit: Which fit made the checkpoint, from 1. Default: the present one.
-        """
-        if resumes and resumed_fit is not None:
-            self._count = max(self._count, resumed_fit)
-            self._take(resumed_fit)
-            return
-        last = self._last_step
-        if last is None or first_step > last or resumes:
-            return
-        self._count += 1
-        self._take(self._count)
-        self._last_step = None
-
-    def _take(self, number: int) -> None:
-        self.number = number
-        self.labels = fit_labels(number)
-
-    def note(self, step: int) -> None:
-        """Something was logged at a step."""
-        if self._last_step is None or step > self._last_step:
-            self._last_step = step
 
 
 # ── What frameworks give ─────────────────────────────────────────────────────────────────────────

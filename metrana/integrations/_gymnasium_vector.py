@@ -21,7 +21,6 @@ from metrana.integrations._env_runs import (
     wrapped,
 )
 from metrana.integrations._episode_settings import EpisodeSettings, checked_env_id
-from metrana.integrations._episodes import VectorEpisodes
 from metrana.integrations._infos import (
     Bools,
     Column,
@@ -30,6 +29,7 @@ from metrana.integrations._infos import (
     columns_of_arrays,
     successes_of_arrays,
 )
+from metrana.integrations._vector_episodes import VectorEpisodes
 from metrana.integrations._videos import (
     FRAMES_KEY,
     FrameReader,

@@ -35,6 +35,11 @@ class Column(NamedTuple):
         """`present` as an array."""
         return np.ones(len(self.values), bool) if self.present is None else self.present
 
+    def at(self, index: int) -> float | None:
+        """The one of an environment; None: it has none."""
+        is_there = self.present is None or self.present[index]
+        return float(self.values[index]) if is_there else None
+
     def is_at(self, indices: Integers) -> Bools:
         """Whether there is one at some indices. Shape: theirs."""
         return np.ones(len(indices), bool) if self.present is None else self.present[indices]

@@ -12,12 +12,11 @@ from typing import Any, Final, NamedTuple
 from metrana import orchestration
 from metrana.errors import MetranaError
 from metrana.integrations._common import (
-    Fits,
     RunHandle,
-    _all_arguments,
-    _open_current_run,
-    fit_labels,
+    all_arguments,
+    open_current_run,
 )
+from metrana.integrations._fits import Fits, fit_labels
 from metrana.run import Run
 from metrana.settings import Settings, resolve
 
@@ -43,7 +42,7 @@ class SharedRunHandle(RunHandle):
     @property
     def project_name(self) -> str:
         """The project of the run, or the one that it will be in. Opens nothing."""
-        run = self.run if self._run is not None or self.names_one else _open_current_run()
+        run = self.run if self._run is not None or self.names_one else open_current_run()
         if run is not None:
             return run.project_name
         try:
@@ -71,7 +70,7 @@ class SharedRunHandle(RunHandle):
 
     def __getstate__(self) -> dict[str, Any]:
         if self._run is None and not self._names_one:
-            self._run = _open_current_run()
+            self._run = open_current_run()
         with contextlib.suppress(MetranaError):  # `open` raises it
             self.settle()
         return super().__getstate__()
@@ -82,7 +81,7 @@ class SharedRunHandle(RunHandle):
         _handles.add(self)
 
     def _settings(self) -> Settings:
-        return resolve(_all_arguments(self._init_args))
+        return resolve(all_arguments(self._init_args))
 
 
 _handles: weakref.WeakSet[SharedRunHandle] = weakref.WeakSet()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Video
 from stable_baselines3.common.vec_env import VecNormalize
 
-from metrana.integrations._common import Faults, Fits, RunHandle, log_config, numbers
+from metrana.integrations._common import Faults, RunHandle, log_config, numbers
+from metrana.integrations._fits import Fits
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -211,9 +212,9 @@ class Checkpoints:
         """A training begins: what was saved at a step before is not what it comes to."""
         self._saved_at = None
 
-    def are_due(self, passed: range) -> bool:
-        """Whether one of the transitions that a step has passed is a multiple of the frequency."""
-        return is_due(self._frequency, passed)
+    def are_due(self, before: int, now: int) -> bool:
+        """Whether one is due by a step, as `is_due` says it."""
+        return is_due(self._frequency, before, now)
 
     def are_missing(self, num_timesteps: int) -> bool:
         """Whether what a training ended with has not been saved yet."""
@@ -243,8 +244,12 @@ class Checkpoints:
         return path
 
 
-def is_due(frequency: int, passed: range) -> bool:
-    """Whether a range of numbers has a multiple of a frequency in it; never of frequency 0."""
-    if frequency == 0 or not passed:
-        return False
-    return passed[-1] // frequency > (passed[0] - 1) // frequency
+def is_due(frequency: int, before: int, now: int) -> bool:
+    """Whether a step comes to a multiple of a frequency, or past it; never of frequency 0.
+
+    Args:
+        frequency: In transitions.
+        before: Transitions before the step.
+        now: Transitions with it.
+    """
+    return frequency != 0 and now // frequency > before // frequency

@@ -26,8 +26,9 @@ from stable_baselines3.common.vec_env import (
 from metrana.integrations._common import Faults, number
 from metrana.integrations._env_runs import HAND_OVER
 from metrana.integrations._episode_settings import EpisodeSettings
-from metrana.integrations._episodes import EnvEpisodes, VectorEpisodes
-from metrana.integrations._infos import Bools, Integers, success_of, successes_of_dicts
+from metrana.integrations._episodes import EnvEpisodes
+from metrana.integrations._infos import Bools, success_of, successes_of_dicts
+from metrana.integrations._vector_episodes import VectorEpisodes
 from metrana.integrations._videos import FRAMES_KEY, FrameReader
 from metrana.integrations.gymnasium import MetranaEnvWrapper
 
@@ -113,15 +114,19 @@ class TrainingEnv(LoggedEnv):
         """
         if self._normalization is not None:
             rewards = self._normalization.get_original_reward()
-        with self._faults:
-            self.log.step(np.asarray(rewards), rl_step=rl_step)
+        try:
+            self.log.step(rewards, rl_step=rl_step)
+        except Exception as error:  # noqa: BLE001 - the end of an episode is not lost by it
+            self._faults.note(error)
         if self._frames is not None:
             for index, info in enumerate(infos):
                 self._frames.take(info, rl_step, int(self.log.episodes[index]), index)
         # Where a monitor tells of the end of an episode, dones may be lives that were lost.
-        ends = ["episode" in info for info in infos] if self._has_monitor else dones
-        ended = np.flatnonzero(ends)
-        if len(ended):
+        if self._has_monitor:
+            ended = [index for index, info in enumerate(infos) if "episode" in info]
+        else:
+            ended = np.flatnonzero(dones).tolist()
+        if ended:
             with self._faults:
                 self._finish(ended, infos)
 
@@ -135,18 +140,34 @@ class TrainingEnv(LoggedEnv):
         """Let others have the env ids."""
         self.log.release()
 
-    def _finish(self, ended: Integers, infos: Sequence[dict[str, Any]]) -> None:
+    def _finish(self, ended: list[int], infos: Sequence[dict[str, Any]]) -> None:
         if self._frames is not None:
-            for index in ended.tolist():
+            for index in ended:
                 self._frames.end(index)
-        truncated = np.array([is_truncated(info) for info in infos])
         lengths = None
         if self._has_raw_records:
             records = [infos[index]["episode"] for index in ended]
             self.log.episode_returns[ended] = [number(record["r"]) for record in records]
-            lengths = np.array([int(record["l"]) for record in records])
+            lengths = [int(record["l"]) for record in records]
+        if len(ended) == 1:  # the most frequent case, without arrays
+            (index,) = ended
+            truncated = is_truncated(infos[index])
+            self.log.finish_one(
+                index,
+                terminated=not truncated,
+                truncated=truncated,
+                success=success_of(infos[index]),
+                length=None if lengths is None else float(lengths[0]),
+            )
+            return
+        are_truncated = np.array([is_truncated(info) for info in infos])
+        indices = np.array(ended)
         self.log.finish(
-            ended, ~truncated, truncated, successes_of_dicts(infos, ended), lengths=lengths
+            indices,
+            ~are_truncated,
+            are_truncated,
+            successes_of_dicts(infos, indices),
+            lengths=None if lengths is None else np.array(lengths),
         )
 
 

@@ -233,13 +233,17 @@ class MetranaCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         if self._is_active:
-            with self.faults:
+            # Called at each step, so it is written to take little where nothing is due.
+            try:
                 self._log_step()
-            passed = range(self.num_timesteps - self.model.n_envs + 1, self.num_timesteps + 1)
-            if _sb3.is_due(self.eval_freq, passed):
+            except Exception as error:  # noqa: BLE001 - training goes on
+                self.faults.note(error)
+            now = self.num_timesteps
+            before = now - self.model.n_envs
+            if _sb3.is_due(self.eval_freq, before, now):
                 with self.faults:
                     self._evaluate()
-            if self._checkpoints.are_due(passed):
+            if self._checkpoints.are_due(before, now):
                 self._save()
         return True
 
@@ -320,9 +324,9 @@ class MetranaCallback(BaseCallback):
 
     def _log_step(self) -> None:
         if self._training is not None:
-            rewards, dones, infos = (self.locals[name] for name in ("rewards", "dones", "infos"))
-            self._rl_step = self.num_timesteps + self._offset
-            self._training.step(rewards, dones, infos, self._rl_step)
+            given, rl_step = self.locals, self.num_timesteps + self._offset
+            self._rl_step = rl_step
+            self._training.step(given["rewards"], given["dones"], given["infos"], rl_step)
 
     def _evaluate(self) -> None:
         if self._evaluation is None:

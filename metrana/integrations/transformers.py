@@ -21,7 +21,6 @@ from metrana.errors import (
 from metrana.integrations import _transformers
 from metrana.integrations._common import (
     Faults,
-    Fits,
     RunHandle,
     claim,
     keeps_training,
@@ -30,6 +29,7 @@ from metrana.integrations._common import (
     numbers,
     release,
 )
+from metrana.integrations._fits import Fits
 from metrana.run import Run
 
 try:

@@ -21,7 +21,6 @@ import metrana
 from metrana.integrations import _common
 from metrana.integrations._common import (
     Faults,
-    Fits,
     RunHandle,
     claim,
     keeps_training,
@@ -30,6 +29,7 @@ from metrana.integrations._common import (
     numbers,
     release,
 )
+from metrana.integrations._fits import Fits
 from metrana.query import Client
 
 

@@ -13,8 +13,9 @@ import pytest
 import metrana
 from metrana.integrations._common import Faults
 from metrana.integrations._episode_settings import EpisodeSettings, checked_env_id, env_id_base
-from metrana.integrations._episodes import VectorEpisodes, training_clock
+from metrana.integrations._episodes import training_clock
 from metrana.integrations._infos import columns_of_dicts, successes_of_dicts
+from metrana.integrations._vector_episodes import VectorEpisodes
 from tests.reading import read_one
 
 

@@ -1,0 +1,56 @@
+"""Which training of a run a metric is of, where several have the same steps."""
+
+from __future__ import annotations
+
+
+def fit_labels(number: int) -> dict[str, str] | None:
+    """The labels of a fit by its number, from 1; None: none, as the first has."""
+    return {"fit": str(number)} if number > 1 else None
+
+
+class Fits:
+    """Labels that keep apart the fits of one run whose steps begin again.
+
+    The first fit has none. A later one that begins at or below the last step has `fit="2"` and so
+    on; one that goes on, or resumes from a checkpoint, keeps the label and overwrites.
+
+    Attributes:
+        number: Which fit is the present one, from 1.
+        labels: Those of the present fit; None: none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 1
+        self.labels: dict[str, str] | None = None
+        self._count = 1
+        self._last_step: int | None = None
+
+    def begin(
+        self, first_step: int, *, resumes: bool = False, resumed_fit: int | None = None
+    ) -> None:
+        """A fit begins.
+
+        Args:
+            first_step: The first that it may log.
+            resumes: Whether it goes on from a checkpoint.
+            resumed_fit: Which fit made the checkpoint, from 1. Default: the present one.
+        """
+        if resumes and resumed_fit is not None:
+            self._count = max(self._count, resumed_fit)
+            self._take(resumed_fit)
+            return
+        last = self._last_step
+        if last is None or first_step > last or resumes:
+            return
+        self._count += 1
+        self._take(self._count)
+        self._last_step = None
+
+    def _take(self, number: int) -> None:
+        self.number = number
+        self.labels = fit_labels(number)
+
+    def note(self, step: int) -> None:
+        """Something was logged at a step."""
+        if self._last_step is None or step > self._last_step:
+            self._last_step = step
