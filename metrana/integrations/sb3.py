@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from metrana import checks
 from metrana.errors import MetranaValidationError
@@ -33,6 +33,11 @@ from metrana.integrations._sb3_envs import (
 )
 
 __all__ = ["MetranaCallback", "MetranaOutputFormat"]
+
+_SKIPPED: Final = (
+    "MetranaCallback was not called at every step, as inside of EveryNTimesteps: rewards of the "
+    "steps between are missing, and ends of episodes; give it to learn() itself"
+)
 
 
 class MetranaOutputFormat(_sb3.Writer):
@@ -172,6 +177,8 @@ class MetranaCallback(BaseCallback):
         # What `rl_step` is ahead of `num_timesteps`, in which run, and how far it came there.
         self._offset = self._rl_step = 0
         self._run_id: str | None = None
+        # `num_timesteps` at the last call.
+        self._seen_timesteps = 0
 
     @property
     def run(self) -> Run | None:
@@ -212,6 +219,7 @@ class MetranaCallback(BaseCallback):
                 raise
             self.faults.note(error)  # there was a run: this is the middle of a script
             return
+        self._seen_timesteps = self.num_timesteps
         self._is_active = claim(run, self._source, self)
         if not self._is_active:
             self.faults.warn_once(
@@ -240,6 +248,9 @@ class MetranaCallback(BaseCallback):
                 self.faults.note(error)
             now = self.num_timesteps
             before = now - self.model.n_envs
+            if before > self._seen_timesteps:
+                self.faults.warn_once("skipped", _SKIPPED)
+            self._seen_timesteps = now
             if _sb3.is_due(self.eval_freq, before, now):
                 with self.faults:
                     self._evaluate()

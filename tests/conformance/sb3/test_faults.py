@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -79,6 +79,12 @@ def test_a_step_always_goes_on(offline: dict[str, Any]) -> None:
     callback.locals = {}
     with pytest.warns(metrana.MetranaWarning, match="KeyError"):
         assert callback.on_step() is True
+
+
+def test_steps_that_it_is_not_called_at_are_said_to_be_missing(offline: dict[str, Any]) -> None:
+    callback = MetranaCallback(init_args=offline)
+    with pytest.warns(metrana.MetranaWarning, match="not called at every step"):
+        ppo().learn(32, callback=EveryNTimesteps(8, callback))
 
 
 def test_other_callbacks_can_end_the_training(offline: dict[str, Any]) -> None:
