@@ -153,6 +153,11 @@ class RunHandle:
         self._run: Run | None = run
         self._made = False
 
+    @classmethod
+    def resuming(cls, run: Run) -> RunHandle:
+        """One that resumes a run which this process has closed."""
+        return cls(init_args=_attachment_with_key(run))
+
     @property
     def run(self) -> Run | None:
         """The run, if there is one yet and it is open."""
@@ -316,13 +321,17 @@ def _place_of(run: Run | None) -> dict[str, Any]:
     """Arguments of `metrana.init` for a run beside this one."""
     if run is None:
         return {}
-    key = run._settings.api_key  # noqa: SLF001 - the run's other half
     return {
-        **run._attachment(),  # noqa: SLF001
-        **({} if key is None else {"api_key": key}),
+        **_attachment_with_key(run),
         "project_name": run.project_name,
         "workspace_name": run.workspace_name,
     }
+
+
+def _attachment_with_key(run: Run) -> dict[str, Any]:
+    key = run._settings.api_key  # noqa: SLF001 - the run's other half
+    known = run._attachment()  # noqa: SLF001
+    return known if key is None else {**known, "api_key": key}
 
 
 def _checked(init_args: object, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,7 +371,8 @@ def claim(run: Run | None, source: str, owner: object) -> bool:
     Returns:
         Whether it is the one; False: another one logs the source, and this one has to be passive.
     """
-    return _emitters.setdefault(_emitter_key(run, source), owner) is owner
+    with lifecycle.opening():  # two threads may come at once
+        return _emitters.setdefault(_emitter_key(run, source), owner) is owner
 
 
 def release(run: Run | None, source: str, owner: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import types
 import weakref
@@ -19,6 +20,8 @@ HAND_OVER: Final = "metrana_hand_over"
 
 _FLUSH_TIMEOUT_S: Final = 5.0
 
+# Runs that wrappers made.
+_made: weakref.WeakSet[Run] = weakref.WeakSet()
 # Runs that were waited for in vain: of many environments that are closed, one waits.
 _late: weakref.WeakSet[Run] = weakref.WeakSet()
 
@@ -51,12 +54,14 @@ class EnvRun:
         self._handle = RunHandle(run, init_args=init_args)
         self._follows_current = run is None and init_args is None
         self._faults = faults
-        self._was_open = False
+        self._last: Run | None = None
+        # Whether it shares its handle with the one that it is a copy of, which closes the run.
+        self._is_copy = False
 
     @property
     def made(self) -> bool:
         """Whether the run was made here and is open."""
-        return self._handle.made and self._handle.run is not None
+        return self._handle.made and self._handle.run is not None and not self._is_copy
 
     def open(self) -> Run | None:
         """The run. Blocks as `metrana.init` does if it has to be made.
@@ -67,23 +72,33 @@ class EnvRun:
         Raises:
             MetranaError: If the first one cannot be made.
         """
-        is_left = self._was_open and self._follows_current and self._handle.run is None
-        if is_left and session.is_initialized():
-            self._handle = RunHandle()  # the one before would resume a run that it made
+        last = self._last
+        if last is not None and self._follows_current and self._handle.run is None:
+            if session.is_initialized():
+                self._handle = RunHandle()  # the one before would resume a run that it made
+            elif last in _made and not self._handle.made:
+                self._handle = RunHandle.resuming(last)
         try:
             run = self._handle.open()
         except Exception as error:
-            if not self._was_open:
+            if last is None:
                 raise
             self._faults.note(error)
             return None
-        self._was_open = True
+        if self._handle.made:
+            _made.add(run)
+        self._last = run
         return run
 
     def is_outdated(self, log: EpisodeLog) -> bool:
-        """Whether a log's run was closed, and another is current that it may go on in."""
-        is_open = log.run.is_initialized()
-        return not is_open and self._follows_current and session.is_initialized()
+        """Whether a log's run was closed, and there is one to go on in.
+
+        That is the current one, or the same: what one wrapper made and closed others may still be
+        logging to, who resume it.
+        """
+        if log.run.is_initialized():
+            return False
+        return log.run in _made or (self._follows_current and session.is_initialized())
 
     def close(self) -> None:
         """Close the run if it was made here, else deliver what it has; never raises. Blocks."""
@@ -91,7 +106,7 @@ class EnvRun:
         if run is None or run._is_inherited():  # noqa: SLF001 - a fork's copy is its parent's
             return
         with self._faults:
-            if self._handle.made:
+            if self.made:
                 self._handle.close()
                 return
             try:
@@ -102,7 +117,13 @@ class EnvRun:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy's first run is still to come.
-        return {**self.__dict__, "_was_open": False}
+        return {**self.__dict__, "_last": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EnvRun:
+        copied = object.__new__(EnvRun)
+        state = {name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()}
+        copied.__dict__.update(state, _is_copy=True)
+        return copied
 
 
 def refuse_vec_env(env: object) -> None:

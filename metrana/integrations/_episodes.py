@@ -33,10 +33,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from metrana import checks
+from metrana.integrations import _env_ids
 from metrana.integrations._common import Faults, claim, number, release
 from metrana.integrations._episode_settings import EpisodeSettings, env_id_base
 from metrana.integrations._infos import reward_of, success_of, warn_of
@@ -106,7 +107,7 @@ class EpisodeLog:
 
         Args:
             env_id: As `checked_env_id` gives it. Default: made of the name, with the lowest index
-                that no log of this process holds.
+                that no log holds, in this process or another one on the data directory.
             name: The environment's name.
 
         Returns:
@@ -135,6 +136,7 @@ class EpisodeLog:
     def release(self) -> None:
         """Let others have the env ids. A second call does nothing."""
         for env_id in self._claimed:
+            _env_ids.free(self.run, env_id)
             release(self.run, _source(env_id), self)
         self._claimed = []
 
@@ -146,8 +148,14 @@ class EpisodeLog:
             return list(env_id)
         return [f"{env_id}-{index}" for index in range(self.num_envs)]
 
-    def _free_ids(self, base: str) -> Iterable[str]:
-        return filter(self._take, (f"{base}-{index}" for index in itertools.count()))
+    def _free_ids(self, base: str) -> Iterator[str]:
+        for env_id in (f"{base}-{index}" for index in itertools.count()):
+            # Of this process first: the lock cannot tell its own.
+            if self._take(env_id):
+                if _env_ids.take(self.run, env_id):
+                    yield env_id
+                else:
+                    release(self.run, _source(self._claimed.pop()), self)
 
     def _take(self, env_id: str) -> bool:
         if not claim(self.run, _source(env_id), self):

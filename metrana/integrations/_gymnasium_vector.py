@@ -25,8 +25,9 @@ from metrana.integrations._infos import (
     Bools,
     Column,
     Integers,
-    checked_array,
     columns_of_arrays,
+    flags_of,
+    is_flags,
     successes_of_arrays,
 )
 from metrana.integrations._vector_episodes import VectorEpisodes
@@ -52,6 +53,10 @@ _VectorStep: TypeAlias = tuple[Any, Any, Any, Any, dict[str, Any]]
 _LAST_FRAME: Final = (
     "videos lack the last frame of each episode: the environments reset themselves within the step "
     "and show only what comes after it; put each of them in a MetranaEnvWrapper where it is made"
+)
+_INFOS: Final = (
+    "MetranaVectorEnvWrapper takes nothing of infos that are no mapping; put what makes them so, "
+    "DictInfoToList say, around it"
 )
 _IN_WORKER: Final = (
     "MetranaVectorEnvWrapper logs nothing in a worker process, where there is no run: wrap "
@@ -164,7 +169,7 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
         with self.faults:
             given = None if options is None else options.get("reset_mask")
             # A copy, and before the call: it is taken out of the options there.
-            mask = None if given is None else np.array(given, bool)
+            mask = None if given is None else flags_of("reset_mask", given, self.num_envs).copy()
         result = self.env.reset(seed=seed, options=options)
         with self.faults:
             self._begin(mask)
@@ -278,10 +283,12 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
 
     def _log_step(self, log: VectorEpisodes, result: _VectorStep) -> None:
         _, rewards, terminated, truncated, infos = result
-        if type(terminated) is not np.ndarray or type(truncated) is not np.ndarray:
-            shape = (self.num_envs,)
-            terminated = checked_array("terminations", terminated, shape)
-            truncated = checked_array("truncations", truncated, shape)
+        if not (is_flags(terminated, self.num_envs) and is_flags(truncated, self.num_envs)):
+            terminated = flags_of("terminations", terminated, self.num_envs)
+            truncated = flags_of("truncations", truncated, self.num_envs)
+        if type(infos) is not dict and not _is_mapping(infos):
+            self.faults.warn_once("infos", _INFOS)
+            infos = {}
         is_over = np.logical_or(terminated, truncated)
         ended = is_over.nonzero()[0]
         resets, self._resets = self._resets, None
@@ -290,8 +297,10 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
         if is_same_step and len(ended):
             final = infos.get("final_info")
             ending = final if isinstance(final, Mapping) else infos
-        keys = self._settings.info_metrics
-        columns = self._columns(infos, ending, ended) if keys else ()
+        columns: Sequence[Column] = ()
+        if self._settings.info_metrics:
+            with self.faults:  # the step is not lost by it
+                columns = self._columns(infos, ending, ended)
         try:
             log.step(rewards, columns=columns, resets=resets)
         except Exception as error:  # noqa: BLE001 - the end of an episode is not lost by it
@@ -301,7 +310,9 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
         if len(ended):
             if self._mode is AutoresetMode.NEXT_STEP:
                 self._resets = is_over
-            successes = successes_of_arrays(ending, self.num_envs, self.faults)
+            successes: Column | None = None
+            with self.faults:
+                successes = successes_of_arrays(ending, self.num_envs, self.faults)
             log.finish(ended, terminated, truncated, successes)
 
     def _columns(
@@ -406,6 +417,10 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
                 "render(): must give a frame of each environment for a video of one of them"
             )
         return found
+
+
+def _is_mapping(infos: object) -> bool:
+    return isinstance(infos, Mapping)
 
 
 def _autoreset_mode(metadata: Mapping[str, Any]) -> AutoresetMode:

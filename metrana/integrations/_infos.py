@@ -119,12 +119,12 @@ def _column_of_array(key: str, infos: Mapping[str, Any], num_envs: int, faults: 
     given = infos.get(key)
     if given is None:
         return empty_column(num_envs)
-    array = given if type(given) is np.ndarray else np.asarray(given)
+    array = given if type(given) is np.ndarray else _host_array(key, given)
     if array.shape != (num_envs,):
         warn_of(faults, key, given)
         return empty_column(num_envs)
     mask = infos.get("_" + key)
-    present = None if mask is None else np.asarray(mask, bool)
+    present = None if mask is None else flags_of(f"_{key}", mask, num_envs)
     # Asking its bytes takes a tenth of the time that `all` takes.
     if present is not None and 0 not in present.tobytes():
         present = None
@@ -135,6 +135,14 @@ def _column_of_array(key: str, infos: Mapping[str, Any], num_envs: int, faults: 
     if present is not None:
         return Column(np.where(present, array, math.nan), present)
     return Column(array if array.dtype.kind == "f" else array.astype(np.float64), None)
+
+
+def _host_array(key: str, given: Any) -> npt.NDArray[Any]:
+    """An array of whatever library, on whatever device; of objects for what holds no numbers."""
+    try:
+        return np.asarray(as_values(given, key))
+    except MetranaValidationError:
+        return np.asarray(given)
 
 
 def _column(items: Iterable[Any], num_envs: int, key: str, faults: Faults) -> Column:
@@ -201,13 +209,29 @@ def rewards_of(given: Any, num_envs: int, faults: Faults) -> Floats:
     return np.full(num_envs, math.nan)
 
 
-def checked_array(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """An array of an environment, of whatever library it makes them.
+def flags_of(name: str, given: Any, num_envs: int) -> Bools:
+    """What environments say of each of them, as bools, of whatever library the array is.
+
+    Args:
+        name: What it is, for the error.
+        given: An array or list of any shape that has `num_envs` elements.
+        num_envs: How many environments there are.
 
     Raises:
-        MetranaValidationError: For any other shape, and for what holds no numbers.
+        MetranaValidationError: For any other size, and for what holds no numbers.
     """
-    array = np.asarray(as_values(value, name))
-    if array.shape != shape:
-        raise MetranaValidationError(f"{name}: must be of shape {shape}, not {array.shape}")
-    return array
+    if is_flags(given, num_envs):
+        flags: Bools = given
+        return flags
+    if isinstance(given, np.ndarray) and given.dtype.kind == "O":
+        given = given.tolist()
+    found = np.asarray(as_values(given, name)).ravel()
+    if found.size != num_envs:
+        raise MetranaValidationError(f"{name}: must be {num_envs} bools, not {found.size}")
+    return found.astype(bool)
+
+
+def is_flags(array: Any, num_envs: int) -> bool:
+    """Whether an array is what environments usually give: a bool each."""
+    is_array = type(array) is np.ndarray
+    return is_array and array.dtype.kind == "b" and array.shape == (num_envs,)

@@ -79,7 +79,8 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         run: The run. Default: that of `init_args`, else the current one, else a new one.
         env_id: The environment's id: 1 to 128 of `A-Z a-z 0-9 . _ ~ : -`. Default:
             `<spec.id>-<k>`, with `-eval` for evaluation and `-r<RANK>` where there are several
-            ranks, k being the lowest index that no open wrapper of the run has.
+            ranks, k being the lowest index that no open wrapper of the run has, in this process or
+            in another one that logs to the same data directory.
         evaluation: Whether the environment is for evaluation: a series of its own, at the rl_step
             of the training in this process.
         info_metrics: Keys of info whose numbers are logged; NaN for a step without one.
@@ -245,10 +246,11 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 the one which a reset begins before another step. Default: they count from 0 here.
         """
         self._is_handed_over = True
-        source = self._source
+        source = None if episode is None else self._source
         self._give_up()
+        # Now, for it sees what is rendered before the first step.
+        self._source = source or FrameSource(self._videos, self.faults)
         if episode is not None:
-            self._source = source or FrameSource(self._videos, self.faults)
             self._source.number(episode)
         hand_over(self.env)
         return True

@@ -127,6 +127,38 @@ def test_a_forked_worker_leaves_the_run_to_the_process_that_made_it(data_dir: Pa
     assert set(records(logged(data_dir))) == {("e", 0)}
 
 
+def test_a_copy_leaves_the_run_to_what_it_is_a_copy_of(data_dir: Path) -> None:
+    env = MetranaEnvWrapper(Drawn(), init_args={"run_name": "made"})
+    play(env, 1)
+    plan = copy.deepcopy(env)
+    play(plan, 1)
+    plan.close()
+    assert metrana.is_initialized()
+    play(env, 2)
+    env.close()
+    assert not metrana.is_initialized()
+    assert env.faults.count == plan.faults.count == 0
+    found = logged(data_dir)
+    assert set(records(found)) == {("env-0", 0), ("env-0", 1), ("env-0", 2), ("env-1", 0)}
+
+
+def test_an_evaluation_goes_on_in_the_run_that_the_training_made_and_closed(data_dir: Path) -> None:
+    training = MetranaEnvWrapper(Drawn())
+    evaluation = MetranaEnvWrapper(Drawn(), evaluation=True)
+    play(training, 2)
+    play(evaluation, 1)
+    training.close()
+    play(evaluation, 3)
+    evaluation.close()
+    assert not metrana.is_initialized()
+    assert evaluation.faults.count == 0
+    found = read_all(data_dir)
+    assert len({each.info["run_id"] for each in found}) == 1
+    keys = [key for each in found for key in records(each)]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == {("env-0", 0), ("env-0", 1)} | {("env-eval-0", k) for k in range(4)}
+
+
 def take_all_steps(env: Any) -> int:
     """Play 30 episodes of 3 steps until there are faults; returns how many episodes it took.
 

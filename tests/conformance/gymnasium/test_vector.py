@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import DictInfoToList
 
 import metrana
 from metrana.integrations.gymnasium import MetranaEnvWrapper, MetranaVectorEnvWrapper
@@ -242,6 +243,70 @@ def test_what_is_no_number_is_left_out_and_said_once(data_dir: Path, run: metran
         name for row in records(found).values() for name in row
     )
     assert envs.faults.count == 0
+
+
+class TensorInfos(VectorWrapper):  # type: ignore[type-arg]
+    """Gives what it gives in tensors that NumPy does not take, as those on a device."""
+
+    def step(self, actions: Any) -> Any:
+        *rest, terminated, truncated, infos = self.env.step(actions)
+        given = {
+            key: torch.tensor(np.asarray(value, np.float64), requires_grad=True)
+            for key, value in infos.items()
+            if key in ("height", "_height", "is_success", "_is_success")
+        }
+        ends = [torch.tensor(each) for each in (terminated, truncated)]
+        return *rest, *ends, given
+
+
+def test_infos_that_only_their_own_library_reads_are_taken(
+    data_dir: Path, run: metrana.Run
+) -> None:
+    envs = SyncVectorEnv(makers(3), autoreset_mode=AutoresetMode.NEXT_STEP)
+    wrapped = MetranaVectorEnvWrapper(TensorInfos(envs), env_id="e", info_metrics=["height"])
+    play(wrapped, 40)
+    run.close()
+    assert wrapped.faults.count == 0
+    rows = records(logged(data_dir))
+    for index in range(3):
+        for number, episode in enumerate(replay(7 + index, 4)):
+            row = rows[f"e-{index}", number]
+            del row["episode_duration"]
+            assert row == pytest.approx(episode.record)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("kind", [lambda ends: ends[:, None], lambda ends: ends.astype(object)])
+def test_ends_of_another_shape_and_of_objects_are_taken(
+    data_dir: Path, run: metrana.Run, mode: AutoresetMode, kind: Any
+) -> None:
+    class Ends(VectorWrapper):  # type: ignore[type-arg]
+        def step(self, actions: Any) -> Any:
+            observations, rewards, terminated, truncated, infos = self.env.step(actions)
+            return observations, rewards, kind(terminated), kind(truncated), infos
+
+    envs = SyncVectorEnv(makers(2, fixed_length=3), autoreset_mode=mode)
+    wrapped = MetranaVectorEnvWrapper(Ends(envs), env_id="e")
+    play(wrapped, 20)
+    run.close()
+    assert wrapped.faults.count == 0
+    rows = records(logged(data_dir))
+    assert len(rows) >= 10
+    assert {row["episode_length"] for row in rows.values()} == {3}
+
+
+def test_infos_that_a_wrapper_inside_has_changed_cost_neither_steps_nor_records(
+    data_dir: Path, run: metrana.Run
+) -> None:
+    envs = DictInfoToList(SyncVectorEnv(makers(2, fixed_length=3)))
+    wrapped = MetranaVectorEnvWrapper(envs, env_id="e", info_metrics=["height"])
+    with pytest.warns(metrana.MetranaWarning, match="DictInfoToList"):
+        play(wrapped, 20)
+    run.close()
+    assert wrapped.faults.count == 0
+    rows = records(logged(data_dir))
+    assert len(rows) == 10
+    assert {row["episode_length"] for row in rows.values()} == {3}
 
 
 def objects(rewards: Any) -> Any:

@@ -120,6 +120,16 @@ def test_videos_of_vector_environments_are_whole(
     assert all(part == 1 for _, _, part in seen)
 
 
+def test_the_video_of_a_first_episode_of_one_step_is_whole(
+    data_dir: Path, run: metrana.Run
+) -> None:
+    envs = SyncVectorEnv(makers(1, fixed_length=1, **RGB), autoreset_mode=AutoresetMode.SAME_STEP)
+    wrapped = MetranaVectorEnvWrapper(envs, env_id="e", episode_trigger=lambda _: True)
+    play_vector(wrapped, 3)
+    run.close()
+    check(data_dir, "e-0", [1, 1, 1], [0, 1, 2])
+
+
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
 def test_wrappers_inside_have_videos_of_their_own_choice(
     kind: type[VectorEnv], data_dir: Path, run: metrana.Run
