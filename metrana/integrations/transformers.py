@@ -54,7 +54,8 @@ class MetranaCallback(TrainerCallback, ExportableState):
     end is `summary/<key>`. Arguments (no tokens), model and PEFT configuration and the number of
     parameters are the run's config. A training that begins at or below the last step has the label
     `fit="2"` and so on; one that resumes from a checkpoint goes on in the checkpoint's run. Each
-    trial of a hyperparameter search is a run of its own.
+    trial of a hyperparameter search is a run of its own; one whose name an earlier trial had has
+    `-trial-<n>` behind it.
 
     The run is found or made when a training, evaluation or prediction begins, on global rank zero
     alone. If it cannot be made that event raises; afterwards nothing does: faults are counted,
@@ -97,6 +98,7 @@ class MetranaCallback(TrainerCallback, ExportableState):
         self._gives_way = False
         self._in_search = False
         self._trial_count = 0
+        self._trial_names: dict[str, str] = {}  # and the number of the first that had it
         self._now = _Now()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -322,7 +324,11 @@ class MetranaCallback(TrainerCallback, ExportableState):
         if self._in_search:
             base = self._given["run_name"] or args.run_name
             number = self._trial_number()
-            self._wanted["run_name"] = state.trial_name or (base and f"{base}-trial-{number}")
+            name = state.trial_name or (base and f"{base}-trial-{number}")
+            # Names are often made of what a trial tries, and that may come again.
+            if name and self._trial_names.setdefault(name, number) != number:
+                name = f"{name}-trial-{number}"
+            self._wanted["run_name"] = name
         names = dict(self._wanted)
         if names["project_name"] is None:
             del names["project_name"]  # that of the run before

@@ -97,6 +97,18 @@ def test_trials_are_named_as_the_search_names_them(tmp_path: Path, data_dir: Pat
     assert run_names(data_dir) == [f"rate-{rate}" for rate in RATES]
 
 
+def test_trials_of_one_name_are_runs_of_their_own(tmp_path: Path, data_dir: Path) -> None:
+    search(searching(tmp_path, MetranaCallback()), hp_name=lambda _: "tried")
+    names = ["tried", "tried-trial-1", "tried-trial-2"]
+    assert run_names(data_dir) == names
+    for name, rate in zip(names, RATES, strict=True):
+        found = series(data_dir, name)
+        assert steps(found["train/loss",]) == [1, 2, 3, 4]
+        assert all(labels in ([], ["evaluation=true"]) for _, *labels in found)
+        with Client(data_dir=data_dir) as client:
+            assert client.run(name).config["trial"] == {"learning_rate": rate}
+
+
 def test_without_a_name_trials_have_generated_ones(tmp_path: Path, data_dir: Path) -> None:
     search(searching(tmp_path, MetranaCallback(), MetranaCallback()))
     assert len(set(run_names(data_dir))) == 3
