@@ -90,7 +90,7 @@ class EmbeddedBackend:
                 "`with client.hold():` block?"
             )
         held.callback(_ONE_AT_A_TIME.release)
-        stores = held.enter_context(open_stores(self._data_dir))
+        stores = held.enter_context(open_stores(self._data_dir, merging=False))
         deliver_spools(self._data_dir, stores)
         return Reads(stores.catalog, stores.points, stores.media)
 

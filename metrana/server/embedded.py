@@ -17,7 +17,7 @@ from metrana.server.ingest import Ingestor
 from metrana.server.lock import StoreLock
 from metrana.server.media import MediaFolder, MediaStore
 from metrana.server.pairing import pair
-from metrana.server.points import PointsStore, open_points
+from metrana.server.points import ChdbLimits, PointsStore, open_points
 from metrana.server.spools import DeliveryReport, SpoolDelivery
 from metrana.server.store_faults import catalog_failure
 
@@ -42,12 +42,14 @@ class Stores:
 
 
 @contextmanager
-def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
+def open_stores(data_dir: Path, *, wait_s: float = 5.0, merging: bool = True) -> Iterator[Stores]:
     """Opens the stores of a data directory for this process alone, for as long as the block runs.
 
     Args:
         data_dir: The data directory; its `server` folder is made if missing.
         wait_s: How long to wait for another owner, in seconds.
+        merging: Whether points are merged from the start. Who opens the stores for a moment, again
+            and again, leaves threads behind by that; without, only what is much is merged.
 
     Raises:
         StoreInUseError: Another process kept the store.
@@ -67,9 +69,10 @@ def open_stores(data_dir: Path, *, wait_s: float = 5.0) -> Iterator[Stores]:
     with StoreLock(server_dir, wait_s=wait_s):
         try:
             url = sa.URL.create("sqlite", database=str(server_dir / "catalog.sqlite"))
+            points_url = f"chdb://{quote(str(server_dir.resolve() / 'points'))}"
             with (
                 Catalog.open(url) as catalog,
-                open_points(f"chdb://{quote(str(server_dir.resolve() / 'points'))}") as points,
+                open_points(points_url, ChdbLimits(merging=merging)) as points,
             ):
                 pair(catalog, points, server_dir)
                 yield Stores(catalog, points, MediaFolder(server_dir / "media"))

@@ -6,6 +6,7 @@ that comes back is Arrow. Names, labels, environments and loggers are the catalo
 """
 
 from metrana.server.points.aggregate import STATISTICS, level_name
+from metrana.server.points.engine import ChdbLimits
 from metrana.server.points.errors import (
     PointsClosedError,
     PointsError,
@@ -32,6 +33,7 @@ __all__ = [
     "STATISTICS",
     "AggregateQuery",
     "BucketsQuery",
+    "ChdbLimits",
     "Cursors",
     "LoggerRule",
     "PointsClosedError",

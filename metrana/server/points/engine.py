@@ -1,7 +1,7 @@
 """The engines of the points store: what runs SQL, and where.
 
 `Engine` is the seam. `ChdbEngine` runs ClickHouse inside this process; one for a cluster implements
-the same five methods. Nothing above this file knows which of them it talks to.
+the same six methods. Nothing above this file knows which of them it talks to.
 """
 
 import fcntl
@@ -79,6 +79,9 @@ class Engine(Protocol):
     def stream(self, sql: str, schema: Any) -> Batches:
         """Returns a query's rows as they come."""
 
+    def start_merging(self) -> None:
+        """Merges parts and runs mutations from now on; may cancel streams. Twice is once."""
+
     def close(self) -> None:
         """Waits for running statements, cancels streams and lets go of the store."""
 
@@ -91,6 +94,8 @@ class ChdbLimits:
         memory_ratio: Share of the memory (the container's, if it has a limit) for all statements
             and merges together. A statement that would exceed it fails.
         merge_thread_count: Threads that merge parts in the background.
+        merging: Whether parts are merged and mutations run from the start, else once
+            `start_merging` is called. Each opening that merges leaves threads behind for good.
         read_thread_count: The most threads of one query.
         concurrent_read_count: The most queries at a time, not counting open streams.
         free_disk_bytes: Inserts fail while less than this is free, so that a merge that goes on
@@ -100,6 +105,7 @@ class ChdbLimits:
 
     memory_ratio: float = 0.25
     merge_thread_count: int = 2
+    merging: bool = True
     read_thread_count: int = 4
     concurrent_read_count: int = 4
     free_disk_bytes: int | None = None
@@ -150,6 +156,11 @@ class ChdbEngine:
     connection of its own: making one takes 0.3 ms. The GIL is released while a statement runs.
     A forked child must not use an engine of its parent.
 
+    chDB never frees the pools of background threads of what it has closed. So an opening that
+    merges leaves `merge_thread_count` + 1 idle threads and some megabytes for as long as the
+    process lives; one that does not leaves none (`python -m benchmarks.reopening`). The pools for
+    replicas and for moves between disks, of which there are none, are left out of both.
+
     Args:
         path: The directory, made if missing. Not on a network file system.
         limits: How much of the machine it may take.
@@ -167,6 +178,7 @@ class ChdbEngine:
                 "use another data directory"
             )
         self._limits = limits or ChdbLimits()
+        self._merging = self._limits.merging
         self._path = path.absolute()
         self._gate = threading.Condition()
         self._running = 0
@@ -187,7 +199,9 @@ class ChdbEngine:
         try:
             return _connect(
                 self._path,
-                f"background_pool_size={limits.merge_thread_count}"
+                f"background_pool_size={limits.merge_thread_count if self._merging else 0}"
+                f"&background_common_pool_size={int(self._merging)}"
+                "&background_fetches_pool_size=0&background_move_pool_size=0"
                 f"&max_server_memory_usage_to_ram_ratio={limits.memory_ratio}"
                 f"&mark_cache_size={_MARK_CACHE_BYTES}",
             )
@@ -241,6 +255,27 @@ class ChdbEngine:
             stream = _ChdbStream(_connect(self._path), self._with_settings(sql), schema)
             self._streams.add(stream)
         return Batches(schema, stream.batches(), lambda: self._end_stream(stream))
+
+    def start_merging(self) -> None:
+        """Merges parts and runs mutations from now on; opens the directory anew if it did not.
+
+        Then it waits for running statements, and cancels streams.
+
+        Raises:
+            PointsInUseError: Another process took the directory meanwhile; the engine is closed.
+        """
+        with self._gate:
+            self._gate.wait_for(lambda: self._merging or not self._running)
+            self._require_open()
+            if self._merging:
+                return
+            for stream in self._streams:
+                stream.close()
+            self._streams.clear()
+            self._merging = True
+            keeper, self._keeper = self._keeper, None
+            keeper.close()
+            self._keeper = self._connect_first()
 
     def close(self) -> None:
         """Waits for running statements, cancels streams and lets go of the directory."""

@@ -43,6 +43,9 @@ _PAIRING_SCHEMA: Final = pa.schema([("points_id", pa.string()), ("catalog_id", p
 _SERIES_SCHEMA: Final = pa.schema([("metric_no", pa.uint32()), ("env_no", pa.uint32())])
 _NUMBERS_SCHEMA: Final = pa.schema([(key, pa.uint32()) for key in SUMMARY_KEY])
 _HEX: Final = re.compile("[0-9a-f]+")
+_BACKLOG_SCHEMA: Final = pa.schema([("part_count", pa.uint64()), ("mutation_count", pa.uint64())])
+# More than merging leaves of a large store, and few enough to be read without being merged.
+_MANY_PARTS: Final = 64
 _STATS_SCHEMA: Final = pa.schema(
     [
         ("row_count", pa.uint64()),
@@ -92,6 +95,7 @@ class PointsStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._prepare()
+        self._unmerged_count = self._catch_up()
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +120,10 @@ class PointsStore:
         """
         checked = _checked(columns)
         if len(checked["run_no"]):
+            if self._unmerged_count >= _MANY_PARTS:
+                self._engine.start_merging()
             self._engine.insert(checked)
+            self._unmerged_count += 1
 
     def max_seq(self, run_no: int, writer_no: int, from_seq: int) -> int | None:
         """Returns the greatest seq of a writer's stored points, None if none is ≥ `from_seq`."""
@@ -274,6 +281,7 @@ class PointsStore:
         Inserts and reads go on beside it. If the process dies meanwhile, the engine goes on with it
         when the store is opened again.
         """
+        self._engine.start_merging()
         # Not the lightweight DELETE: that fails on a table with a projection.
         self._engine.command(
             f"ALTER TABLE points DELETE WHERE run_no = {integers([run_no])} "
@@ -334,10 +342,23 @@ class PointsStore:
                 version,
                 SCHEMA_VERSION,
             )
+            self._engine.start_merging()
             for statement in upgrade_from(version):
                 self._engine.command(statement)
         if row["schema_version"] < SCHEMA_VERSION:
             self._engine.command(f"INSERT INTO meta VALUES ({SCHEMA_VERSION})")
+
+    def _catch_up(self) -> int:
+        """Has merged what is much, and mutations done that were cut short; returns the parts."""
+        table = "database = currentDatabase() AND table = 'points'"
+        sql = (
+            f"SELECT (SELECT count() FROM system.parts WHERE {table} AND active), "
+            f"(SELECT count() FROM system.mutations WHERE {table} AND NOT is_done)"
+        )
+        (row,) = self._engine.read(sql, _BACKLOG_SCHEMA).to_pylist()
+        if row["part_count"] >= _MANY_PARTS or row["mutation_count"]:
+            self._engine.start_merging()
+        return int(row["part_count"])
 
 
 def _checked(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

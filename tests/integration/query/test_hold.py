@@ -41,3 +41,17 @@ def test_another_client_of_the_process_is_told_why_it_waited_in_vain(
         assert len(elsewhere.submit(other.runs).result()) == 1
     assert isinstance(refused, metrana.MetranaQueryError)
     assert "`with client.hold():`" in str(refused)
+
+
+def test_calls_that_open_the_store_each_leave_no_threads_behind(tmp_path: Path) -> None:
+    metrana.init(mode="offline", data_dir=tmp_path, run_name="only").close()
+    client, call_count = Client(data_dir=tmp_path), 10
+
+    def call() -> None:
+        for _ in range(call_count):
+            assert len(client.runs()) == 1
+
+    call()  # what the engine keeps for the next opening is there after that
+    before = len(list(Path("/proc/self/task").iterdir()))
+    call()
+    assert len(list(Path("/proc/self/task").iterdir())) < before + call_count
