@@ -126,11 +126,12 @@ class EnvRun:
         return copied
 
 
-def refuse_vec_env(env: object) -> None:
-    """Refuse vector environments of Stable-Baselines3.
+def check_class(env: object, wanted: type) -> None:
+    """Refuse what is no environment of a class of Gymnasium, whose older versions only assert it.
 
     Raises:
-        TypeError: For those, naming what logs them.
+        TypeError: For anything else; for vector environments of Stable-Baselines3 it names what
+            logs those.
     """
     # Without an import of what may not be installed.
     kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(env).__mro__]
@@ -138,6 +139,10 @@ def refuse_vec_env(env: object) -> None:
         raise TypeError(
             f"env: must be an environment of Gymnasium, not {checks.shown(env)}: "
             "metrana.integrations.sb3.MetranaCallback logs those of Stable-Baselines3"
+        )
+    if not isinstance(env, wanted):
+        raise TypeError(
+            f"env: must be of Gymnasium's class {wanted.__name__}, not {checks.shown(env)}"
         )
 
 

@@ -15,9 +15,9 @@ from metrana.integrations._common import Faults
 from metrana.integrations._env_runs import (
     HAND_OVER,
     EnvRun,
+    check_class,
     hand_over,
     is_passive_process,
-    refuse_vec_env,
     wrapped,
 )
 from metrana.integrations._episode_settings import EpisodeSettings, checked_env_id
@@ -113,7 +113,7 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
         rl_step_fn: Callable[[], int] | None = None,
         init_args: Mapping[str, Any] | None = None,
     ) -> None:
-        refuse_vec_env(env)
+        check_class(env, VectorEnv)
         self.faults = Faults(type(self).__name__)
         self._env_run = EnvRun(run, init_args, self.faults)
         self._is_handed_over = False

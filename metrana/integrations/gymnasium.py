@@ -27,9 +27,9 @@ except ImportError as error:
 
 from metrana.integrations._env_runs import (
     EnvRun,
+    check_class,
     hand_over,
     is_passive_process,
-    refuse_vec_env,
     shared,
     without_key,
     wrapped,
@@ -147,7 +147,7 @@ class MetranaEnvWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             rl_step_fn=shared(rl_step_fn),
             init_args=without_key(init_args),
         )
-        refuse_vec_env(env)
+        check_class(env, gym.Env)
         super().__init__(env)
         self.faults = Faults(type(self).__name__)
         self._settings = EpisodeSettings.of(

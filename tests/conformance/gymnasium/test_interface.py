@@ -55,12 +55,12 @@ def test_a_vector_environment_gets_its_own_wrapper() -> None:
 
 def test_a_vector_environment_of_another_library_is_refused() -> None:
     vec_env = DummyVecEnv([Drawn])
-    for wrapper in (MetranaEnvWrapper, MetranaVectorEnvWrapper):
+    for wrapper, kind in ((MetranaEnvWrapper, "Env"), (MetranaVectorEnvWrapper, "VectorEnv")):
         with pytest.raises(TypeError, match=r"sb3\.MetranaCallback"):
             wrapper(vec_env)
-        with pytest.raises(TypeError, match="Expected env to be"):
+        with pytest.raises(TypeError, match=f"env: must be of Gymnasium's class {kind}, not"):
             wrapper(object())
-    with pytest.raises(TypeError, match="Expected env to be"):
+    with pytest.raises(TypeError, match="env: must be of Gymnasium's class VectorEnv, not"):
         MetranaVectorEnvWrapper(drawn())
 
 
