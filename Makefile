@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 WHEELS := ../shared/wheels
 PEERS := .peers
+OLDEST := .oldest
 
 bin := $(VENV)/bin
 # Without bytecode each process that a test starts would compile for seconds what it imports.
@@ -11,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 stamps := $(VENV)/stamps
 uv := VIRTUAL_ENV=$(VENV) $(bin)/uv
 peers_uv := VIRTUAL_ENV=$(PEERS) $(bin)/uv pip install --quiet
+oldest_uv := VIRTUAL_ENV=$(OLDEST) $(bin)/uv pip install --quiet
 
 native_sources := Cargo.toml Cargo.lock pyproject.toml \
 	$(shell find native proto -name '*.rs' -o -name '*.toml' -o -name '*.proto')
@@ -19,11 +21,12 @@ native_sources := Cargo.toml Cargo.lock pyproject.toml \
 cpu_wheel = $(wildcard $(WHEELS)/torch-*+cpu-$(shell $(bin)/python -c \
 	'import sys; print("cp%d%d" % sys.version_info[:2])')-*_$(shell uname -m).whl)
 torch = $(if $(cpu_wheel),-r requirements/torch-cpu.txt --find-links $(WHEELS),-r requirements/torch-registry.txt)
+torch_locks := requirements/torch-cpu.txt requirements/torch-registry.txt
 
 # Tests wait a lot, for processes and disks: two at a time take half as long. Each worker starts what its tests share.
 # Adapters are tested in workers of their own: each time the embedded store is opened to read back it leaves five threads behind, and
 # workers with thousands of them were not fit for the suites after it.
-pytest := $(bin)/python -m pytest -n 2 --dist worksteal
+pytest := -m pytest -n 2 --dist worksteal
 
 cargo_test := cargo test --locked
 ifneq ($(shell command -v cargo-nextest),)
@@ -34,7 +37,7 @@ endif
 # those few that the model needs.
 cargo_model := RUSTFLAGS='--cfg loom' cargo test --quiet --locked --no-default-features --lib --target-dir target/loom interleavings
 
-.PHONY: help setup build debug demo test lint format bench bench-parts bench-trainings lock proto clean missing
+.PHONY: help setup build debug demo test test-oldest lint format bench bench-parts bench-trainings lock proto clean missing
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +46,7 @@ help:
 	@echo 'debug   the native module unoptimised, in seconds'
 	@echo 'demo    train an agent, log it, read it back (installs only what that needs)'
 	@echo 'test    every suite; METRANA_TEST_ALL=1: those that need external programs too'
+	@echo '        test-oldest: the adapters with the oldest versions of the frameworks, in $(OLDEST)'
 	@echo 'lint    formatters (checking only), linters, types; format: let the formatters write'
 	@echo 'bench   metrana beside its goals and its peers, 23 minutes, into docs/benchmarks.md and README.md; shown only:'
 	@echo '        BENCH=--quick, to see that it works, BENCH="--only scalar kill"; bench-parts: engine and store on their own'
@@ -62,7 +66,7 @@ $(stamps)/demo: requirements/demo.txt $(stamps)/uv
 	$(uv) pip install --require-hashes -r requirements/demo.txt
 	@touch $@
 
-$(stamps)/dev: requirements/dev.txt requirements/torch-cpu.txt requirements/torch-registry.txt $(stamps)/uv
+$(stamps)/dev: requirements/dev.txt $(torch_locks) $(stamps)/uv
 	$(uv) pip install --require-hashes -r requirements/dev.txt $(torch)
 	@touch $@
 
@@ -87,8 +91,14 @@ demo: build
 test: setup build
 	$(cargo_test)
 	$(cargo_model)
-	$(pytest) --ignore tests/conformance
-	$(pytest) tests/conformance
+	$(bin)/python $(pytest) --ignore tests/conformance
+	$(bin)/python $(pytest) tests/conformance
+
+# What `make build` installed is put there as it is: the native module fits any Python, and lies in the checkout.
+test-oldest: build $(OLDEST)/stamp
+	rm -rf $(OLDEST)/lib/python*/site-packages/metrana*
+	cp -r $(VENV)/lib/python*/site-packages/metrana* $(OLDEST)/lib/python*/site-packages
+	$(OLDEST)/bin/python $(pytest) tests/unit/integrations tests/conformance
 
 lint: setup
 	cargo fmt --all --check
@@ -102,6 +112,14 @@ format:
 	cargo fmt --all
 	$(bin)/ruff check --fix-only --quiet .
 	$(bin)/ruff format --quiet .
+
+# Of the Python of $(VENV), whose torch it shares.
+$(OLDEST)/stamp: requirements/oldest.txt $(torch_locks) $(stamps)/uv
+	@$(bin)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13) and \
+		"the oldest versions are tested on Python 3.11 or 3.12: make clean, make PYTHON=python3.11 ...")'
+	$(bin)/python -m venv --clear $(OLDEST)
+	$(oldest_uv) --require-hashes -r requirements/oldest.txt $(torch)
+	@touch $@
 
 # The peers share no package with metrana: what they need must not decide what it is tested with. If they cannot all be
 # installed, each is tried on its own, and the table says which are missing.
@@ -134,5 +152,5 @@ proto: setup
 		--grpc_python_out=. metrana/server/_proto/ingestion.proto
 
 clean:
-	rm -rf $(VENV) $(PEERS) .demo target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(OLDEST) .demo target dist metrana/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find metrana tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

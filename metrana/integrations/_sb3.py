@@ -190,7 +190,7 @@ def _constant(value: Any) -> Any:
 
 def _held(schedule: Any, name: str) -> Any:
     """What a schedule keeps under a name; None if it has none."""
-    if isinstance(schedule, types.FunctionType):  # those of SB3 before 2.6
+    if isinstance(schedule, types.FunctionType):  # those of SB3 before 2.7
         return inspect.getclosurevars(schedule).nonlocals.get(name)
     return getattr(schedule, name, None)
 

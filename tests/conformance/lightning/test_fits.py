@@ -8,7 +8,13 @@ import pytest
 
 import metrana
 from metrana.integrations.lightning import MetranaLogger
-from tests.conformance.lightning.training import Model, series, steps, trainer
+from tests.conformance.lightning.training import (
+    Model,
+    series,
+    steps,
+    trainer,
+    trainer_without_hyperparameters,
+)
 
 
 def test_folds_whose_steps_begin_again_are_told_apart(data_dir: Path) -> None:
@@ -28,10 +34,12 @@ def test_folds_whose_steps_begin_again_are_told_apart(data_dir: Path) -> None:
     assert logger.faults.count == 0
 
 
-def test_folds_are_told_apart_though_hyperparameters_are_not_logged(data_dir: Path) -> None:
+def test_folds_are_told_apart_though_hyperparameters_are_not_logged(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger = MetranaLogger("run")
     for _ in range(2):
-        trainer(logger, enable_autolog_hparams=False).fit(Model())
+        trainer_without_hyperparameters(logger, monkeypatch).fit(Model())
     found = series(data_dir)
     assert steps(found, "train_loss") == [0, 1, 2]
     assert steps(found, "train_loss", fit="2") == [0, 1, 2]

@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader
 import metrana
 from metrana.integrations.lightning import MetranaLogger
 from metrana.query import Client
-from tests.conformance.lightning.training import Model, loader, names, series, steps, trainer
+from tests.conformance.lightning.training import (
+    Model,
+    loader,
+    names,
+    series,
+    steps,
+    trainer,
+    trainer_without_hyperparameters,
+)
 
 
 class _History(MetranaLogger):
@@ -166,8 +174,10 @@ def test_rates_are_logged_on_the_axis_of_the_training(data_dir: Path) -> None:
     assert found[("lr-SGD", frozenset())] == {step: pytest.approx(0.01) for step in range(3)}
 
 
-def test_the_stage_is_known_though_hyperparameters_are_not_logged(data_dir: Path) -> None:
-    worker = trainer(MetranaLogger("run"), enable_autolog_hparams=False)
+def test_the_stage_is_known_though_hyperparameters_are_not_logged(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = trainer_without_hyperparameters(MetranaLogger("run"), monkeypatch)
     worker.fit(_OnStep())
     found = series(data_dir)
     assert steps(found, "loss_step") == [0, 1, 2]

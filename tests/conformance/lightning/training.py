@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
@@ -51,6 +53,17 @@ class Model(LightningModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         return loader(2)
+
+
+def trainer_without_hyperparameters(logger: Any, patch: pytest.MonkeyPatch) -> Trainer:
+    """A trainer that logs no hyperparameters, nor tells its logger of itself by them.
+
+    Older versions of Lightning have no argument for that, but the same function to leave out.
+    """
+    if "enable_autolog_hparams" in inspect.signature(Trainer).parameters:
+        return trainer(logger, enable_autolog_hparams=False)
+    patch.setattr("lightning.pytorch.trainer.trainer._log_hyperparams", lambda _: None)
+    return trainer(logger)
 
 
 def trainer(logger: Any, **options: Any) -> Trainer:
