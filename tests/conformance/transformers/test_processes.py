@@ -15,7 +15,7 @@ from tests.conformance.transformers.training import DATA, run_names, series, ste
 from tests.leash import LEASH
 
 TRAIN = """
-import sys, torch
+import gc, sys, torch
 from pathlib import Path
 from tests.conformance.transformers.training import DATA, MetranaCallback, trainer
 
@@ -28,6 +28,9 @@ training.evaluate()
 training.predict(DATA)
 callback.close()
 assert callback.faults.count == 0
+# What the trainer holds keeps gloo's threads, and those that live when Python ends may abort it.
+del training
+gc.collect()
 torch.distributed.destroy_process_group()
 """
 
