@@ -24,8 +24,7 @@ torch = $(if $(cpu_wheel),-r requirements/torch-cpu.txt --find-links $(WHEELS),-
 torch_locks := requirements/torch-cpu.txt requirements/torch-registry.txt
 
 # Tests wait a lot, for processes and disks: two at a time take half as long. Each worker starts what its tests share.
-# Adapters are tested in workers of their own: each time the embedded store is opened to read back it leaves five threads behind, and
-# workers with thousands of them were not fit for the suites after it.
+# Adapters are tested in workers of their own, which import the frameworks: the other suites need not live with those.
 pytest := -m pytest -n 2 --dist worksteal
 
 cargo_test := cargo test --locked

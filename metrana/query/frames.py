@@ -66,11 +66,14 @@ def attribute_frame(rows: list[dict[str, Any]], kind: FrameKind) -> Any:
         texts = [{**row, "value": _as_text(row["value"])} for row in rows]
         return convert(pa.Table.from_pylist(texts, _ATTRIBUTES), kind)
     empty = [{**row, "value": None} for row in rows]
+    import pandas as pd
+
     frame = convert(pa.Table.from_pylist(empty, _ATTRIBUTES), kind)
     values = np.empty(len(rows), object)  # filled one by one: lists are values here, not rows
     for index, row in enumerate(rows):
         values[index] = row["value"]
-    frame["value"] = values
+    # Of the dtype by name: pandas 2 would make numbers of an array of them.
+    frame["value"] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 
 
