@@ -27,8 +27,8 @@ _FILE: Final = "env_ids.lock"
 _descriptors: dict[Path, int] = {}
 
 
-def take(run: Run, env_id: str) -> bool:
-    """Take an env id of a run; whether no other process on this data directory has it.
+def take(run: Run, base: str, index: int) -> bool:
+    """Take the env id `<base>-<index>`; whether no other process on this data directory has it.
 
     It is not taken from others of this process. True where nobody can tell: on file systems without
     locks, and for a disabled run. Does not block.
@@ -40,7 +40,7 @@ def take(run: Run, env_id: str) -> bool:
     except OSError:
         return True
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(run, env_id))
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(run, base, index))
     except (BlockingIOError, PermissionError):  # POSIX leaves it to the system which
         return False
     except OSError:
@@ -48,14 +48,14 @@ def take(run: Run, env_id: str) -> bool:
     return True
 
 
-def free(run: Run, env_id: str) -> None:
+def free(run: Run, base: str, index: int) -> None:
     """Let other processes have an env id."""
     if not _HAS_LOCKS or run.mode == "disabled":
         return
     descriptor = _descriptors.get(run._settings.data_dir)  # noqa: SLF001
     if descriptor is not None:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _place(run, env_id))
+            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _place(run, base, index))
         except OSError:
             return  # somebody closed all descriptors: the locks went with them
 
@@ -68,7 +68,7 @@ def _descriptor(data_dir: Path) -> int:
     return descriptor
 
 
-def _place(run: Run, env_id: str) -> int:
-    """The byte of an env id: of 2^62, so that no two ever share one."""
-    text = f"{run.run_id}/{env_id}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 2
+def _place(run: Run, base: str, index: int) -> int:
+    """The byte of an env id, below 2^62. Ids that follow each other lie so, and are one lock."""
+    digest = hashlib.blake2b(f"{run.run_id}/{base}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 26 << 24) + index % (1 << 24)

@@ -101,6 +101,7 @@ class EpisodeLog:
         self._log_step = run.log_rl_environment_step
         self._log_episode = run.log_rl_episode
         self._claimed: list[str] = []
+        self._locked: list[tuple[str, int]] = []
 
     def claim(self, env_id: str | list[str] | None, name: str | None) -> bool:
         """Take env ids and go on from their cursors.
@@ -135,10 +136,11 @@ class EpisodeLog:
 
     def release(self) -> None:
         """Let others have the env ids. A second call does nothing."""
+        for base, index in self._locked:
+            _env_ids.free(self.run, base, index)
         for env_id in self._claimed:
-            _env_ids.free(self.run, env_id)
             release(self.run, _source(env_id), self)
-        self._claimed = []
+        self._claimed, self._locked = [], []
 
     def _go_on(self, episodes: list[int]) -> None:
         raise NotImplementedError
@@ -149,10 +151,12 @@ class EpisodeLog:
         return [f"{env_id}-{index}" for index in range(self.num_envs)]
 
     def _free_ids(self, base: str) -> Iterator[str]:
-        for env_id in (f"{base}-{index}" for index in itertools.count()):
+        for index in itertools.count():
+            env_id = f"{base}-{index}"
             # Of this process first: the lock cannot tell its own.
             if self._take(env_id):
-                if _env_ids.take(self.run, env_id):
+                if _env_ids.take(self.run, base, index):
+                    self._locked.append((base, index))
                     yield env_id
                 else:
                     release(self.run, _source(self._claimed.pop()), self)
