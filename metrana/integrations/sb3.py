@@ -96,7 +96,8 @@ class MetranaCallback(BaseCallback):
       (ENVIRONMENT_STEP), and of every episode `episode_return`, `episode_length`,
       `episode_duration` in seconds, `terminated`, `truncated`, and `success` if its info says so
       (EPISODE). With a `Monitor` they end, and count, as it says. `rl_step` is the model's
-      `num_timesteps`; it goes on where `learn()` begins again at 0;
+      `num_timesteps`; where that is less than the last one of the run in this process, because
+      `learn()` begins again at 0 or another model learns, it goes on from there;
     - with `eval_env` evaluations, as SB3's `EvalCallback` does them: their mean in SB3's logger
       (`eval/mean_reward`, `eval/mean_ep_length`, `eval/success_rate`), and their steps and episodes
       with `evaluation=True` under env ids of their own;
@@ -323,6 +324,7 @@ class MetranaCallback(BaseCallback):
                 training.release()
                 self._training = None
             self._training = TrainingEnv(run, env, self._training_settings, self.faults)
+            self._offset = 0  # that of another model, it may be
         elif not self._env_goes_on:
             training.begin()
         if run.run_id != self._run_id:
@@ -330,7 +332,7 @@ class MetranaCallback(BaseCallback):
         # Other callbacks of this process may have come further.
         last = max(training_clock(run).rl_step or 0, self._rl_step)
         if self.num_timesteps + self._offset < last:
-            self._offset = last
+            self._offset = last - self.num_timesteps
         self._checkpoints.begin()
 
     def _log_step(self) -> None:
