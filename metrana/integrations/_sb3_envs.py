@@ -46,7 +46,7 @@ class LoggedEnv:
     """An environment that a callback logs. A later callback takes its env ids over.
 
     Callbacks that are made anew for each training are rarely closed, and it may be long until they
-    are collected.
+    are collected. The environment is not held here: see `_of_models`.
 
     Args:
         run: The run.
@@ -56,12 +56,15 @@ class LoggedEnv:
 
     def __init__(self, run: Run, env: VecEnv, faults: Faults) -> None:
         self.run = run
-        self.env = env
+        self._env = weakref.ref(env)
         self._faults = faults
-        self._normalization = unwrap_vec_normalize(env)
+        normalization = unwrap_vec_normalize(env)
+        self._normalization: VecNormalize | None = (
+            None if normalization is None else weakref.proxy(normalization)
+        )
         self._has_monitor = has_monitor(env)
         self._has_raw_records = self._has_monitor and records_are_raw(env)
-        self._key = (run.run_id, id(innermost(env)[0]))
+        self._key = _key_of(run, env)
         before = _logged.get(self._key)
         if before is not None:
             before.release()
@@ -69,14 +72,26 @@ class LoggedEnv:
 
     def is_of(self, run: Run, env: VecEnv) -> bool:
         """Whether it logs an environment to a run, and no other callback has taken that over."""
-        return self.run is run and self.env is env and _logged.get(self._key) is self
+        return self.run is run and self._env() is env and self._is_current()
 
     def release(self) -> None:
-        """Let others have the env ids."""
+        """Let others have the env ids; nothing if another callback has taken them over."""
+        if self._is_current():
+            del _logged[self._key]
+            self._release()
+
+    def _is_current(self) -> bool:
+        return _logged.get(self._key) is self
+
+    def _release(self) -> None:
         raise NotImplementedError
 
 
 _logged: weakref.WeakValueDictionary[tuple[str, int], LoggedEnv] = weakref.WeakValueDictionary()
+
+
+def _key_of(run: Run, env: VecEnv) -> tuple[str, int]:
+    return run.run_id, id(innermost(env)[0])
 
 
 class TrainingEnv(LoggedEnv):
@@ -87,15 +102,50 @@ class TrainingEnv(LoggedEnv):
         env: The environment.
         settings: What of it is logged.
         faults: Counts what could not be logged.
+
+    Attributes:
+        last_obs: What the model stepped from at the last step, if it was noted.
+        new_obs: What it came to.
     """
 
     def __init__(self, run: Run, env: VecEnv, settings: EpisodeSettings, faults: Faults) -> None:
         super().__init__(run, env, faults)
+        self.last_obs: Any = None
+        self.new_obs: Any = None
         self.log = VectorEpisodes(run, settings, faults, env.num_envs)
         self.log.claim(None, name_of(env))
         self._frames = Frames.of(env, run, self.log.env_ids, faults)
         if self._frames is not None:
             self._frames.begin(self.log.episodes.tolist())
+
+    @classmethod
+    def begun(
+        cls,
+        model: BaseAlgorithm,
+        run: Run,
+        env: VecEnv,
+        settings: EpisodeSettings,
+        faults: Faults,
+    ) -> TrainingEnv:
+        """That of a training that begins: the one before goes on, if there is one, else a new one.
+
+        Args:
+            model: The model. It keeps what is returned.
+            run: See above.
+            env: Its environment.
+            settings: See above. If others than before, an episode that goes on may lack steps.
+            faults: See above.
+        """
+        before = _logged.get(_key_of(run, env))
+        if isinstance(before, TrainingEnv) and before.is_of(run, env):
+            training = before.passed_on(settings, faults)
+            if not training.stands_at(model._last_obs):  # noqa: SLF001 - SB3 says it nowhere else
+                training.begin()
+        else:
+            training = cls(run, env, settings, faults)
+        kept = [each for each in _of_models.get(model, ()) if each.is_in_use()]
+        _of_models[model] = [*kept, training]
+        return training
 
     def step(
         self,
@@ -136,8 +186,29 @@ class TrainingEnv(LoggedEnv):
         if self._frames is not None:
             self._frames.begin(self.log.episodes.tolist())
 
-    def release(self) -> None:
-        """Let others have the env ids."""
+    def passed_on(self, settings: EpisodeSettings, faults: Faults) -> TrainingEnv:
+        """The same for a later callback, in the midst of episodes; this one logs no more."""
+        later = copy.copy(self)
+        later._faults = later.log._faults = faults  # noqa: SLF001 - its log has no other user
+        later.log.settings = settings
+        if self._frames is not None:
+            self._frames.count_in(faults)
+        _logged[self._key] = later
+        return later
+
+    def stands_at(self, obs: Any) -> bool:
+        """Whether a model that goes on from an observation has not reset the environment.
+
+        It is what the last step came to; or what that was made from, if the training was stopped at
+        it, by a callback or an exception in one.
+        """
+        return obs is not None and (obs is self.new_obs or obs is self.last_obs)
+
+    def is_in_use(self) -> bool:
+        """Whether a training may yet go on with it."""
+        return self._is_current() and self.run.is_initialized()
+
+    def _release(self) -> None:
         self.log.release()
 
     def _finish(self, ended: list[int], infos: Sequence[dict[str, Any]]) -> None:
@@ -171,6 +242,14 @@ class TrainingEnv(LoggedEnv):
         )
 
 
+# Those of each model, for as long as it lives: the callback of one training is soon collected, and
+# that of the next one goes on with the episode. None holds its environment, which may hold the
+# model: an opponent that it plays against.
+_of_models: weakref.WeakKeyDictionary[BaseAlgorithm, list[TrainingEnv]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 class EvaluationEnv(LoggedEnv):
     """Evaluates a model, and logs the steps and episodes of that.
 
@@ -183,6 +262,7 @@ class EvaluationEnv(LoggedEnv):
 
     def __init__(self, run: Run, env: VecEnv, settings: EpisodeSettings, faults: Faults) -> None:
         super().__init__(run, env, faults)
+        self.env = env
         self.logs = [EnvEpisodes(run, settings, faults) for _ in range(env.num_envs)]
         name = name_of(env)
         for log in self.logs:
@@ -233,8 +313,7 @@ class EvaluationEnv(LoggedEnv):
             found["eval/success_rate"] = float(np.mean(self._successes))
         return found
 
-    def release(self) -> None:
-        """Let others have the env ids."""
+    def _release(self) -> None:
         for log in self.logs:
             log.release()
 
@@ -273,7 +352,7 @@ class Frames:
     """Logs the frames that wrappers of ours in an environment give through its infos.
 
     Args:
-        env: The environment.
+        env: The environment; not held.
         inside: Where in it there are such wrappers.
         env_ids: Of all of its environments.
         reader: Logs the frames.
@@ -282,7 +361,7 @@ class Frames:
     def __init__(
         self, env: VecEnv, inside: list[int], env_ids: list[str], reader: FrameReader
     ) -> None:
-        self._env = env
+        self._env: VecEnv = weakref.proxy(env)
         self._inside = inside
         self._env_ids = env_ids
         self._reader = reader
@@ -312,6 +391,10 @@ class Frames:
     def end(self, index: int) -> None:
         """An environment's episode is over, or given up."""
         self._reader.end(self._env_ids[index])
+
+    def count_in(self, faults: Faults) -> None:
+        """Let what goes wrong from now on be counted elsewhere."""
+        self._reader._faults = faults  # noqa: SLF001 - it has no other user
 
 
 def as_vec_env(env: gym.Env[Any, Any] | VecEnv) -> VecEnv:

@@ -173,8 +173,6 @@ class MetranaCallback(BaseCallback):
         self._training: TrainingEnv | None = None
         self._evaluation: EvaluationEnv | None = None
         self._is_active = False
-        self._env_goes_on = False
-        self._last_obs: Any = None
         # What `rl_step` is ahead of `num_timesteps`, in which run, and how far it came there.
         self._offset = self._rl_step = 0
         self._run_id: str | None = None
@@ -201,12 +199,6 @@ class MetranaCallback(BaseCallback):
     # ── Events ───────────────────────────────────────────────────────────────────────────────────
 
     def _init_callback(self) -> None:
-        # `learn()` has reset the environment by now, or not: then it stands where it was left. An
-        # evaluation that stopped the training has left it one step behind the last.
-        obs = self.model._last_obs  # noqa: SLF001 - SB3 says it nowhere else
-        self._env_goes_on = obs is not None and (
-            obs is self._last_obs or obs is self.locals.get("new_obs")
-        )
         self._is_active = False
         # A training that ended with an exception has left its writer in a logger of the user's.
         logger = self.logger
@@ -262,7 +254,9 @@ class MetranaCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if not self._is_active:
             return
-        self._last_obs = self.model._last_obs  # noqa: SLF001 - as above
+        if self._training is not None:
+            # Which it was not called at, inside of EveryNTimesteps say.
+            self._training.last_obs = self.model._last_obs  # noqa: SLF001 - SB3 says it nowhere else
         if self._checkpoints.are_missing(self.num_timesteps):
             self._save()
         with self.faults:
@@ -318,15 +312,14 @@ class MetranaCallback(BaseCallback):
 
     def _begin_training(self, run: Run) -> None:
         """Go on with the environment, or take a new one."""
-        env, training = self.training_env, self._training
-        if training is None or not training.is_of(run, env):
-            if training is not None:
-                training.release()
-                self._training = None
-            self._training = TrainingEnv(run, env, self._training_settings, self.faults)
+        env = self.training_env
+        if self._training is not None and not self._training.is_of(run, env):
+            self._training.release()
+            self._training = None
             self._offset = 0  # that of another model, it may be
-        elif not self._env_goes_on:
-            training.begin()
+        self._training = TrainingEnv.begun(
+            self.model, run, env, self._training_settings, self.faults
+        )
         if run.run_id != self._run_id:
             self._run_id, self._offset, self._rl_step = run.run_id, 0, 0
         # Other callbacks of this process may have come further.
@@ -336,10 +329,14 @@ class MetranaCallback(BaseCallback):
         self._checkpoints.begin()
 
     def _log_step(self) -> None:
-        if self._training is not None:
+        training = self._training
+        if training is not None:
             given, rl_step = self.locals, self.num_timesteps + self._offset
             self._rl_step = rl_step
-            self._training.step(given["rewards"], given["dones"], given["infos"], rl_step)
+            # What tells whether the next training goes on from here.
+            training.last_obs = self.model._last_obs  # noqa: SLF001 - as above
+            training.new_obs = given.get("new_obs")
+            training.step(given["rewards"], given["dones"], given["infos"], rl_step)
 
     def _evaluate(self) -> None:
         if self._evaluation is None:
