@@ -199,6 +199,8 @@ class MetranaCallback(BaseCallback):
     # ── Events ───────────────────────────────────────────────────────────────────────────────────
 
     def _init_callback(self) -> None:
+        with self.faults:
+            self._log_interrupted_step()
         self._is_active = False
         # A training that ended with an exception has left its writer in a logger of the user's.
         logger = self.logger
@@ -337,6 +339,17 @@ class MetranaCallback(BaseCallback):
             training.last_obs = self.model._last_obs  # noqa: SLF001 - as above
             training.new_obs = given.get("new_obs")
             training.step(given["rewards"], given["dones"], given["infos"], rl_step)
+
+    def _log_interrupted_step(self) -> None:
+        """Log the step at which an exception in a callback before this one ended a training."""
+        training, model, new_obs = self._training, self.model, self.locals.get("new_obs")
+        if not self._is_active or training is None or self._handle.run is not training.run:
+            return
+        # The model stands where the last step led to, but has counted one more.
+        is_one_more = model.num_timesteps == self._seen_timesteps + model.n_envs
+        if is_one_more and model._last_obs is training.new_obs is not new_obs:  # noqa: SLF001
+            self.num_timesteps = model.num_timesteps
+            self._log_step()
 
     def _evaluate(self) -> None:
         if self._evaluation is None:

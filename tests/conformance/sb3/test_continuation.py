@@ -214,6 +214,28 @@ class Interrupting(BaseCallback):
 
 
 @pytest.mark.parametrize("make", [ppo, dqn])
+@pytest.mark.parametrize("at", [8, 9, 10, 11])
+def test_a_step_that_a_callback_before_it_interrupts_is_logged(
+    offline: dict[str, Any], make: Callable[..., Any], at: int
+) -> None:
+    """That of the end of an episode too, and of the beginning of one."""
+    callback = MetranaCallback(run_name="run", init_args=offline)
+    model = make(wrapped(Scripted([5]), is_monitored=False))
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(16, callback=[Interrupting(at), callback])
+    model.learn(16, callback=callback, reset_num_timesteps=False)
+    assert callback.faults.count == 0
+    callback.close()
+    whole, rest = divmod(16 + at, 5)
+    with Client(data_dir=offline["data_dir"]) as client:
+        expected = [("terminated", 5, 5)] * whole
+        assert episodes(client) == expected + [("aborted", rest, rest)] * (rest > 0)
+        rewards = client.points("run", "reward")
+    assert rewards["rl_step"].tolist() == list(range(1, 17 + at))
+    assert rewards["value"].tolist() == [t % 5 + 1.0 for t in range(16 + at)]
+
+
+@pytest.mark.parametrize("make", [ppo, dqn])
 @pytest.mark.parametrize("is_same", [True, False])
 def test_an_episode_goes_on_after_an_interruption(
     offline: dict[str, Any], make: Callable[..., Any], is_same: bool
