@@ -112,6 +112,9 @@ class TrainingEnv(LoggedEnv):
         super().__init__(run, env, faults)
         self.last_obs: Any = None
         self.new_obs: Any = None
+        # How far the environments were in the run when their env ids were let go; None: they are
+        # held, or another callback has them.
+        self._left_at: list[tuple[int | None, int | None]] | None = None
         self.log = VectorEpisodes(run, settings, faults, env.num_envs)
         self.log.claim(None, name_of(env))
         self._frames = Frames.of(env, run, self.log.env_ids, faults)
@@ -136,15 +139,19 @@ class TrainingEnv(LoggedEnv):
             settings: See above. If others than before, an episode that goes on may lack steps.
             faults: See above.
         """
+        obs = model._last_obs  # noqa: SLF001 - SB3 says it nowhere else
+        kept = _of_models.get(model, [])
         before = _logged.get(_key_of(run, env))
-        if isinstance(before, TrainingEnv) and before.is_of(run, env):
-            training = before.passed_on(settings, faults)
-            if not training.stands_at(model._last_obs):  # noqa: SLF001 - SB3 says it nowhere else
-                training.begin()
-        else:
+        if not (isinstance(before, TrainingEnv) and before.is_of(run, env)):
+            before = next((each for each in kept if each.comes_back(run, env, obs)), None)
+        if before is None:
             training = cls(run, env, settings, faults)
-        kept = [each for each in _of_models.get(model, ()) if each.is_in_use()]
-        _of_models[model] = [*kept, training]
+        else:
+            training = before.passed_on(settings, faults)
+            if not training.stands_at(obs):
+                training.begin()
+        others = [each for each in kept if each.run is not run and each.run.is_initialized()]
+        _of_models[model] = [*others, training]
         return training
 
     def step(
@@ -191,6 +198,7 @@ class TrainingEnv(LoggedEnv):
         later = copy.copy(self)
         later._faults = later.log._faults = faults  # noqa: SLF001 - its log has no other user
         later.log.settings = settings
+        self._left_at = later._left_at = None  # noqa: SLF001
         if self._frames is not None:
             self._frames.count_in(faults)
         _logged[self._key] = later
@@ -204,12 +212,28 @@ class TrainingEnv(LoggedEnv):
         """
         return obs is not None and (obs is self.new_obs or obs is self.last_obs)
 
-    def is_in_use(self) -> bool:
-        """Whether a training may yet go on with it."""
-        return self._is_current() and self.run.is_initialized()
+    def comes_back(self, run: Run, env: VecEnv, obs: Any) -> bool:
+        """Take the env ids again that were let go in the midst of episodes, by a close say.
+
+        False, and nothing is taken: others have had them, or the environment does not go on.
+        """
+        is_left = self._left_at is not None and self.run is run and self._env() is env
+        if not is_left or not self.stands_at(obs) or self._key in _logged:
+            return False
+        log = self.log
+        take = log._take  # noqa: SLF001 - `claim` would begin new episodes
+        if self._cursors() == self._left_at and all(take(each) for each in log.env_ids):
+            return True
+        log.release()
+        return False
 
     def _release(self) -> None:
+        if self.run.is_initialized():
+            self._left_at = self._cursors()
         self.log.release()
+
+    def _cursors(self) -> list[tuple[int | None, int | None]]:
+        return [self.run.get_env_last_rl_step_and_episode(each) for each in self.log.env_ids]
 
     def _finish(self, ended: list[int], infos: Sequence[dict[str, Any]]) -> None:
         if self._frames is not None:

@@ -124,6 +124,42 @@ def test_a_callback_of_before_goes_on_again(offline: dict[str, Any]) -> None:
     assert sorted(rl_steps) == list(range(1, 81))
 
 
+@pytest.mark.parametrize("log_env_steps", [True, False])
+def test_an_episode_goes_on_after_a_callback_was_closed(
+    offline: dict[str, Any], log_env_steps: bool
+) -> None:
+    run = metrana.init(**offline, run_name="run")
+    model = ppo(wrapped(Scripted([7]), is_monitored=False))
+    for _ in range(4):
+        callback = MetranaCallback(log_env_steps=log_env_steps)
+        model.learn(16, callback=callback, reset_num_timesteps=False)
+        callback.close()
+        assert callback.faults.count == 0
+    run.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        records = client.points("run", "episode_length")
+    assert set(records["env_id"]) == {"env-0"}
+    assert records["episode"].tolist() == list(range(9))
+    assert records["value"].tolist() == [7.0] * 9
+
+
+def test_an_env_id_that_others_had_since_a_close_is_not_taken_again(
+    offline: dict[str, Any],
+) -> None:
+    run = metrana.init(**offline, run_name="run")
+    callback = MetranaCallback()
+    model, other = (ppo(Scripted([10])) for _ in range(2))
+    for each in (model, other, model):
+        each.learn(16, callback=callback, reset_num_timesteps=False)
+        callback.close()
+    assert callback.faults.count == 0
+    run.close()
+    with Client(data_dir=offline["data_dir"]) as client:
+        ends = client.episodes("run", env_id="env-0").sort_values("episode")["end"]
+    # The rest of the first model's episode is one of its own.
+    assert ends.tolist() == ["terminated", "aborted"] * 2 + ["terminated", "terminated", "aborted"]
+
+
 def test_a_reset_by_the_next_training_begins_an_episode(offline: dict[str, Any]) -> None:
     run = metrana.init(**offline, run_name="run")
     model = ppo(Scripted([5]))
