@@ -101,6 +101,7 @@ class EpisodeLog:
         self._log_step = run.log_rl_environment_step
         self._log_episode = run.log_rl_episode
         self._claimed: list[str] = []
+        # Of default ids: what other processes see taken, or saw until they were let go.
         self._locked: list[tuple[str, int]] = []
 
     def claim(self, env_id: str | list[str] | None, name: str | None) -> bool:
@@ -136,11 +137,31 @@ class EpisodeLog:
 
     def release(self) -> None:
         """Let others have the env ids. A second call does nothing."""
+        if self._claimed:
+            self._unlock()
+            self._unclaim()
+
+    def retake(self) -> bool:
+        """Take the env ids that were let go again, to go on as if they had not been.
+
+        Returns:
+            False: somebody has one of them; none is taken.
+        """
+        if all(self._take(env_id) for env_id in self.env_ids):
+            if all(_env_ids.take(self.run, *each) for each in self._locked):
+                return True
+            self._unlock()  # nobody else in this process has one, whose lock this would be, too
+        self._unclaim()
+        return False
+
+    def _unlock(self) -> None:
         for base, index in self._locked:
             _env_ids.free(self.run, base, index)
+
+    def _unclaim(self) -> None:
         for env_id in self._claimed:
             release(self.run, _source(env_id), self)
-        self._claimed, self._locked = [], []
+        self._claimed = []
 
     def _go_on(self, episodes: list[int]) -> None:
         raise NotImplementedError

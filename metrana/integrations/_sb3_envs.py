@@ -220,12 +220,7 @@ class TrainingEnv(LoggedEnv):
         is_left = self._left_at is not None and self.run is run and self._env() is env
         if not is_left or not self.stands_at(obs) or self._key in _logged:
             return False
-        log = self.log
-        take = log._take  # noqa: SLF001 - `claim` would begin new episodes
-        if self._cursors() == self._left_at and all(take(each) for each in log.env_ids):
-            return True
-        log.release()
-        return False
+        return self._cursors() == self._left_at and self.log.retake()
 
     def _release(self) -> None:
         if self.run.is_initialized():
