@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 
 def fit_labels(number: int) -> dict[str, str] | None:
     """The labels of a fit by its number, from 1; None: none, as the first has."""
@@ -24,6 +27,8 @@ class Fits:
         self.labels: dict[str, str] | None = None
         self._count = 1
         self._last_step: int | None = None
+        # By the id of who trained: a number is that of the last fit, as long as they live.
+        self._numbers: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def begin(
         self, first_step: int, *, resumes: bool = False, resumed_fit: int | None = None
@@ -54,3 +59,25 @@ class Fits:
         """Something was logged at a step."""
         if self._last_step is None or step > self._last_step:
             self._last_step = step
+
+    def note_owner(self, owner: Any) -> None:
+        """The present fit is that of a trainer, of which only a weak reference is kept.
+
+        Args:
+            owner: The trainer, or what lives as long as its fit counts. It need not be hashable.
+        """
+        key, numbers = id(owner), self._numbers
+
+        def forget(_: object) -> None:
+            numbers.pop(key, None)
+
+        numbers[key] = (weakref.ref(owner, forget), self.number)
+
+    def number_of(self, owner: Any) -> int | None:
+        """Which fit is a trainer's last one, from 1; None if it made none."""
+        found = self._numbers.get(id(owner))
+        return None if found is None else found[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of trainers are others.
+        return {**vars(self), "_numbers": {}}

@@ -146,11 +146,10 @@ class Course:
         self._prefix = prefix
         self._run_id: str | None = None
         self._fits = RunFits()
-        # The fit of this logger; None: the last of the run.
+        # The fit of the trainer that was last at work; None: the last of the run.
         self._number: int | None = None
         self._pid = os.getpid()
         self._trainer: Callable[[], Any] = _nobody
-        self._fitted: Callable[[], Any] = _nobody
         self._has_begun = self._lags = False
         self._first_step: int | None = None
 
@@ -198,6 +197,7 @@ class Course:
             return Place(evaluation=False, labels=self._labels())
         if self._first_step is not None:
             self._begin_fit(trainer, self._first_step)
+        self._number = self._fits.number_of(trainer) or self._number
         is_evaluation = bool(trainer.evaluating)
         if is_evaluation and _gives_count_of_batches(trainer):
             labels = {**(self._labels() or {}), "axis": "eval_batch"}
@@ -228,10 +228,11 @@ class Course:
         # A trainer that fits again goes on where it was; so does one with a checkpoint.
         path = trainer.ckpt_path
         saved_by = None if path is None else self._fits.fit_of.get(os.path.realpath(path))
-        resumes = path is not None or (self._fitted() is trainer and first_step > 0)
-        self._fits.begin(first_step, resumes=resumes, resumed_fit=saved_by or self._number)
-        self._number = self._fits.number
-        self._fitted, self._first_step = weakref.ref(trainer), None
+        own = self._fits.number_of(trainer)
+        resumes = path is not None or (own is not None and first_step > 0)
+        self._fits.begin(first_step, resumes=resumes, resumed_fit=saved_by or own or self._number)
+        self._fits.note_owner(trainer)
+        self._first_step = None
 
 
 def _nobody() -> None:

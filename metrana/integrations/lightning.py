@@ -65,8 +65,9 @@ class MetranaLogger(_Logger):
     What is logged in training keeps Lightning's names and steps. What a trainer logs while it
     validates or tests is an evaluation (`evaluation=True`); of that, what `on_step` gives has the
     label `axis="eval_batch"`, for its steps are Lightning's count of batches. Later fits of a run
-    whose steps begin again, whichever logger's, have labels `fit="2"` and so on. Hyperparameters
-    become the run's config; paths and scores of checkpoints become attributes under
+    whose steps begin again, whichever logger's, have labels `fit="2"` and so on; what a trainer
+    logs after its fit has those of its fit, though others came in between. Hyperparameters become
+    the run's config; paths and scores of checkpoints become attributes under
     `checkpoint/<monitored metric>`.
 
     The run is `run`; else, if `run_name`, `project_name`, `version` or `init_args` is given, this

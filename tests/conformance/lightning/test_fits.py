@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ import metrana
 from metrana.integrations.lightning import MetranaLogger
 from tests.conformance.lightning.training import (
     Model,
+    Series,
+    Steps,
     series,
     steps,
     trainer,
@@ -129,6 +132,55 @@ def test_folds_in_one_run_are_told_apart_though_each_has_a_logger_of_its_own(
     assert steps(found, "test_loss", fit="2", evaluation="true") == [3]
     assert steps(found, "train_loss", fit="3") == [0, 1, 2]
     assert steps(found, "train_loss", fit="4") == [0, 1, 2]
+
+
+class _Named(Model):
+    """Logs whose model it is, wherever it is trained and tested."""
+
+    def __init__(self, name: float) -> None:
+        super().__init__()
+        self.name = name
+
+    def training_step(self, batch: Any) -> Any:
+        self.log("trained", self.name)
+        return super().training_step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.log("tested", self.name)
+
+
+def _values(found: Series, metric_name: str, *labels: tuple[str, str]) -> Steps:
+    return found[metric_name, frozenset(labels)]
+
+
+def test_trainers_that_fit_in_turns_keep_their_labels(data_dir: Path) -> None:
+    logger = MetranaLogger("run")
+    folds = [(trainer(logger), _Named(name)) for name in (1.0, 2.0, 3.0)]
+    for max_epochs in (1, 2):
+        for worker, model in folds:
+            worker.fit_loop.max_epochs = max_epochs
+            worker.fit(model)
+    for worker, model in reversed(folds):
+        worker.test(model, verbose=False)
+    found = series(data_dir)
+    for name, fit in ((1.0, ()), (2.0, (("fit", "2"),)), (3.0, (("fit", "3"),))):
+        assert _values(found, "trained", *fit) == dict.fromkeys(range(6), name)
+        assert _values(found, "tested", *fit, ("evaluation", "true")) == {6: name}
+    assert logger.faults.count == 0
+
+
+def test_a_fit_within_another_one_leaves_it_its_labels(data_dir: Path) -> None:
+    logger = MetranaLogger("run")
+
+    class Outer(_Named):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 1:
+                trainer(logger).fit(_Named(2.0))
+
+    trainer(logger, max_epochs=2).fit(Outer(1.0))
+    found = series(data_dir)
+    assert _values(found, "trained") == dict.fromkeys(range(6), 1.0)
+    assert _values(found, "trained", ("fit", "2")) == dict.fromkeys(range(3), 2.0)
 
 
 def test_another_run_begins_without_labels(data_dir: Path) -> None:
