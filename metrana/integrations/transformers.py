@@ -29,7 +29,7 @@ from metrana.integrations._common import (
     numbers,
     release,
 )
-from metrana.integrations._fits import Fits
+from metrana.integrations._fits import Fits, fit_labels
 from metrana.run import Run
 
 try:
@@ -53,9 +53,9 @@ class MetranaCallback(TrainerCallback, ExportableState):
     `evaluation=True`, predictions likewise, `test/<key>` by default; what a training came to at its
     end is `summary/<key>`. Arguments (no tokens), model and PEFT configuration and the number of
     parameters are the run's config. A training that begins at or below the last step has the label
-    `fit="2"` and so on; one that resumes from a checkpoint goes on in the checkpoint's run. Each
-    trial of a hyperparameter search is a run of its own; one whose name an earlier trial had has
-    `-trial-<n>` behind it.
+    `fit="2"` and so on, and so have later evaluations of its Trainer; one that resumes from a
+    checkpoint goes on in the checkpoint's run. Each trial of a hyperparameter search is a run of
+    its own; one whose name an earlier trial had has `-trial-<n>` behind it.
 
     The run is found or made when a training, evaluation or prediction begins, on global rank zero
     alone. If it cannot be made that event raises; afterwards nothing does: faults are counted,
@@ -242,7 +242,8 @@ class MetranaCallback(TrainerCallback, ExportableState):
         run = self._handle.run
         if run is None or run.mode == "disabled":
             return None
-        number = 1 if self._now.fits is None else self._now.fits.number
+        fits = self._now.fits
+        number = 1 if fits is None else fits.number_of(self._now.state) or fits.number
         return {
             "run_id": run.run_id,
             "run_name": run.run_name,
@@ -397,6 +398,7 @@ class MetranaCallback(TrainerCallback, ExportableState):
             resumes=step > 0,
             resumed_fit=kept.get("fit", 1) if kept is not None and is_same else None,
         )
+        fits.note_owner(state)
         self._now.labels = fits.labels
 
     def _describe(self, run: Run, args: TrainingArguments, state: TrainerState, model: Any) -> None:
@@ -422,14 +424,18 @@ class MetranaCallback(TrainerCallback, ExportableState):
         run = self._logging_run(args, state, model)
         if run is None:
             return
-        now, step = self._now, state.global_step
+        step = state.global_step
         with self.faults:
+            fits = _fits.get(run.run_id)
+            own = None if fits is None else fits.number_of(state)
+            present = self._now.labels if fits is self._now.fits else None
+            labels = present if own is None else fit_labels(own)
             for metrics, evaluation in groups:
                 found = numbers(metrics, self.faults)
                 if found:
-                    run.log(found, step=step, labels=now.labels, evaluation=evaluation)
-            if now.fits is not None:
-                now.fits.note(step)
+                    run.log(found, step=step, labels=labels, evaluation=evaluation)
+            if fits is not None:
+                fits.note(step)
 
 
 @dataclasses.dataclass

@@ -14,6 +14,7 @@ import metrana
 import metrana.integrations.transformers
 from metrana.integrations.transformers import MetranaCallback
 from tests.conformance.transformers.training import (
+    DATA,
     Doing,
     run_names,
     series,
@@ -71,6 +72,50 @@ def test_the_folds_of_one_run_are_told_apart_whichever_callback_logs_them(
         ("train/loss", "fit=3"),
     }
     assert all(steps(found["train/loss", *fit]) == ALL for fit in ([], ["fit=2"], ["fit=3"]))
+
+
+def test_trainers_that_are_evaluated_after_all_are_trained_keep_their_labels(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    callback = MetranaCallback()
+    folds = [
+        trainer(tmp_path, callback, compute_metrics=lambda _, name=name: {"name": name})
+        for name in (1.0, 2.0, 3.0)
+    ]
+    for fold in folds:
+        fold.train()
+    for fold in reversed(folds):
+        fold.evaluate()
+        fold.predict(DATA)
+    found = series(data_dir)
+    for name, fit in ((1.0, []), (2.0, ["fit=2"]), (3.0, ["fit=3"])):
+        assert found["eval/name", EVALUATION, *fit] == [(4, name)]
+        assert found["test/name", EVALUATION, *fit] == [(4, name)]
+    assert callback.faults.count == 0
+
+
+def test_a_training_within_another_one_leaves_it_its_labels(tmp_path: Path, data_dir: Path) -> None:
+    callback = MetranaCallback()
+    inner = trainer(tmp_path / "inner", callback)
+    trainer(tmp_path, callback, Doing(2, inner.train), **SAVING).train()
+    exported = saved(tmp_path, 4)["stateful_callbacks"]["MetranaCallback"]
+    assert "fit" not in exported["attributes"]["metrana_run"]
+    found = series(data_dir)
+    assert steps(found["train/loss",]) == ALL
+    assert steps(found["train/loss", "fit=2"]) == ALL
+    assert steps(found["summary/train_loss",]) == [4]
+
+
+def test_an_evaluation_in_another_run_is_of_none_of_its_trainings(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    training = trainer(tmp_path)
+    with metrana.init(run_name="a"):
+        training.train()
+        training.train()
+    with metrana.init(run_name="b"):
+        training.evaluate()
+    assert steps(series(data_dir, "b")["eval/loss", EVALUATION]) == [4]
 
 
 def test_an_evaluation_at_the_start_belongs_to_its_training(tmp_path: Path, data_dir: Path) -> None:
