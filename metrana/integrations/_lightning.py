@@ -20,6 +20,7 @@ from metrana.integrations._fits import Fits, fit_labels
 from metrana.run import Run
 from metrana.settings import Settings, resolve
 
+PACKAGES: Final = ("lightning.pytorch", "pytorch_lightning")
 # From a call of the logger to the trainer that makes it, there are fewer.
 _MOST_FRAMES: Final = 12
 
@@ -160,8 +161,11 @@ class Course:
             self._fits = _fits.setdefault((run_id, self._prefix), RunFits())
 
     def begin(self, trainer: Any) -> None:
-        """A trainer begins to fit, validate, test or predict; the first word of it counts."""
-        if self._has_begun and self._trainer() is trainer:
+        """A trainer begins to fit, validate, test or predict; the first word of it counts.
+
+        Nothing if it is none of Lightning's.
+        """
+        if (self._has_begun and self._trainer() is trainer) or not _is_trainer(trainer):
             return
         self._trainer, self._has_begun = weakref.ref(trainer), True
         # Whether it resumes is not known yet: some strategies restore a checkpoint later.
@@ -256,6 +260,15 @@ def _gives_count_of_batches(trainer: Any) -> bool:
     return is_within and results is not None and results.batch is None
 
 
+def _is_trainer(candidate: object) -> bool:
+    """Whether it is a trainer of Lightning; loops of one's own and Fabric's are called so, too."""
+    # Not `isinstance`: proxies of trainers, of which nobody can have weak references, pass as one.
+    return any(
+        issubclass(type(candidate), getattr(sys.modules.get(name), "Trainer", ()))
+        for name in PACKAGES
+    )
+
+
 def _calling_trainer(logger: object) -> Any:
     """The trainer that works with a logger and in one of whose calls this is; None if none is."""
     frame = sys._getframe(1)  # noqa: SLF001 - what `warnings` itself does
@@ -263,8 +276,9 @@ def _calling_trainer(logger: object) -> Any:
     for _ in range(_MOST_FRAMES):
         owner = getattr(frame.f_locals.get("self"), "__dict__", {})
         for candidate in (frame.f_locals.get("trainer"), owner.get("trainer")):
-            works_with = getattr(candidate, "loggers", ())
-            if any(each is logger for each in works_with) and candidate.state.stage is not None:
+            if not _is_trainer(candidate) or candidate.state.stage is None:
+                continue
+            if any(each is logger for each in candidate.loggers):
                 return candidate
         if frame.f_back is None:
             break

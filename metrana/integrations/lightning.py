@@ -25,21 +25,20 @@ from metrana.integrations._common import (
     number,
     numbers,
 )
-from metrana.integrations._lightning import Course, SharedRunHandle
+from metrana.integrations._lightning import PACKAGES, Course, SharedRunHandle
 from metrana.run import Run
 
-_PACKAGES: Final = ("lightning.pytorch", "pytorch_lightning")
 _CHECKPOINT_TEXTS: Final = ("monitor", "mode", "best_model_path", "last_model_path")
 _CHECKPOINT_NUMBERS: Final = ("best_model_score", "current_score")
 
 
 def _logger_modules() -> list[Any]:
     """The modules of the `Logger` that are inherited, one a package."""
-    imported = [name for name in _PACKAGES if sys.modules.get(name) is not None]
+    imported = [name for name in PACKAGES if sys.modules.get(name) is not None]
     if imported:
         return [importlib.import_module(f"{name}.loggers.logger") for name in imported]
     cause: ImportError | None = None
-    for name in _PACKAGES:
+    for name in PACKAGES:
         try:
             return [importlib.import_module(f"{name}.loggers.logger")]
         except ImportError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils.data import DataLoader
@@ -183,6 +185,64 @@ def test_the_stage_is_known_though_hyperparameters_are_not_logged(
     assert steps(found, "loss_step") == [0, 1, 2]
     assert steps(found, "loss_step", axis="eval_batch", evaluation="true") == [0, 1]
     assert steps(found, "loss_epoch", evaluation="true") == [2]
+
+
+class _Loop(Fabric):
+    """Fabric, called as its users call it."""
+
+    def fit(self) -> None:
+        for step in range(3):
+            self.log("loss", 1.0, step=step)
+
+
+class _OwnLoop:
+    """Anything that keeps loggers, and says what it is doing."""
+
+    def __init__(self, loggers: Any) -> None:
+        self.loggers = loggers
+        self.state = SimpleNamespace(stage="train")
+
+    def fit(self) -> None:
+        for logger in self.loggers if isinstance(self.loggers, list) else [self.loggers]:
+            for step in range(3):
+                logger.log_metrics({"loss": 1.0}, step=step)
+
+
+class _Holder:
+    """Calls what it has as its trainer, which modules do."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def fit(self) -> None:
+        self.trainer.fit()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda logger: _Loop(accelerator="cpu", loggers=logger),
+        lambda logger: _OwnLoop([logger]),
+        lambda logger: _OwnLoop(logger),
+        lambda logger: _Holder(_OwnLoop([logger])),
+    ],
+    ids=["fabric", "loop", "loop-of-one-logger", "held"],
+)
+def test_what_is_no_trainer_of_lightning_logs_as_well(data_dir: Path, make: Any) -> None:
+    logger = MetranaLogger("run")
+    trainer = make(logger)
+    trainer.fit()
+    assert series(data_dir) == {("loss", frozenset()): dict.fromkeys(range(3), 1.0)}
+    assert logger.faults.count == 0
+
+
+def test_a_graph_that_belongs_to_no_trainer_of_lightning_changes_nothing(data_dir: Path) -> None:
+    logger = MetranaLogger("run")
+    holder = _Holder(_OwnLoop([logger]))
+    logger.log_graph(holder)
+    holder.fit()
+    assert series(data_dir) == {("loss", frozenset()): dict.fromkeys(range(3), 1.0)}
+    assert logger.faults.count == 0
 
 
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────
