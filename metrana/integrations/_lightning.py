@@ -112,16 +112,22 @@ class Place(NamedTuple):
 class RunFits(Fits):
     """The fits of a run, whichever loggers log them, and the checkpoints that each saved.
 
+    Args:
+        lags: Whether the run may have fits from other processes.
+
     Attributes:
         fit_of: Which fit saved a checkpoint, by its path.
+        lags: Whether it has to catch up with them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lags: bool = False) -> None:
         super().__init__()
         self.fit_of: dict[str, int] = {}
+        self.lags = lags
 
     def catch_up(self, last_step: LastStep) -> None:
         """Learn of fits that the run has from other processes."""
+        self.lags = False
         while (last := last_step(self.labels)) is not None:
             self.note(last)
             if last_step({"fit": str(self.number + 1)}) is None:
@@ -154,11 +160,13 @@ class Course:
         self._has_begun = self._lags = False
         self._first_step: int | None = None
 
-    def use(self, run_id: str) -> None:
+    def use(self, run: Run) -> None:
         """What comes next belongs to a run: its fits, which other loggers may have made, count."""
-        if run_id != self._run_id:
-            self._run_id, self._number = run_id, None
-            self._fits = _fits.setdefault((run_id, self._prefix), RunFits())
+        if run.run_id != self._run_id:
+            self._run_id, self._number = run.run_id, None
+            # In a run that began here an `epoch` of before may be the user's own.
+            lags = not (run._identity() or {"created": True})["created"]  # noqa: SLF001
+            self._fits = _fits.setdefault((run.run_id, self._prefix), RunFits(lags=lags))
 
     def begin(self, trainer: Any) -> None:
         """A trainer begins to fit, validate, test or predict; the first word of it counts.
@@ -194,7 +202,7 @@ class Course:
             step: The step that comes with them; None: none does.
             last_step: The last step that the run has of the fit of some labels; None if none.
         """
-        if self._lags or self._pid != os.getpid():
+        if self._lags or self._fits.lags or self._pid != os.getpid():
             self._lags, self._pid, self._number = False, os.getpid(), None
             self._fits.catch_up(last_step)
         if trainer is None:

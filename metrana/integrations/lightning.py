@@ -86,7 +86,8 @@ class MetranaLogger(_Logger):
         project_name: Its project: Lightning's `name`. Default: as for `metrana.init`.
         save_dir: Folder for the trainer's checkpoints, which go to `save_dir/name/version`; metrana
             writes nothing there. Default: the working directory.
-        version: Id of a run, which is resumed. Default: none.
+        version: Id of a run, which is resumed. Default: none. A fit that goes on from a checkpoint
+            of another process has the labels of the run's last fit; any other is a new one.
         prefix: Comes before the name of each metric, joined by `/`. Default: none.
         offline: Whether to log to the spool without a server, as `mode="offline"` does.
         run: The run. Default: see above.
@@ -302,7 +303,7 @@ class MetranaLogger(_Logger):
         def last_step(labels: dict[str, str] | None) -> int | None:
             return run.get_last_step(f"{self._prefix}epoch", labels=labels)
 
-        self._course.use(run.run_id)
+        self._course.use(run)
         place = self._course.place(trainer, step, last_step)
         values = numbers(metrics, self.faults, self._prefix)
         if values:
@@ -316,7 +317,7 @@ class MetranaLogger(_Logger):
     def _after_save_checkpoint(self, callback: Any) -> None:
         is_weak = isinstance(callback, weakref.ProxyTypes)
         self._checkpoints[callback.state_key] = callback if is_weak else weakref.proxy(callback)
-        self._course.use(self._open().run_id)
+        self._course.use(self._open())
         self._course.note_checkpoint(_saved_last(callback))
         self._log_checkpoint(callback)
 

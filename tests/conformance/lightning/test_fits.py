@@ -183,6 +183,13 @@ def test_a_fit_within_another_one_leaves_it_its_labels(data_dir: Path) -> None:
     assert _values(found, "trained", ("fit", "2")) == dict.fromkeys(range(3), 2.0)
 
 
+def test_an_epoch_of_the_users_own_is_of_no_fit(data_dir: Path) -> None:
+    with metrana.init(run_name="run") as run:
+        run.log("epoch", 1.0, step=7)
+        trainer(MetranaLogger()).fit(Model())
+    assert steps(series(data_dir), "train_loss") == [0, 1, 2]
+
+
 def test_another_run_begins_without_labels(data_dir: Path) -> None:
     logger = MetranaLogger()
     for name in ("a", "b"):

@@ -129,6 +129,53 @@ def test_processes_of_several_fits_log_each_metric_once_to_one_run_and_end_it(
     }
 
 
+_BEGUN = """
+import torch
+from metrana.integrations.lightning import MetranaLogger
+from tests.conformance.lightning.training import Model, trainer
+
+torch.set_num_threads(1)
+
+class Failing(Model):
+    def on_train_batch_start(self, batch, batch_idx):
+        if self.global_step == 4:
+            raise RuntimeError("out of memory")
+
+logger = MetranaLogger("run")
+trainer(logger).fit(Model())
+worker = trainer(logger, max_epochs=2, enable_checkpointing=True)
+try:
+    worker.fit(Failing())
+except RuntimeError as error:
+    assert "out of memory" in str(error)
+print(logger.version, worker.checkpoint_callback.best_model_path)
+"""
+
+_RESUMED = """
+import sys
+import torch
+from metrana.integrations.lightning import MetranaLogger
+from tests.conformance.lightning.training import Model, trainer
+
+torch.set_num_threads(1)
+logger = MetranaLogger(version=sys.argv[1])
+trainer(logger, max_epochs=2).fit(Model(), ckpt_path=sys.argv[2])
+trainer(logger).fit(Model())
+"""
+
+
+def test_a_process_that_resumes_a_run_goes_on_after_its_fits(machine: Machine) -> None:
+    version, checkpoint = machine.file(_BEGUN).stdout.splitlines()[-1].split()
+    machine.file(_RESUMED, version, checkpoint)
+    with machine.client() as client:
+        rows = client.points("run", "train_loss", duplicates="all", as_="arrow").to_pylist()
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(dict(row["labels"]).get("fit", "1"), []).append(row["step"])
+    # Of the fit that was left by an exception step 3 came again.
+    assert found == {"1": [0, 1, 2], "2": [0, 1, 2, 3, 3, 4, 5], "3": [0, 1, 2]}
+
+
 _OTHER_PACKAGE = """
 import sys
 import torch
