@@ -53,7 +53,7 @@ def logged(
 def predicted(metrics: Mapping[Any, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
     """What `on_predict` was given, likewise."""
     values = {str(key): value for key, value in metrics.items()}
-    yield _evaluated(values, _evaluation_prefix(values) or "test"), True
+    yield _evaluated(values, next(iter(_timed_prefixes(values)), "test")), True
 
 
 def _summary(
@@ -75,11 +75,26 @@ def _evaluation_prefix(logs: Mapping[str, Any]) -> str | None:
     """The `metric_key_prefix` of an evaluation; None for what was logged while training."""
     if "learning_rate" in logs:
         return None
+    # A training may log times too, with the tokens that it counts say. Only an evaluation counts
+    # samples. If it took no time that a clock shows, it has at least a loss of its prefix.
+    return next(
+        (
+            prefix
+            for prefix in _timed_prefixes(logs)
+            if f"{prefix}_samples_per_second" in logs
+            or (prefix != "train" and f"{prefix}_loss" in logs)
+        ),
+        None,
+    )
+
+
+def _timed_prefixes(logs: Mapping[str, Any]) -> list[str]:
+    """What has a time under a name that begins with it, the likeliest of an evaluation first."""
     found = [key.removesuffix(_RUNTIME) for key in logs if key.endswith(_RUNTIME)]
-    # A training that counts tokens logs its time too; only an evaluation counts samples.
-    found = [p for p in found if p and (p != "train" or "train_samples_per_second" in logs)]
     # A metric may be called like that itself, and then has the prefix in front of it.
-    return min(found, key=lambda p: (f"{p}_samples_per_second" not in logs, len(p)), default=None)
+    return sorted(
+        filter(None, found), key=lambda p: (f"{p}_samples_per_second" not in logs, len(p))
+    )
 
 
 def _evaluated(logs: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from transformers import Trainer
 
 import metrana
-from metrana.integrations._transformers import logged
+from metrana.integrations._transformers import logged, predicted
 from metrana.integrations.transformers import MetranaCallback
 from tests.conformance.transformers.training import DATA, Series, series, steps, trainer
 
@@ -139,6 +139,23 @@ def test_trainers_that_inherit_log_their_metrics_too(tmp_path: Path, data_dir: P
     assert callback.faults.count == 0
 
 
+class Timing(Trainer):
+    """Logs a loss and a time of its own while it trains."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        if self.model.training:
+            self.log({"aux_loss": 1.5, "generation_runtime": 0.25})
+        return super().compute_loss(*args, **kwargs)
+
+
+def test_a_time_that_a_training_logs_makes_no_evaluation(tmp_path: Path, data_dir: Path) -> None:
+    trainer(tmp_path, kind=Timing, eval_strategy="epoch").train()
+    found = series(data_dir)
+    for name, value in (("aux_loss", 1.5), ("generation_runtime", 0.25)):
+        assert found[f"train/{name}",] == [(step, value) for step in range(4)]
+    assert {name.split("/")[0] for name, *labels in found if EVALUATION in labels} == {"eval"}
+
+
 def test_what_is_no_number_is_left_out_and_said_once(tmp_path: Path, data_dir: Path) -> None:
     training = trainer(tmp_path)
     training.train()
@@ -177,6 +194,7 @@ def test_what_is_logged_by_hand_is_told_apart_by_its_keys(tmp_path: Path, data_d
         ({"loss": 1, "train_runtime": 2}, {"train/loss", "train/train_runtime"}, False),
         ({"train_loss": 1, "total_flos": 2}, {"summary/total_flos"}, False),
         ({"x_runtime": 1, "x_loss": 2, "reward": 3}, {"x/loss", "x/reward"}, True),
+        ({"x_loss": 1, "y_runtime": 2}, {"train/x_loss", "train/y_runtime"}, False),
         ({"_runtime": 1}, {"train/_runtime"}, False),
         ({"eval_": 1, 2: 3}, {"train/eval_", "train/2"}, False),
         ({}, set(), False),
@@ -186,3 +204,8 @@ def test_names_of_unusual_logs(logs: dict[Any, Any], names: set[str], evaluation
     groups = list(logged(logs, []))
     assert all(is_evaluation is evaluation for _, is_evaluation in groups)
     assert names <= {name for metrics, _ in groups for name in metrics}
+
+
+def test_a_prediction_that_took_no_time_has_its_prefix() -> None:
+    (found,) = predicted({"new_accuracy": 0.5, "new_runtime": 0.0})
+    assert found == ({"new/accuracy": 0.5, "new/runtime": 0.0}, True)
