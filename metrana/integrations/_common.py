@@ -180,6 +180,11 @@ class RunHandle:
         return self._names_one or self._given is not None
 
     @property
+    def names(self) -> dict[str, str | None]:
+        """`run_name` and `project_name` as they were given here; None: not at all."""
+        return {name: self._init_args.get(name) for name in ("run_name", "project_name")}
+
+    @property
     def init_args(self) -> dict[str, Any]:
         """What a new run would be made of; a copy, without the API key."""
         return {name: value for name, value in self._init_args.items() if name != "api_key"}

@@ -94,7 +94,7 @@ class MetranaCallback(TrainerCallback, ExportableState):
         self._handle = RunHandle(
             run, run_name=run_name, project_name=project_name, init_args=init_args
         )
-        self._given = self._wanted = _names_in(self._handle)
+        self._given = self._wanted = self._handle.names
         self._gives_way = False
         self._in_search = False
         self._trial_count = 0
@@ -285,7 +285,7 @@ class MetranaCallback(TrainerCallback, ExportableState):
         seat = _seats.get(id(args))
         if seat is not None and seat.args() is args:
             self._handle = seat.handle
-            self._given = self._wanted = _names_in(seat.handle)
+            self._given = self._wanted = seat.handle.names
 
     # ── The run ──────────────────────────────────────────────────────────────────────────────────
 
@@ -489,11 +489,6 @@ def _take_seat(args: TrainingArguments, control: TrainerControl, callback: Metra
         weakref.ref(callback),
         callback._handle,  # noqa: SLF001
     )
-
-
-def _names_in(handle: RunHandle) -> dict[str, str | None]:
-    given = handle.init_args
-    return {name: given.get(name) for name in ("run_name", "project_name")}
 
 
 def _source(state: TrainerState) -> str:
