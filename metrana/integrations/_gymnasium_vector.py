@@ -27,7 +27,6 @@ from metrana.integrations._infos import (
     Integers,
     columns_of_arrays,
     flags_of,
-    is_flags,
     successes_of_arrays,
 )
 from metrana.integrations._vector_episodes import VectorEpisodes
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 else:
     _VectorWrapper = VectorWrapper
 
+_BOOL: Final = np.dtype(bool)
 _VectorStep: TypeAlias = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 _LAST_FRAME: Final = (
@@ -137,6 +137,7 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
         self._video_envs = video_indices(video_envs, env.num_envs)
         self._env_id = checked_env_id(env_id, env.num_envs)
         self._mode = _autoreset_mode(env.metadata)
+        self._shape = (self.num_envs,)
 
     def step(self, actions: Any) -> _VectorStep:
         """Step the environments and log them.
@@ -283,7 +284,12 @@ class MetranaVectorEnvWrapper(_VectorWrapper):
 
     def _log_step(self, log: VectorEpisodes, result: _VectorStep) -> None:
         _, rewards, terminated, truncated, infos = result
-        if not (is_flags(terminated, self.num_envs) and is_flags(truncated, self.num_envs)):
+        # As environments usually give them; asked here, for a call would take longer.
+        if not (
+            type(terminated) is type(truncated) is np.ndarray
+            and terminated.dtype is truncated.dtype is _BOOL
+            and terminated.shape == truncated.shape == self._shape
+        ):
             terminated = flags_of("terminations", terminated, self.num_envs)
             truncated = flags_of("truncations", truncated, self.num_envs)
         if type(infos) is not dict and not _is_mapping(infos):

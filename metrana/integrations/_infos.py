@@ -220,18 +220,11 @@ def flags_of(name: str, given: Any, num_envs: int) -> Bools:
     Raises:
         MetranaValidationError: For any other size, and for what holds no numbers.
     """
-    if is_flags(given, num_envs):
-        flags: Bools = given
-        return flags
+    if type(given) is np.ndarray and given.dtype.kind == "b" and given.shape == (num_envs,):
+        return given
     if isinstance(given, np.ndarray) and given.dtype.kind == "O":
         given = given.tolist()
     found = np.asarray(as_values(given, name)).ravel()
     if found.size != num_envs:
         raise MetranaValidationError(f"{name}: must be {num_envs} bools, not {found.size}")
     return found.astype(bool)
-
-
-def is_flags(array: Any, num_envs: int) -> bool:
-    """Whether an array is what environments usually give: a bool each."""
-    is_array = type(array) is np.ndarray
-    return is_array and array.dtype.kind == "b" and array.shape == (num_envs,)
