@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -64,14 +65,16 @@ class Fits:
         """The present fit is that of a trainer, of which only a weak reference is kept.
 
         Args:
-            owner: The trainer, or what lives as long as its fit counts. It need not be hashable.
+            owner: The trainer, or what lives as long as its fit counts. It need not be hashable;
+                one of which there are no weak references is not remembered.
         """
         key, numbers = id(owner), self._numbers
 
         def forget(_: object) -> None:
             numbers.pop(key, None)
 
-        numbers[key] = (weakref.ref(owner, forget), self.number)
+        with contextlib.suppress(TypeError):
+            numbers[key] = (weakref.ref(owner, forget), self.number)
 
     def number_of(self, owner: Any) -> int | None:
         """Which fit is a trainer's last one, from 1; None if it made none."""

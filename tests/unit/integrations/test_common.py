@@ -352,6 +352,21 @@ def test_a_fit_whose_steps_begin_again_is_labelled() -> None:
     assert fits.labels == {"fit": "3"}
 
 
+def test_a_fit_is_that_of_who_trained_as_long_as_it_lives() -> None:
+    class Trainer:
+        __hash__ = None  # type: ignore[assignment]  # as a dataclass has it
+
+    fits, first, second = Fits(), Trainer(), Trainer()
+    fits.begin(1)
+    fits.note_owner(first)
+    fits.note(3)
+    fits.begin(1)
+    fits.note_owner(second)
+    fits.note_owner(object())  # of which there are no weak references
+    assert (fits.number_of(first), fits.number_of(second)) == (1, 2)
+    assert fits.number_of(object()) is None
+
+
 def test_nothing_is_kept_of_who_logged_and_is_gone() -> None:
     before = len(_common._emitters)
     for index in range(3):
