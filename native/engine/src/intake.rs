@@ -117,13 +117,8 @@ impl Intake {
         let labels: Vec<_> =
             cursor.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let Ok(metric) = self.metric(&cursor.name, cursor.scale, &labels) else { return };
-        let env = match &cursor.env_id {
-            None => EnvNo::NONE,
-            Some(env_id) => match self.env(env_id) {
-                Ok(env) => env,
-                Err(_) => return,
-            },
-        };
+        let env = cursor.env_id.as_ref().map_or(Ok(EnvNo::NONE), |env_id| self.env(env_id));
+        let Ok(env) = env else { return };
         self.steps.seed_series(metric, env, cursor.position);
     }
 
@@ -132,6 +127,14 @@ impl Intake {
     /// `None`: it is in the ring.
     #[inline]
     pub fn point(&mut self, point: &Point, now_ms: i64) -> Result<Option<PointChunk>, LogError> {
+        let left = self.enter_point(point, now_ms)?;
+        self.producer.commit();
+        Ok(left)
+    }
+
+    /// The same without committing it.
+    #[inline]
+    fn enter_point(&mut self, point: &Point, now_ms: i64) -> Result<Option<PointChunk>, LogError> {
         self.check_open()?;
         if point.distributed && point.step.is_none() {
             return Err(distributed_needs_steps().into());
@@ -143,7 +146,7 @@ impl Intake {
         let chunk =
             PointChunk { metric: point.metric, flags, step, timestamp_ms, value: point.value };
         self.added.0[Kind::Float as usize] += 1;
-        Ok(if self.put_point(&chunk) { None } else { Some(chunk) })
+        Ok(if self.reserve_point(&chunk) { None } else { Some(chunk) })
     }
 
     /// What is not in the ring; empty: nothing.
@@ -160,12 +163,12 @@ impl Intake {
             self.steps.check_point(point.metric, point.step)?;
         }
         let mut left = VecDeque::new();
-        for point in points {
-            if let Some(chunk) = self.point(point, now_ms)? {
-                left.push_back(Chunk::Point(chunk));
-            }
-        }
-        Ok(left)
+        let entered = points.iter().try_for_each(|point| {
+            self.enter_point(point, now_ms).map(|chunk| left.extend(chunk.map(Chunk::Point)))
+        });
+        // Once for all: a process that dies within the call leaves all of it or nothing.
+        self.producer.commit();
+        entered.map(|()| left)
     }
 
     /// See [`Self::points`].
@@ -279,7 +282,11 @@ impl Intake {
     /// Puts a chunk that had no room before into the ring; `false`: there is still none.
     pub fn put(&mut self, chunk: &Chunk<'_>) -> bool {
         match chunk {
-            Chunk::Point(point) => self.put_point(point),
+            Chunk::Point(point) => {
+                let is_in = self.reserve_point(point);
+                self.producer.commit();
+                is_in
+            }
             Chunk::Block(chunk) => self.put_block(&chunk.block, &chunk.segments),
             Chunk::Attributes(chunk) => self.put_attributes(chunk),
         }
@@ -319,14 +326,13 @@ impl Intake {
     }
 
     #[inline]
-    fn put_point(&mut self, chunk: &PointChunk) -> bool {
+    fn reserve_point(&mut self, chunk: &PointChunk) -> bool {
         if !self.has_room_for(1) || !self.declare_metric(chunk.metric) {
             return false;
         }
         let Some(mut slot) = self.producer.reserve(POINT_BYTES) else { return false };
         let PointChunk { metric, flags, step, timestamp_ms, value } = *chunk;
         record::write_point(&mut slot, metric, flags, step, timestamp_ms, value);
-        self.producer.commit();
         self.enqueued.0[Kind::Float as usize] += 1;
         true
     }
