@@ -116,8 +116,8 @@ class EnvRun:
                 _late.add(run)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy's first run is still to come.
-        return {**self.__dict__, "_last": None}
+        # A copy's first run is still to come; a pickled one has a handle of its own.
+        return {**self.__dict__, "_last": None, "_is_copy": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EnvRun:
         copied = object.__new__(EnvRun)
